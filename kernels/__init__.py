@@ -1,0 +1,2 @@
+"""Recurrent cells and their back-propagation through time, compiled by Numba: the same names and results as
+`reference`, as fast as the CPU can be."""

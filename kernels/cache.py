@@ -1,0 +1,36 @@
+"""`compiled`: Numba's `njit`, with its results kept on disk for the next process.
+
+Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of
+this package's sources has a folder of its own; Numba adds the CPU, its features and its own version to the key.
+The folders lie in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), and may be deleted at any time.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from numba import config, njit
+
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
+
+
+def _folder(function):
+    digest = hashlib.sha256()
+    for source in (*_SOURCES, Path(function.__code__.co_filename)):
+        digest.update(source.read_bytes())
+    base = config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unrolled")
+    return str(Path(base, digest.hexdigest()[:16]))
+
+
+def compiled(function=None, **options):
+    """Compile `function` on its first call and cache the result; `options` are those of `numba.njit`."""
+    if function is None:
+        return lambda function: compiled(function, **options)
+    dispatcher = njit(function, **options)
+    users_folder = config.CACHE_DIR
+    config.CACHE_DIR = _folder(function)  # read when caching is enabled, and the user's own again after
+    try:
+        dispatcher.enable_caching()
+    finally:
+        config.CACHE_DIR = users_folder
+    return dispatcher

@@ -1,0 +1,59 @@
+"""The guards at the doors of the kernels, which read raw memory behind them.
+
+One rule for all: an array is a C-contiguous, aligned `numpy.ndarray` of the dtype and shape that the rest of the
+call fixes, or it is refused. Nothing is copied or converted behind the caller's back: in a benchmark's timing a
+hidden copy is a lie. Errors read "argument: expected this, got that".
+"""
+
+import numpy as np
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def check_float(name, a):
+    """Raise a TypeError unless `a` is an array of float32 or float64 in the machine's byte order."""
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(a).__name__}")
+    if a.dtype not in DTYPES:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {a.dtype}")
+
+
+def check_array(name, a, shape, dtype):
+    """Raise unless `a` is C-contiguous and aligned, of this dtype (else a TypeError) and shape (else a ValueError).
+
+    A size in `shape` is a number, or a letter for any size of one or more.
+    """
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(a).__name__}")
+    if a.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {a.dtype}")
+    if a.ndim != len(shape) or any(
+        got < 1 if isinstance(want, str) else got != want for want, got in zip(shape, a.shape, strict=True)
+    ):
+        sizes = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        empty = " (no size may be 0)" if 0 in a.shape else ""
+        raise ValueError(f"{name}: expected shape ({sizes}), got {a.shape}{empty}")
+    if not a.flags.c_contiguous:
+        raise ValueError(
+            f"{name}: expected a C-contiguous array (see numpy.ascontiguousarray), got strides {a.strides}"
+        )
+    if not a.flags.aligned:
+        raise ValueError(f"{name}: expected an aligned array (see numpy.require), got address {a.ctypes.data:#x}")
+
+
+def check_size(name, n):
+    """Raise unless `n` is an integer (else a TypeError) of 1 or more (else a ValueError)."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer >= 1, got {n!r}")
+    if n < 1:
+        raise ValueError(f"{name}: expected an integer >= 1, got {n}")
+
+
+def check_truncate(truncate):
+    """Raise unless `truncate` is None or an integer (else a TypeError) of 0 or more (else a ValueError)."""
+    if truncate is None:
+        return
+    if isinstance(truncate, bool) or not isinstance(truncate, (int, np.integer)):
+        raise TypeError(f"truncate: expected None or an integer >= 0, got {truncate!r}")
+    if truncate < 0:
+        raise ValueError(f"truncate: expected None or an integer >= 0, got {truncate}")

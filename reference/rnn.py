@@ -1,0 +1,163 @@
+"""The Elman RNN: `h_t = act(U x_t + W h_{t-1} + b)` (Elman 1990), and its BPTT (Werbos 1990).
+
+Sizes: T steps, B sequences in a batch, I inputs, H hidden units. Every array is C-contiguous, all of
+one dtype, float32 or float64; a row vector is a state, so `W h` is written `h @ W.T`.
+The activation is "tanh", "relu" or "sigmoid"; any other name raises a ValueError.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Params(NamedTuple):
+    U: np.ndarray  # (H, I)  input to hidden
+    W: np.ndarray  # (H, H)  hidden to hidden
+    b: np.ndarray  # (H,)    bias
+
+
+class State(NamedTuple):
+    h: np.ndarray  # (B, H)
+
+
+class Output(NamedTuple):
+    hs: np.ndarray  # (T, B, H)  the state after every step
+    state: State  # the state after the last step
+
+
+class Trace(NamedTuple):
+    hs: np.ndarray  # (T, B, H)  the state after every step
+    state: State  # the state after the last step
+    x: np.ndarray  # (T, B, I)  the input
+    initial: State  # the state before the first step
+
+
+class Gradients(NamedTuple):
+    params: Params  # dL/dU, dL/dW, dL/db
+    x: np.ndarray  # (T, B, I)  dL/dx
+    state: State  # dL/d(initial state)
+
+
+def init_params(input_size, hidden_size, rng, dtype=np.float32):
+    """Draw U, W and b from the uniform distribution on ±1/sqrt(H), as PyTorch does."""
+    bound = 1 / np.sqrt(hidden_size)
+    return Params(
+        U=rng.uniform(-bound, bound, (hidden_size, input_size)).astype(dtype),
+        W=rng.uniform(-bound, bound, (hidden_size, hidden_size)).astype(dtype),
+        b=rng.uniform(-bound, bound, hidden_size).astype(dtype),
+    )
+
+
+def init_state(params, batch_size):
+    """Return the zero state, h (B, H)."""
+    return State(np.zeros((batch_size, params.W.shape[0]), params.W.dtype))
+
+
+def prepare(params):
+    """Return the weights as `infer`, `forward` and `forward_step` like them best: here, as they are."""
+    return params
+
+
+def forward_step(params, x_t, state, activation="tanh"):
+    """Return the state after one more step, from x_t (B, I)."""
+    return State(_activate(x_t @ params.U.T + state.h @ params.W.T + params.b, activation))
+
+
+def forward(params, x, state=None, activation="tanh"):
+    """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    initial = init_state(params, x.shape[1]) if state is None else state
+    output = infer(params, x, initial, activation)
+    return Trace(output.hs, output.state, x, initial)
+
+
+def infer(params, x, state=None, activation="tanh"):
+    """Run over x (T, B, I) from `state` (zero if None) and keep only what the user sees."""
+    T, B, I = x.shape
+    H = params.W.shape[0]
+    h = init_state(params, B).h if state is None else state.h
+
+    # U x_t + b waits for no state: one product serves all steps.
+    inputs = (x.reshape(T * B, I) @ params.U.T + params.b).reshape(T, B, H)
+    hs = np.empty_like(inputs)
+    for t in range(T):
+        h = _activate(inputs[t] + h @ params.W.T, activation)
+        hs[t] = h
+    return Output(hs, State(h))
+
+
+def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tanh"):
+    """Return the gradients of a loss L, given how it depends on the states.
+
+    grad_hs (T, B, H) is dL/dhs, and grad_state, where given, dL/d(last state), which is added to it.
+    With `truncate=k` the loss gradient of each step flows back through k earlier steps, so that it
+    reaches k + 1 of them; None is full BPTT, and so is any k >= T - 1. A negative k is a ValueError.
+    """
+    if truncate is not None and truncate < 0:
+        raise ValueError("truncate: expected None or an integer >= 0, got a negative one")
+    T, B, H = trace.hs.shape
+    I = trace.x.shape[2]
+
+    grad_h = grad_hs.copy()  # dL/dh_t, as far as the loss sees h_t directly
+    if grad_state is not None:
+        grad_h[-1] += grad_state.h
+    slope = _slope(trace.hs, activation)  # act'(a_t), for a_t = U x_t + W h_{t-1} + b
+
+    # delta_t = dL/da_t
+    if truncate is None or truncate >= T - 1:
+        delta = grad_h * slope
+        for t in range(T - 2, -1, -1):
+            delta[t] = (grad_h[t] + delta[t + 1] @ params.W) * slope[t]
+    else:
+        delta = _windowed(grad_h, slope, params.W, truncate)
+
+    previous = np.concatenate((trace.initial.h.reshape(1, B, H), trace.hs[:-1]))  # h_{t-1}
+    rows = delta.reshape(T * B, H)
+    return Gradients(
+        params=Params(
+            U=rows.T @ trace.x.reshape(T * B, I),
+            W=rows.T @ previous.reshape(T * B, H),
+            b=rows.sum(axis=0),
+        ),
+        x=(rows @ params.U).reshape(T, B, I),
+        state=State(delta[0] @ params.W),
+    )
+
+
+def _windowed(grad_h, slope, W, window):
+    """Return delta (T, B, H) where every loss gradient flows back through `window` earlier steps.
+
+    `lagged` is what each loss sends `lag` steps back; one product takes the losses of all steps a step further.
+    """
+    T, B, H = grad_h.shape
+    slope_rows = slope.reshape(T * B, H)
+    lagged = grad_h.reshape(T * B, H) * slope_rows
+    delta = lagged.copy()
+    for lag in range(1, window + 1):
+        n = (T - lag) * B
+        lagged = lagged[B:] @ W * slope_rows[:n]
+        delta[:n] += lagged
+    return delta.reshape(T, B, H)
+
+
+def _activate(a, activation):
+    """Return act(a)."""
+    zero, half = a.dtype.type(0), a.dtype.type(0.5)
+    if activation == "tanh":
+        return np.tanh(a)
+    if activation == "relu":
+        return np.maximum(a, zero)
+    if activation == "sigmoid":
+        return half + half * np.tanh(half * a)  # 1 / (1 + exp(-a)), which would overflow
+    raise ValueError("activation: expected 'tanh', 'relu' or 'sigmoid', got another name")
+
+
+def _slope(h, activation):
+    """Return act'(a) where h = act(a)."""
+    one = h.dtype.type(1)
+    if activation == "tanh":
+        return one - h * h
+    if activation == "relu":
+        return (h > 0).astype(h.dtype)
+    if activation == "sigmoid":
+        return h * (one - h)
+    raise ValueError("activation: expected 'tanh', 'relu' or 'sigmoid', got another name")
