@@ -1,0 +1,89 @@
+"""The frame of every HTML page of the project: one file, no network, light and dark, from a phone to a wide screen.
+
+A page is a title and blocks from top to bottom. `section`, `paragraph`, `table`, `charts` and the like make the blocks;
+each escapes the text that it is given and returns HTML.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from bench.charts import colours_css, inline_legend, inline_svg
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def render(title: str, blocks: Sequence[Markup], lead: str = "") -> str:
+    """Return the whole page; `lead` is the line below its title."""
+    return _templates.get_template("page.html").render(
+        title=title, lead=lead, blocks=blocks, colours=Markup(colours_css())
+    )
+
+
+def section(title: str, *blocks: Markup) -> Markup:
+    return Markup("<section>\n<h2>{}</h2>\n{}\n</section>").format(title, Markup("\n").join(blocks))
+
+
+def paragraph(text: str, kind: str = "") -> Markup:
+    """Return a paragraph; `kind` is "", "small", "notice" (a warning) or "quote" (keeps its line breaks)."""
+    return Markup('<p class="{}">{}</p>').format(kind, text)
+
+
+def heading(text: str) -> Markup:
+    return Markup("<h3>{}</h3>").format(text)
+
+
+def charts(figures: dict[str, Figure], legend: Sequence[str] = ()) -> Markup:
+    """Return the figures side by side where there is room; a key is what the figure shows, in words.
+
+    `legend` names the implementations whose lines they share.
+    """
+    key = Markup(inline_legend(legend)) if legend else Markup("")
+    drawn = Markup("\n").join(
+        Markup("<figure>{}</figure>").format(Markup(inline_svg(figure, _identifier(label), label)))
+        for label, figure in figures.items()
+    )
+    return key + Markup('\n<div class="charts">\n{}\n</div>').format(drawn)
+
+
+def table(frame: pd.DataFrame, caption: str = "", name: str = "") -> Markup:
+    """Return the frame as a table that scrolls in its own box and sorts by a click on a heading.
+
+    Cells are shown by `str`, missing ones empty; columns of numbers stand to the right. A cell may be a pair
+    (text, value) to be shown as the text and sorted by the value. With a `name` the table is a long one:
+    it gets a box to filter its rows and a height of its own.
+    """
+    numeric = [frame[column].map(_is_number).all() for column in frame]
+    return Markup(
+        _templates.get_template("table.html").render(
+            columns=list(zip(frame.columns, numeric, strict=True)),
+            rows=[[_cell(cell) for cell in row] for row in frame.itertuples(index=False, name=None)],
+            caption=caption,
+            name=name,
+        )
+    )
+
+
+def _cell(cell) -> tuple[str, object]:
+    """Return the text of a cell and the value it is sorted by."""
+    if isinstance(cell, tuple):
+        text, value = cell
+        return text, "" if pd.isna(value) else value
+    return ("", "") if pd.isna(cell) else (str(cell), cell)
+
+
+def _is_number(cell) -> bool:
+    value = cell[1] if isinstance(cell, tuple) else cell
+    return not isinstance(value, str)
+
+
+def _identifier(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in str(escape(label)).lower())
