@@ -1,0 +1,1 @@
+"""The harness: verified, interleaved timings of recurrent cells on this machine, and reports of them."""

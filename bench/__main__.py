@@ -1,0 +1,184 @@
+"""The command line: `python -m bench`."""
+
+import shlex
+import signal
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cases import OPTIONS, ChoiceError
+from bench.results import ResultsError, Run
+from bench.tasks.cli import app as tasks
+
+app = typer.Typer(
+    help="How fast can a recurrent network run on this CPU, and who gets closest?",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(tasks, name="train")
+
+
+def _choice(name):
+    return typer.Option(help=OPTIONS[name])
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context):
+    """Without a command: `run --preset quick`."""
+    if context.invoked_subcommand is None:
+        run()
+
+
+@app.command()
+def run(
+    preset: Annotated[str, _choice("preset")] = "quick",
+    cell: Annotated[str | None, _choice("cell")] = None,
+    operation: Annotated[str | None, _choice("operation")] = None,
+    hidden: Annotated[str | None, _choice("hidden")] = None,
+    seq_len: Annotated[str | None, _choice("seq_len")] = None,
+    batch: Annotated[str | None, _choice("batch")] = None,
+    input: Annotated[str | None, _choice("input")] = None,
+    dtype: Annotated[str | None, _choice("dtype")] = None,
+    threads: Annotated[str | None, _choice("threads")] = None,
+    implementations: Annotated[str | None, _choice("implementations")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, though an unfinished run could go on.")] = False,
+    reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
+):
+    """Verify and time implementations on a grid of cases and write a report.
+
+    The last line printed is the report's path. A run that was cut short goes on where it stopped.
+    """
+    from bench import report
+    from bench.run import REPORTS, Bench, open_run, plan
+
+    planned = plan(
+        preset,
+        implementations,
+        cell=cell,
+        operation=operation,
+        hidden=hidden,
+        seq_len=seq_len,
+        batch=batch,
+        input=input,
+        dtype=dtype,
+        threads=threads,
+    )
+    current, resumed = open_run(planned, reports or REPORTS, fresh)
+    for warning in current.info["machine"]["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    if resumed:
+        typer.echo(
+            f"Going on with {_shown(current.folder)}, unfinished, {len(current.rows)} rows (--fresh starts anew)."
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with Bench(current, planned) as bench:
+            _measure_all(bench, planned)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Interrupted: {len(current.rows)} rows are kept in {_shown(current.folder)}; "
+            f"the same command goes on: {current.info['command']}",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    current.finish()
+    typer.echo(_shown(report.write([current], current.folder)))
+
+
+def _measure_all(bench, planned):
+    """Measure what is missing, with a bar whose length is the expected time."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from bench.run import expected_seconds
+
+    cases = [case for case in planned.cases if bench.missing(case)]
+    expected = [expected_seconds(case, planned) for case in cases]
+    behind, started = 0.0, time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=sum(expected), left="")
+        for n, (case, seconds) in enumerate(zip(cases, expected, strict=True), 1):
+
+            def watch(text, share, n=n, case=case, seconds=seconds, behind=behind):
+                now = behind + share * seconds
+                left = (time.monotonic() - started) * (sum(expected) - now) / now if now > 0.1 * sum(expected) else None
+                progress.update(
+                    bar,
+                    description=f"{n}/{len(cases)} {case.id}: {text}",
+                    completed=now,
+                    left="" if left is None else f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left",
+                )
+
+            bench.watch = watch
+            bench.measure(case)
+            behind += seconds
+        progress.update(bar, completed=sum(expected), description=f"{len(cases)} cases", left="done")
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
+    """Write the report of a run again, or one of several runs together."""
+    from bench import report
+    from bench.run import REPORTS
+
+    loaded = [Run.load(folder) for folder in runs]
+    folder = runs[0] if len(runs) == 1 else REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"
+    typer.echo(_shown(report.write(loaded, folder)))
+
+
+@app.command()
+def compare(old: Path, new: Path):
+    """Tell in words, row by row, what changed from one run to another."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.compare import compare
+
+    frame = compare(Run.load(old), Run.load(new))
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    Console().print(table)
+
+
+@app.command()
+def machine():
+    """Describe this machine as the reports do."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from bench.machine import describe
+
+    table = Table(show_header=False)
+    for name, value in describe().items():
+        table.add_row(name.replace("_", " "), _text(value))
+    Console().print(table)
+
+
+def _text(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "\n".join(map(_text, value)) or "none"
+    return "unknown" if value is None else str(value)
+
+
+def _shown(path):
+    """Return a path as short as it can be told from here."""
+    path = Path(path).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    try:
+        app(prog_name="python -m bench")
+    except (ChoiceError, ResultsError) as error:
+        sys.exit(typer.echo(f"error: {error}", err=True) or 2)
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(typer.echo(f"error: {error}", err=True) or 1)

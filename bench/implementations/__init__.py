@@ -1,0 +1,79 @@
+"""Who computes a case: one file each, found by its name (`numba_simd.py` is `numba-simd`).
+
+The docstring of a file says what its timings contain, and the report quotes it. A file holds three functions:
+
+- `version()`: the library's version, or None where it is not installed. It runs in the harness: no heavy import.
+- `start(threads)`: import the library and fix its threads. It runs once in each worker; BLAS, OpenMP and the
+  like have had their thread count from the environment by then (`bench.worker.environment`).
+- `prepare(case, inputs)`: do what a user does once (compile, build a graph, load weights), return a `Prepared`,
+  or raise `Unsupported` with the reason.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RUNGS = ("numpy", "numba-jit", "numba-simd")
+
+
+class Unsupported(Exception):
+    """The library has no such operation."""
+
+
+class Prepared(NamedTuple):
+    """A case ready to be timed.
+
+    `forward_step` and `forward` use the first set of weights, prepared; `bptt` is the backward pass from a trace
+    of the first set; `train` is forward and bptt, with the second set on every second call.
+    """
+
+    call: Callable[[], Any]  # the timed work; what it returns goes to `outputs`
+    outputs: Callable[[Any], dict]  # NumPy arrays by the names of `named`; not timed
+    context: Callable[[], AbstractContextManager] = nullcontext  # entered once around many calls
+
+
+def find():
+    """Return the module's name of each implementation by the implementation's name, the rungs first."""
+    stems = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+    modules = {stem.replace("_", "-"): f"{__name__}.{stem}" for stem in stems}
+    return {name: modules.pop(name) for name in RUNGS} | modules
+
+
+def named(tree, prefix=""):
+    """Return the arrays in nested NamedTuples by their dotted names: "hs", "state.h", "params.W"..."""
+    if isinstance(tree, np.ndarray):
+        return {prefix: tree}
+    parts = {}
+    for field, value in zip(tree._fields, tree, strict=True):
+        parts |= named(value, f"{prefix}.{field}" if prefix else field)
+    return parts
+
+
+def prepare_cell(cell, case, inputs):
+    """Prepare a case for a module with the interface that `reference` and `kernels` share."""
+    sets = [cell.Params(*params) for params in inputs.params]
+    state = cell.State(*inputs.state)
+    x, grad_hs = inputs.x, inputs.grad_hs
+
+    if case.operation == "forward_step":
+        weights, x_t = cell.prepare(sets[0]), x[0]
+        return Prepared(lambda: cell.forward_step(weights, x_t, state), lambda state: named(state, "state"))
+    if case.operation == "forward":
+        weights = cell.prepare(sets[0])
+        return Prepared(lambda: cell.infer(weights, x, state), named)
+    if case.operation == "bptt":
+        trace = cell.forward(sets[0], x, state)
+        return Prepared(lambda: cell.bptt(sets[0], trace, grad_hs), named)
+
+    turns = cycle(sets)
+
+    def train():
+        params = next(turns)
+        return cell.bptt(params, cell.forward(params, x, state), grad_hs)
+
+    return Prepared(train, named)

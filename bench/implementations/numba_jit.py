@@ -1,0 +1,26 @@
+"""`reference/` compiled by Numba as it stands: what a person gets from `@njit` above NumPy code.
+
+The same work as numpy's timings. Products go to SciPy's BLAS, with the threads of the case; elementwise loops
+are compiled for this CPU. Compiled code is kept on disk, so compile times shrink from a second run on.
+"""
+
+from importlib.metadata import version as package_version
+
+from bench.implementations import prepare_cell
+
+
+def version():
+    return package_version("numba")
+
+
+def start(threads):
+    import kernels.jit
+    import numba
+
+    numba.set_num_threads(threads)
+
+
+def prepare(case, inputs):
+    from kernels import jit
+
+    return prepare_cell(getattr(jit, case.cell), case, inputs)

@@ -1,0 +1,28 @@
+"""`kernels/`: this project's SIMD kernels, compiled by Numba.
+
+forward_step and forward run from weights laid out beforehand by `prepare`; forward includes the input projection.
+bptt starts from a trace and returns the gradients of U, W, b, x and the initial state. train is forward with its
+trace and bptt, from plain arrays that change with every call, so that laying out the weights is inside the timing.
+Argument checks and the allocation of the results are inside every timing. Compiled code is kept on disk, so
+compile times shrink from a second run on.
+"""
+
+from importlib import import_module
+from importlib.metadata import version as package_version
+
+from bench.implementations import prepare_cell
+
+
+def version():
+    return package_version("numba")
+
+
+def start(threads):
+    import kernels
+    import numba
+
+    numba.set_num_threads(threads)
+
+
+def prepare(case, inputs):
+    return prepare_cell(import_module(f"kernels.{case.cell}"), case, inputs)

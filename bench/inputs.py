@@ -1,0 +1,33 @@
+"""Seeded arrays for a Case."""
+
+from importlib import import_module
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Inputs(NamedTuple):
+    params: tuple  # two sets of weights, uniform in ±1/sqrt(H): train takes them in turn, the others the first
+    x: np.ndarray  # (T, B, I), standard normal
+    state: tuple  # the state before the first step, uniform in ±1
+    grad_hs: np.ndarray  # (T, B, H), standard normal
+
+
+def make(case, seed):
+    """Return the Inputs of a case: the same for every implementation and thread count, of the case's dtype."""
+    cell = import_module(f"reference.{case.cell}")
+    H, I, T, B = case.hidden_size, case.input_size, case.seq_len, case.batch_size
+    rng = np.random.default_rng([seed, H, I, T, B])
+    params = tuple(cell.init_params(I, H, rng, case.dtype) for _ in range(2))
+    state = cell.State(*(rng.uniform(-1, 1, (B, H)).astype(case.dtype) for _ in cell.State._fields))
+    x = rng.standard_normal((T, B, I)).astype(case.dtype)
+    grad_hs = rng.standard_normal((T, B, H)).astype(case.dtype)
+    return Inputs(params, x, state, grad_hs)
+
+
+def widen(inputs):
+    """Return the same values in float64, for the reference."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.astype(np.float64)
+    parts = [widen(part) for part in inputs]
+    return type(inputs)(*parts) if hasattr(inputs, "_fields") else tuple(parts)
