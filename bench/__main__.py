@@ -1,6 +1,5 @@
 """The command line: `python -m bench`."""
 
-import shlex
 import signal
 import sys
 import time
@@ -53,7 +52,6 @@ def run(
 
     The last line printed is the report's path. A run that was cut short goes on where it stopped.
     """
-    from bench import report
     from bench.run import REPORTS, Bench, open_run, plan
 
     planned = plan(
@@ -87,7 +85,7 @@ def run(
         )
         raise typer.Exit(130) from None
     current.finish()
-    typer.echo(_shown(report.write([current], current.folder)))
+    _write_report([current], current.folder)
 
 
 def _measure_all(bench, planned):
@@ -124,12 +122,11 @@ def _measure_all(bench, planned):
 @app.command()
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
     """Write the report of a run again, or one of several runs together."""
-    from bench import report
     from bench.run import REPORTS
 
     loaded = [Run.load(folder) for folder in runs]
     folder = runs[0] if len(runs) == 1 else REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"
-    typer.echo(_shown(report.write(loaded, folder)))
+    _write_report(loaded, folder)
 
 
 @app.command()
@@ -161,6 +158,12 @@ def machine():
     Console().print(table)
 
 
+def _write_report(runs, folder):
+    from bench import report
+
+    typer.echo(_shown(report.write(runs, folder)))
+
+
 def _text(value):
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
@@ -178,7 +181,6 @@ def _shown(path):
 if __name__ == "__main__":
     try:
         app(prog_name="python -m bench")
-    except (ChoiceError, ResultsError) as error:
-        sys.exit(typer.echo(f"error: {error}", err=True) or 2)
-    except OSError as error:  # a full disk, a folder that may not be written
-        sys.exit(typer.echo(f"error: {error}", err=True) or 1)
+    except (ChoiceError, ResultsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, OSError) else 2)  # a full disk is nobody's bad choice

@@ -34,12 +34,12 @@ def describe():
         "cpu": _cpu(),
         "cores": psutil.cpu_count(logical=False),
         "logical_cpus": psutil.cpu_count(),
-        "caches": _caches(),
+        "caches": caches(),
         "memory_bytes": psutil.virtual_memory().total,
         "os": platform.platform(),
         "python": platform.python_version(),
         "governor": _governor(),
-        "simd": _simd(),
+        "simd": simd(),
         "load_average": load,
         "blas": _blas(),
         "versions": versions(),
@@ -69,7 +69,7 @@ def _cpu():
     return platform.processor() or platform.machine()
 
 
-def _caches():
+def caches():
     """Return the bytes of each cache that a core sees, by its name."""
     if platform.system() == "Darwin":
         names = {"L1d": "hw.perflevel0.l1dcachesize", "L2": "hw.perflevel0.l2cachesize", "L3": "hw.l3cachesize"}
@@ -77,12 +77,12 @@ def _caches():
             name: _sysctl(setting) or _sysctl(setting.replace("perflevel0.", "")) for name, setting in names.items()
         }
         return {name: int(size) for name, size in sizes.items() if size}
-    caches = {}
+    found = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
         if level and size and kind != "Instruction":
-            caches[f"L{level}{'d' if kind == 'Data' else ''}"] = int(size.rstrip("KMG")) * _UNITS[size[-1]]
-    return caches
+            found[f"L{level}{'d' if kind == 'Data' else ''}"] = int(size.rstrip("KMG")) * _UNITS[size[-1]]
+    return found
 
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -92,7 +92,7 @@ def _governor():
     return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def _simd():
+def simd():
     """Return the widest vectors that Numba's compiler may use here."""
     from llvmlite import binding
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import implementations, machine
-from bench.cases import Case, ChoiceError, Effort, choose, find_preset
+from bench.cases import ChoiceError, Effort, choose, find_preset
 from bench.results import Run, key, unfinished
 from bench.worker import ROOT, TIME_LIMIT_S, Worker, WorkerError
 
@@ -136,7 +136,7 @@ class Bench:
     def _worker(self, name, threads):
         if (name, threads) in self._unable:
             raise WorkerError(self._unable[name, threads])
-        for other in [key for key in self._workers if key[1] != threads]:
+        for other in [pair for pair in self._workers if pair[1] != threads]:
             self._workers.pop(other).close()
         if (name, threads) not in self._workers:
             worker = self._workers[name, threads] = Worker(self.plan.implementations[name], threads, self.time_limit_s)
@@ -218,8 +218,3 @@ def _drop_torn_case(run, plan):
     rows = [row for row in run.rows if key(row)[:-1] == last]
     if len(rows) < len(plan.implementations):
         run.drop_last(len(rows))
-
-
-def find_case(row):
-    """Return the Case of a row."""
-    return Case(**{name: row[name] for name in Case.__dataclass_fields__})

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Worker:
 
     def __init__(self, module, threads, time_limit_s=TIME_LIMIT_S):
         self.time_limit_s = time_limit_s
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", module, str(threads)],
             stdin=subprocess.PIPE,
@@ -153,7 +152,7 @@ class Desk:
     def build(self, case, seed):
         """Prepare a case and verify its second call."""
         from bench import inputs, verify
-        from bench.implementations import Unsupported
+        from bench.implementations import UnsupportedError
 
         case = Case(**case)
         self.prepared = None
@@ -163,7 +162,7 @@ class Desk:
         start = time.perf_counter()
         try:
             prepared = self.implementation.prepare(case, arrays)
-        except Unsupported as reason:
+        except UnsupportedError as reason:
             return {"status": "unsupported", "message": str(reason)}
         with prepared.context():
             prepared.call()

@@ -6,12 +6,11 @@ The docstring of a file says what its timings contain, and the report quotes it.
 - `start(threads)`: import the library and fix its threads. It runs once in each worker; BLAS, OpenMP and the
   like have had their thread count from the environment by then (`bench.worker.environment`).
 - `prepare(case, inputs)`: do what a user does once (compile, build a graph, load weights), return a `Prepared`,
-  or raise `Unsupported` with the reason.
+  or raise `UnsupportedError` with the reason.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 RUNGS = ("numpy", "numba-jit", "numba-simd")
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The library has no such operation."""
 
 

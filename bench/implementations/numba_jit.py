@@ -14,8 +14,9 @@ def version():
 
 
 def start(threads):
-    import kernels.jit
     import numba
+
+    import kernels.jit  # noqa: F401
 
     numba.set_num_threads(threads)
 

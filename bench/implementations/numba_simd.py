@@ -18,8 +18,9 @@ def version():
 
 
 def start(threads):
-    import kernels
     import numba
+
+    import kernels.rnn  # noqa: F401
 
     numba.set_num_threads(threads)
 

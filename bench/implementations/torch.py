@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import cycle
 
-from bench.implementations import Prepared, Unsupported
+from bench.implementations import Prepared, UnsupportedError
 
 MODULES = {"rnn": "RNN"}
 
@@ -33,7 +33,7 @@ def prepare(case, inputs):
     import torch
 
     if case.cell not in MODULES:
-        raise Unsupported(f"no {case.cell} here yet")
+        raise UnsupportedError(f"no {case.cell} here yet")
     x, grad_hs, h = (torch.from_numpy(a) for a in (inputs.x, inputs.grad_hs, inputs.state.h))
 
     if case.operation == "forward_step":
@@ -43,8 +43,11 @@ def prepare(case, inputs):
     h = h[None]  # PyTorch's (layers, B, H)
     if case.operation == "forward":
         rnn = _module(MODULES[case.cell], case, inputs.params[0])
-        outputs = lambda result: {"hs": result[0].numpy(), "state.h": result[1][0].numpy()}
-        return Prepared(lambda: rnn(x, h), outputs, torch.inference_mode)
+        return Prepared(
+            lambda: rnn(x, h),
+            lambda result: {"hs": result[0].numpy(), "state.h": result[1][0].numpy()},
+            torch.inference_mode,
+        )
 
     modules = [_module(MODULES[case.cell], case, params) for params in inputs.params]
     x.requires_grad_(), h.requires_grad_()

@@ -1,0 +1,130 @@
+"""The pytest plugin: `pytest --benchmark` runs the benchmarks of bench/ in place of the tests.
+
+The first test of a case measures all its selected implementations together, by the same loop as `python -m bench`;
+each test then hands its rounds to pytest-benchmark, on a clock that moves by what the worker measured. So
+pytest-benchmark's table, JSON, saving and comparing work as ever. Plain `pytest` knows nothing of all this.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from bench.cases import OPTIONS, ChoiceError
+from bench.results import key
+
+EXTRA = ("version", "calls", "compile_s", "max_error", "peak_memory_bytes", "flops", "bytes")  # of a row
+BENCHMARKS = Path(__file__).with_name("test_cells.py")
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("unrolled", "benchmarks of recurrent cells")
+    group.addoption("--benchmark", action="store_true", help="Run the benchmarks, not the tests.")
+    for name, text in OPTIONS.items():
+        default = "quick" if name == "preset" else None
+        group.addoption(
+            "--" + name.replace("_", "-"), dest=f"bench_{name}", metavar="CHOICE", default=default, help=text
+        )
+    group.addoption("--fresh", action="store_true", help="Start anew, though an unfinished run could go on.")
+    group.addoption("--reports", metavar="DIR", type=Path, help="Where run folders go. Default: reports/")
+    parser.getgroup("general").addoption("--slow", action="store_true", help="Run the tests marked slow, too.")
+
+
+def pytest_configure(config):
+    if not config.getoption("benchmark") or hasattr(config, "workerinput"):
+        return
+    if config.getoption("numprocesses", None):
+        raise pytest.UsageError("--benchmark: expected one process, got -n: benchmarks would disturb each other")
+    if config.args_source is not config.ArgsSource.ARGS:
+        config.args[:] = [str(BENCHMARKS)]
+    from bench.run import plan
+
+    try:
+        choices = {name: config.getoption(f"bench_{name}") for name in OPTIONS}
+        config.pluginmanager.register(Session(config, plan(**choices)), "unrolled")
+    except ChoiceError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_ignore_collect(collection_path, config):
+    if collection_path == BENCHMARKS and not config.getoption("benchmark"):
+        return True
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+class Session:
+    """The run behind `pytest --benchmark`: opened by its first test, reported at the end."""
+
+    def __init__(self, config, plan):
+        self.config, self.plan = config, plan
+        self.cases = {case.id: case for case in plan.cases}
+        self.selected = {}  # the implementations of each selected case, by its id
+        self.run = self.bench = None
+        self.resumed = False
+
+    def pytest_generate_tests(self, metafunc):
+        if "case" in metafunc.fixturenames:
+            pairs = [(case, name) for case in self.cases for name in self.plan.implementations]
+            metafunc.parametrize(("case", "implementation"), pairs, ids=[f"{case}-{name}" for case, name in pairs])
+
+    def pytest_collection_finish(self, session):
+        for item in session.items:
+            if item.path == BENCHMARKS:
+                parameters = item.callspec.params
+                self.selected.setdefault(parameters["case"], []).append(parameters["implementation"])
+
+    def measure(self, case, implementation):
+        """Return the row of a case and an implementation, measured now if the run has none."""
+        if self.run is None:
+            from bench.run import REPORTS, Bench, open_run
+
+            reports = self.config.getoption("reports") or REPORTS
+            self.run, self.resumed = open_run(self.plan, reports, self.config.getoption("fresh"))
+            self.bench = Bench(self.run, self.plan)
+        case = self.cases[case]
+        self.bench.measure(case, self.selected[case.id])
+        wanted = key(asdict(case) | {"implementation": implementation})
+        return next(row for row in self.run.rows if key(row) == wanted)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.run is None:
+            return
+        from bench import report
+
+        if not any(self.bench.missing(self.cases[case], names) for case, names in self.selected.items()):
+            self.run.finish()
+        terminalreporter.section("report")
+        if self.resumed:
+            terminalreporter.write_line("Went on with an unfinished run of the same grid (--fresh starts anew).")
+        terminalreporter.write_line(str(report.write([self.run], self.run.folder)))
+
+    def pytest_unconfigure(self):
+        if self.bench is not None:
+            self.bench.close()
+
+    def pytest_benchmark_update_machine_info(self, machine_info):
+        from bench import machine
+
+        machine_info["unrolled"] = {"simd": machine.simd(), "caches": machine.caches(), "versions": machine.versions()}
+
+
+class Clock:
+    """A clock that stands still but for `advance`."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, seconds):
+        self.now += seconds
+
+
+clock = Clock()

@@ -1,0 +1,18 @@
+"""The benchmarks as pytest sees them: one test for each case and implementation, under `pytest --benchmark`."""
+
+import pytest
+
+from bench import plugin
+
+
+@pytest.mark.benchmark(timer=plugin.clock)
+def test_cell(case, implementation, benchmark, request):
+    row = request.config.pluginmanager.get_plugin("unrolled").measure(case, implementation)
+    if row["status"] in ("absent", "unsupported"):
+        pytest.skip(f"{row['status']}: {row['message']}")
+    assert row["status"] == "ok", f"{row['status']}: {row['message']}"
+
+    benchmark.group = case
+    benchmark.extra_info |= {name: row[name] for name in plugin.EXTRA}
+    times = iter(row["times"])
+    benchmark.pedantic(lambda: plugin.clock.advance(next(times)), rounds=len(row["times"]), iterations=1)
