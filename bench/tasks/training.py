@@ -1,0 +1,203 @@
+"""Training: several implementations learn the same model from the same weights and batches, epoch by epoch in turn.
+
+Taking turns in one process lets whatever slows the machine down hit all of them alike, so that the ratio of their
+times for one epoch means something. The clock runs during the epoch's training steps alone: not while the error is
+measured after it, and not while code is compiled before the first.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench.cases import ChoiceError
+from bench.tasks.model import Model, cell, init_weights, init_weights_unit
+from bench.tasks.optimizers import OPTIMIZERS, clip
+
+ACTIVATIONS = ("sigmoid", "tanh")
+
+Outcome = Literal["finished", "interrupted", "diverged"]
+
+
+class Split(NamedTuple):
+    x: np.ndarray  # (T, N, I)  N records
+    y: np.ndarray  # (N, O)     their targets
+
+
+class Data(NamedTuple):
+    train: Split
+    validation: Split
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a task is trained, as the command line has it; a setting out of range raises a ChoiceError."""
+
+    activation: str = "tanh"
+    hidden: int = 100
+    epochs: int = 100
+    batch: int = 20
+    optimizer: str = "adam"
+    learning_rate: float = 0.002
+    truncate: int = 5  # the loss's gradient flows back through so many earlier steps
+    clip: float = 1.0  # bound on every element of the gradients
+    seed: int = 0
+    bias: bool = True
+    unit_weights: bool = False  # weights from 0 to 1, else from ±1/sqrt(hidden)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("activation", ACTIVATIONS), ("optimizer", tuple(OPTIMIZERS))):
+            self._expect(name, " or ".join(choices), getattr(self, name) in choices)
+        for name, least in (("hidden", 1), ("epochs", 1), ("batch", 1), ("truncate", 0), ("seed", 0)):
+            self._expect(name, f"a whole number of {least} or more", getattr(self, name) >= least)
+        for name in ("learning_rate", "clip"):
+            self._expect(name, "a number above 0", 0 < getattr(self, name) < math.inf)
+
+    def _expect(self, name: str, expected: str, met: bool) -> None:
+        if not met:
+            raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)!r}")
+
+
+@dataclass
+class History:
+    """What each epoch brought. The errors have one entry more, their first: before any training."""
+
+    seconds: list[float] = field(default_factory=list)
+    train_rmse: list[float] = field(default_factory=list)
+    validation_rmse: list[float] = field(default_factory=list)
+
+    def epochs_to(self, rmse: float) -> int | None:
+        """Return the epochs until the validation error was first `rmse` or less; None if it never was."""
+        return next((epoch for epoch, error in enumerate(self.validation_rmse) if error <= rmse), None)
+
+    def seconds_to(self, rmse: float) -> float | None:
+        """Return the seconds of training until then."""
+        epochs = self.epochs_to(rmse)
+        return None if epochs is None else sum(self.seconds[:epochs])
+
+
+class Learner:
+    """One implementation at work: its model, weights and optimizer, and what it has been through."""
+
+    def __init__(self, implementation: str, settings: Settings, data: Data):
+        draw = init_weights_unit if settings.unit_weights else init_weights
+        rng = np.random.default_rng(settings.seed)
+        self.implementation = implementation
+        self.settings = settings
+        self.data = data
+        self.model = Model(cell(implementation), settings.activation, settings.truncate, settings.bias)
+        self.weights = draw(data.train.x.shape[2], settings.hidden, rng, data.train.x.dtype)
+        self.optimizer = OPTIMIZERS[settings.optimizer](settings.learning_rate)
+        self.history = History()
+        self.compile_s = 0.0
+
+    def warm_up(self) -> None:
+        """Compile everything that training calls, for the shapes it has, and note what that took.
+
+        `compile_s` is what a first pass takes beyond a second one: compiling, or loading the compiled code from disk.
+        """
+        sizes = {self.settings.batch, len(self.data.train.y) % self.settings.batch or self.settings.batch}
+        passes = []
+        for _ in range(2):
+            start = time.perf_counter()
+            for size in sizes:
+                self.model.gradients(self.weights, *batch(self.data.train, np.arange(size)))
+            self._measure()
+            passes.append(time.perf_counter() - start)
+        self.compile_s = max(0.0, passes[0] - passes[1])
+        self.history = History()
+        self._measure()
+
+    def epoch(self, batches: Sequence[Split]) -> None:
+        """Take one step for each batch, then measure the errors."""
+        start = time.perf_counter()
+        for x, y in batches:
+            _, gradients = self.model.gradients(self.weights, x, y)
+            clip(gradients, self.settings.clip)
+            self.optimizer.step(self.weights, gradients)
+        self.history.seconds.append(time.perf_counter() - start)
+        self._measure()
+
+    def _measure(self) -> None:
+        self.history.train_rmse.append(rmse(self.predict(self.data.train.x), self.data.train.y))
+        self.history.validation_rmse.append(rmse(self.predict(self.data.validation.x), self.data.validation.y))
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return the predictions (B, O) for x (T, B, I)."""
+        return self.model.predict(self.weights, x)
+
+
+def rmse(prediction: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(prediction - y, dtype=np.float64))))
+
+
+def batch(split: Split, records: np.ndarray) -> Split:
+    return Split(np.ascontiguousarray(split.x[:, records]), split.y[records])
+
+
+def batches(split: Split, size: int, rng: np.random.Generator) -> list[Split]:
+    """Return all records in batches of `size`, in an order drawn from `rng`; the last batch may be smaller."""
+    order = rng.permutation(len(split.y))
+    return [batch(split, order[start : start + size]) for start in range(0, len(order), size)]
+
+
+def race(learners: Sequence[Learner], after_epoch: Callable[[int], None] = lambda epoch: None) -> Outcome:
+    """Train all learners in turn, on one thread, and return how it ended.
+
+    Ctrl-C ends the training after the epoch in work, and so does an error that is no longer finite.
+    `after_epoch` gets the number of epochs done.
+    """
+    settings, data = learners[0].settings, learners[0].data
+    rng = np.random.default_rng([settings.seed, 1])
+    with _one_thread(learners), np.errstate(over="ignore", invalid="ignore"):
+        for learner in learners:
+            learner.warm_up()
+        with _ctrl_c() as pressed:
+            for epoch in range(1, settings.epochs + 1):
+                shared = batches(data.train, settings.batch, rng)
+                for learner in learners if epoch % 2 else reversed(learners):
+                    learner.epoch(shared)
+                after_epoch(epoch)
+                if not all(math.isfinite(learner.history.train_rmse[-1]) for learner in learners):
+                    return "diverged"
+                if pressed() and epoch < settings.epochs:
+                    return "interrupted"
+    return "finished"
+
+
+@contextmanager
+def _one_thread(learners: Sequence[Learner]) -> Iterator[None]:
+    with threadpool_limits(1):
+        if all(learner.implementation == "numpy" for learner in learners):
+            yield
+            return
+        import numba
+
+        before = numba.get_num_threads()
+        numba.set_num_threads(1)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once."""
+    presses: list[int] = []
+
+    def press(number, frame):
+        presses.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(presses)
+    finally:
+        signal.signal(signal.SIGINT, before)
