@@ -26,7 +26,9 @@ def pytest_addoption(parser):
             "--" + name.replace("_", "-"), dest=f"bench_{name}", metavar="CHOICE", default=default, help=text
         )
     group.addoption("--fresh", action="store_true", help="Start anew, though an unfinished run could go on.")
-    group.addoption("--reports", metavar="DIR", type=Path, help="Where run folders go. Default: reports/")
+    group.addoption(
+        "--reports", metavar="DIR", type=Path, help="Where run folders go (write --reports=DIR). Default: reports/"
+    )
     parser.getgroup("general").addoption("--slow", action="store_true", help="Run the tests marked slow, too.")
 
 
@@ -46,9 +48,18 @@ def pytest_configure(config):
         raise pytest.UsageError(str(error)) from None
 
 
-def pytest_ignore_collect(collection_path, config):
-    if collection_path == BENCHMARKS and not config.getoption("benchmark"):
-        return True
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.path != BENCHMARKS:
+        return
+    session = metafunc.config.pluginmanager.get_plugin("unrolled")
+    if session is None:
+        pairs = [
+            pytest.param(None, None, marks=pytest.mark.skip(reason="a benchmark: run with --benchmark"), id="none")
+        ]
+    else:
+        names = session.plan.implementations
+        pairs = [pytest.param(case, name, id=f"{case}-{name}") for case in session.cases for name in names]
+    metafunc.parametrize(("case", "implementation"), pairs)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -67,11 +78,6 @@ class Session:
         self.selected = {}  # the implementations of each selected case, by its id
         self.run = self.bench = None
         self.resumed = False
-
-    def pytest_generate_tests(self, metafunc):
-        if "case" in metafunc.fixturenames:
-            pairs = [(case, name) for case in self.cases for name in self.plan.implementations]
-            metafunc.parametrize(("case", "implementation"), pairs, ids=[f"{case}-{name}" for case, name in pairs])
 
     def pytest_collection_finish(self, session):
         for item in session.items:
