@@ -1,0 +1,1 @@
+"""Implementations that go wrong, each in its own way."""

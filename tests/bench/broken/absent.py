@@ -1,0 +1,7 @@
+"""Not installed."""
+
+start = prepare = None
+
+
+def version():
+    return None

@@ -1,0 +1,189 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import psutil
+import pytest
+
+from bench import run as bench_run
+from bench.cases import Effort, choose
+from bench.results import Run, key
+from bench.run import Bench, Plan, open_run, plan
+from bench.worker import ROOT, Worker, WorkerError
+
+BROKEN = ("absent", "crash", "hang", "noisy", "quits", "raises", "stale", "unsupported", "wrong")
+EFFORT = Effort(round_s=0.001, fewest=3, most=5, case_s=0.05)
+
+
+def small(*names, **choices):
+    """Return a plan of small cases for the implementations of these names, broken ones included."""
+    choices = {"operation": "forward", "hidden": "8", "seq_len": "4", "batch": "1", "threads": "1"} | choices
+    modules = {name: f"tests.bench.broken.{name}" for name in BROKEN} | plan().implementations
+    return Plan("quick", choices, choose("quick", **choices), {name: modules[name] for name in names}, EFFORT)
+
+
+def measure(reports, planned, time_limit_s=30):
+    """Measure a plan from start to end and return the run, as it is on disk, by case and implementation."""
+    run, _ = open_run(planned, reports, fresh=True)
+    with Bench(run, planned, time_limit_s=time_limit_s) as bench:
+        for case in planned.cases:
+            bench.measure(case)
+    run.unlock()
+    return {(row["operation"], row["implementation"]): row for row in Run.load(run.folder).rows}
+
+
+def test_rows_are_complete(tmp_path):
+    rows = measure(tmp_path, small("numpy", "numba-simd", operation="forward_step,train"))
+    assert list(rows) == [(o, i) for o in ("forward_step", "train") for i in ("numpy", "numba-simd")]
+    for row in rows.values():
+        assert (row["status"], row["message"]) == ("ok", None)
+        assert row["compile_s"] > 0
+        assert row["calls"] >= 1
+        assert 3 <= len(row["times"]) <= 5
+        assert all(0 < seconds < 1 for seconds in row["times"])
+        assert 0 <= row["max_error"] <= 1
+        assert row["peak_memory_bytes"] > 2**20
+    assert list(rows["train", "numpy"]["errors"]) == ["params.U", "params.W", "params.b", "x", "state.h"]
+    assert len({len(row["times"]) for row in rows.values() if row["operation"] == "train"}) == 1
+
+
+def test_the_wrong_is_not_timed(tmp_path):
+    rows = measure(tmp_path, small("wrong", "stale", "numpy", operation="train"))
+    for name in ("wrong", "stale"):
+        row = rows["train", name]
+        assert row["status"] == "wrong"
+        assert "error" in row["message"]
+        assert (row["times"], row["calls"]) == ([], None)
+        assert row["max_error"] > 1
+    assert rows["train", "wrong"]["message"].startswith("state.h: error 0.001, bound")
+    assert rows["train", "numpy"]["status"] == "ok"
+
+
+def test_a_failure_is_a_row_and_the_others_go_on(tmp_path):
+    rows = measure(tmp_path, small("crash", "quits", "numpy", "raises", "absent", operation="forward,bptt"))
+    for operation in ("forward", "bptt"):
+        status = {name: (row["status"], row["message"]) for (o, name), row in rows.items() if o == operation}
+        assert status == {
+            "crash": ("error", "calibrate: killed by SIGSEGV"),
+            "quits": ("error", "build: ended with exit code 3: no such instruction"),
+            "numpy": ("ok", None),
+            "raises": ("error", "build: ValueError: not today nor tomorrow"),
+            "absent": ("absent", "not installed"),
+        }
+        assert rows[operation, "crash"]["times"] == []
+        assert len(rows[operation, "numpy"]["times"]) >= 3
+
+
+def test_a_hang_has_a_limit(tmp_path):
+    rows = measure(tmp_path, small("hang", "numpy"), time_limit_s=3)
+    assert (rows["forward", "hang"]["status"], rows["forward", "hang"]["message"]) == (
+        "error",
+        "build: no answer within 3 s",
+    )
+    assert rows["forward", "numpy"]["status"] == "ok"
+
+
+def test_unsupported_and_noisy(tmp_path):
+    rows = measure(tmp_path, small("unsupported", "noisy", operation="forward,bptt"))
+    assert {pair: row["status"] for pair, row in rows.items()} == {
+        ("forward", "unsupported"): "ok",
+        ("forward", "noisy"): "ok",
+        ("bptt", "unsupported"): "unsupported",
+        ("bptt", "noisy"): "ok",
+    }
+    assert rows["bptt", "unsupported"]["message"] == "no gradients"
+
+
+def test_a_worker_that_cannot_start_is_not_tried_again(tmp_path, monkeypatch):
+    started = []
+
+    class Counted(Worker):
+        def __init__(self, module, *arguments):
+            started.append(module)
+            super().__init__(module, *arguments)
+
+    monkeypatch.setattr(bench_run, "Worker", Counted)
+    planned = small("numpy", "absent", operation="forward,bptt")
+    monkeypatch.setattr(bench_run, "_about", lambda module: {"version": "1", "status": "ok", "message": None})
+    rows = measure(tmp_path, planned)
+    assert started.count("tests.bench.broken.absent") == 1
+    for operation in ("forward", "bptt"):
+        assert rows[operation, "absent"]["message"] == "start: TypeError: 'NoneType' object is not callable"
+        assert rows[operation, "numpy"]["status"] == "ok"
+
+
+@pytest.mark.skipif(psutil.cpu_count() < 2, reason="needs two CPUs")
+def test_two_threads_settle(tmp_path):
+    rows = measure(tmp_path, small("numpy", threads="2", hidden="64", batch="32"))
+    assert rows["forward", "numpy"]["status"] == "ok"
+
+
+def test_a_torn_case_is_measured_again_as_a_whole(tmp_path):
+    planned = small("numpy", "noisy", operation="forward,bptt")
+    run, resumed = open_run(planned, tmp_path)
+    assert not resumed
+    with Bench(run, planned) as bench:
+        for case in planned.cases:
+            bench.measure(case)
+    run.unlock()
+    path = run.folder / "rows.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    first = [row["times"] for row in run.rows[:2]]
+
+    again, resumed = open_run(planned, tmp_path)
+    assert resumed
+    assert again.folder == run.folder
+    with Bench(again, planned) as bench:
+        assert [bench.missing(case) for case in planned.cases] == [[], ["numpy", "noisy"]]
+        for case in planned.cases:
+            bench.measure(case)
+    again.unlock()
+    rows = Run.load(run.folder).rows
+    assert [row["times"] for row in rows[:2]] == first
+    assert len({key(row) for row in rows}) == len(rows) == 4
+
+
+def test_only_the_same_plan_goes_on(tmp_path):
+    run, _ = open_run(small("numpy"), tmp_path)
+    run.unlock()
+    assert open_run(small("numpy", hidden="9"), tmp_path)[1] is False
+    assert open_run(small("noisy"), tmp_path)[1] is False
+    assert open_run(small("numpy"), tmp_path, fresh=True)[1] is False
+    assert open_run(small("numpy"), tmp_path)[1] is True
+
+
+def test_a_worker_ends_with_its_parent():
+    """Even where it is in the midst of a computation, and its parent had no time for a last word."""
+    case = asdict(small("hang").cases[0])
+    script = f"""
+from bench.worker import Worker
+worker = Worker("tests.bench.broken.hang", 1)
+print(worker._process.pid, flush=True)
+worker.ask("build", case={case}, seed=0)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    worker = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(1)
+    assert worker.is_running()
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    worker.wait(10)
+    parent.stdout.close()
+
+
+def test_close_ends_the_process():
+    worker = Worker("bench.implementations.numpy", 1)
+    worker.ask("start")
+    pid = worker._process.pid
+    worker.close()
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(ValueError, match="closed file"):
+        worker.ask("start")
+
+
+def test_an_unknown_request_is_an_error():
+    with pytest.raises(WorkerError, match="no_such: AttributeError"):
+        Worker("bench.implementations.numpy", 1).ask("no_such")
