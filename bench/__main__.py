@@ -77,13 +77,13 @@ def run(
     try:
         with Bench(current, planned) as bench:
             _measure_all(bench, planned)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo(
             f"Interrupted: {len(current.rows)} rows are kept in {_shown(current.folder)}; "
             f"the same command goes on: {current.info['command']}",
             err=True,
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
     current.finish()
     _write_report([current], current.folder)
 
@@ -135,9 +135,10 @@ def compare(old: Path, new: Path):
     from rich.console import Console
     from rich.table import Table
 
+    runs = Run.load(old), Run.load(new)
     from bench.compare import compare
 
-    frame = compare(Run.load(old), Run.load(new))
+    frame = compare(*runs)
     table = Table(*map(str, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))

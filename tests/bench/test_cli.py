@@ -1,0 +1,131 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bench.results import key
+from bench.worker import ROOT
+
+SMALL = ("--hidden", "8", "--seq-len", "4", "--batch", "1", "--threads", "1", "--implementations", "numpy,numba-simd")
+
+
+def command(*words):
+    return [sys.executable, "-m", "bench", *map(str, words)]
+
+
+def bench(*words):
+    return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True)
+
+
+def rows_in(reports):
+    (path,) = reports.glob("*/rows.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def wait_for_rows(process, reports, count):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(reports.glob("*/rows.jsonl")) and len(rows_in(reports)) >= count:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no {count} rows; exit code {process.poll()}: {process.stderr.read()}")
+
+
+def test_run_ends_in_a_report(tmp_path):
+    done = bench("run", *SMALL, "--operation", "forward", "--reports", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = done.stdout.splitlines()[-1]
+    assert os.path.basename(report) == "report.html"
+    assert os.path.exists(report)
+    folder = os.path.dirname(report)
+    assert {"run.json", "rows.jsonl", "results.csv", "report.md"} <= set(os.listdir(folder))
+    assert [row["implementation"] for row in rows_in(tmp_path)] == ["numpy", "numba-simd"]
+
+    again = bench("report", folder)
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, report)
+    compared = bench("compare", folder, folder)
+    assert compared.returncode == 0, compared.stderr
+    assert "no difference" in compared.stdout
+
+
+def test_killed_and_resumed(tmp_path):
+    words = ("run", *SMALL, "--reports", tmp_path, "--operation", "forward,bptt,train", "--hidden", "8,9,10")
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_rows(process, tmp_path, 4)
+    process.kill()
+    process.communicate()
+    kept = rows_in(tmp_path)
+    assert 4 <= len(kept) < 18
+
+    done = bench(*words)
+    assert done.returncode == 0, done.stderr
+    assert "Going on with" in done.stdout
+    rows = rows_in(tmp_path)
+    assert rows[: len(kept)] == kept
+    assert len({key(row) for row in rows}) == len(rows) == 18
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(tmp_path, sent, code):
+    words = ("run", *SMALL, "--reports", tmp_path)
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_rows(process, tmp_path, 2)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert "the same command goes on" in errors
+    assert len(rows_in(tmp_path)) % 2 == 0
+    (info,) = tmp_path.glob("*/run.json")
+    assert json.loads(info.read_text())["finished"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--preset", "quik"), "--preset: expected quick, standard or limits, got 'quik'"),
+        (("--hidden", "0"), "--hidden: expected whole numbers of 1 or more, separated by commas, got '0'"),
+        (("--implementations", "numpy,nympy"), "--implementations: expected some of numpy, numba-jit, numba-simd, "),
+    ],
+)
+def test_a_bad_choice_is_one_line(words, message):
+    done = bench("run", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [("report", "nowhere"), ("compare", "nowhere", "nowhere")])
+def test_no_run_is_one_line(words):
+    done = bench(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nowhere: no run here (No such file or directory: run.json)\n"
+
+
+def test_a_folder_that_may_not_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    done = bench("run", *SMALL, "--reports", tmp_path / "file")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_machine_is_told():
+    done = bench("machine")
+    assert done.returncode == 0, done.stderr
+    for word in ("cpu", "caches", "memory bytes", "simd", "blas", "versions", "numpy"):
+        assert word in done.stdout
+
+
+def test_help_is_quick():
+    script = (
+        "import sys, bench.__main__; print([m for m in ('numpy', 'numba', 'matplotlib', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
