@@ -1,0 +1,191 @@
+"""A kernel beside its reference: the same inputs for both, results by name, and how far apart they may be.
+
+Nothing here knows the cell: it works on whatever arrays the NamedTuples of a cell's interface hold.
+
+How far apart may two right results be? Say u is the dtype's rounding unit, 2^-24 or 2^-53. A right computation
+rounds every input once (that is the least anybody can do), rounds again in each of the n additions behind a number,
+and errs by up to 2 ulp = 4u in tanh and sigmoid. The bound follows:
+
+    |comp - ref|  <=  6 sqrt(n) s  +  4u max|ref|
+
+- s is what rounding the inputs alone does to the result, measured: the float64 reference on inputs disturbed by
+  random relative errors of up to u, largest difference of a few draws. So the growth of errors from step to step,
+  and cancellation, are in s for the weights at hand, whatever T and H.
+- Rounding errors are as good as random, so n of them add up to sqrt(n) (Higham and Mary, SIAM J. Sci. Comput. 2019);
+  n is the longest sum of the computation.
+- 6 is six standard deviations: no seed gets there by chance.
+- The reference rounds as well. In float64 that doubles the variance of the difference, hence n counts twice.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+DTYPES = (np.float32, np.float64)
+
+
+class Size(NamedTuple):
+    H: int
+    I: int
+    T: int
+    B: int
+
+    def __str__(self):
+        return "-".join(f"{name}{n}" for name, n in self._asdict().items())
+
+
+class Inputs(NamedTuple):
+    """All that the functions of a cell are called with."""
+
+    params: Any
+    x: np.ndarray  # (T, B, I)
+    state: Any
+    grad_hs: np.ndarray  # (T, B, H)
+    grad_state: Any
+
+
+def draw(cell, size, dtype, seed=0):
+    """Return random Inputs: parameters as the cell draws them, the rest of the size of 1."""
+    rng = np.random.default_rng([seed, *size])
+    H, I, T, B = size
+    return Inputs(
+        cell.init_params(I, H, rng, dtype),
+        rng.standard_normal((T, B, I)).astype(dtype),
+        _draw_state(cell, size, dtype, rng),
+        rng.standard_normal((T, B, H)).astype(dtype),
+        _draw_state(cell, size, dtype, rng),
+    )
+
+
+def _draw_state(cell, size, dtype, rng):
+    return cell.State(*(rng.uniform(-1, 1, (size.B, size.H)).astype(dtype) for _ in cell.State._fields))
+
+
+def named(value, name=""):
+    """Return the arrays of a nested NamedTuple by their names, such as "params.U"."""
+    if isinstance(value, np.ndarray):
+        return {name: value}
+    return {
+        key: a
+        for field, part in zip(value._fields, value, strict=True)
+        if part is not None
+        for key, a in named(part, f"{name}.{field}" if name else field).items()
+    }
+
+
+def rebuild(value, cell, array=np.copy):
+    """Return a nested NamedTuple again in the classes of `cell`, its arrays passed through `array`."""
+    if value is None:
+        return None
+    if isinstance(value, np.ndarray):
+        return array(value)
+    kind = getattr(cell, type(value).__name__, type(value))
+    return kind(*(rebuild(part, cell, array) for part in value))
+
+
+def assert_close(comp, reference, inputs, call, n):
+    """Assert that `comp` is call(reference, inputs), an array at a time, as far as rounding allows.
+
+    `inputs` is a NamedTuple of all arguments, in the dtype of `comp`. `call(cell, inputs)` calls a cell's functions
+    with them, and is run on the reference in float64. `n` is the length of the longest sum.
+    """
+    u = np.finfo(next(iter(named(comp).values())).dtype).eps / 2
+    bounds = _bounds(reference, inputs, call, n, u)
+    assert named(comp).keys() == bounds.keys()
+    wrong = []
+    for name, a in named(comp).items():
+        ref, bound = bounds[name]
+        assert a.shape == ref.shape, f"{name}: shape {a.shape}, expected {ref.shape}"
+        assert np.finfo(a.dtype).eps / 2 == u, f"{name}: dtype {a.dtype}"
+        error = np.abs(a - ref).max()
+        if not error <= bound:  # a NaN is wrong as well
+            wrong.append(f"{name}: error {error:.2e}, allowed {bound:.2e}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _bounds(reference, inputs, call, n, u, draws=4):
+    """Return for each array of the result the float64 reference and the largest error allowed."""
+    if u < np.finfo(np.float32).eps / 2:
+        n *= 2
+    ref = named(call(reference, rebuild(inputs, reference, np.float64)))
+    spread = dict.fromkeys(ref, 0.0)
+    rng = np.random.default_rng(0)
+    size = 2.0**-30  # far above float64's own rounding, and small enough for the response to be linear
+    for _ in range(draws):
+        disturbed = rebuild(inputs, reference, lambda a: a * (1 + size * rng.uniform(-1, 1, a.shape)))
+        for name, a in named(call(reference, disturbed)).items():
+            spread[name] = max(spread[name], np.abs(a - ref[name]).max() * u / size)
+    return {name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max()) for name, a in ref.items()}
+
+
+class Backward(NamedTuple):
+    """What `bptt` is called with."""
+
+    params: Any
+    trace: Any
+    grad_hs: np.ndarray
+    grad_state: Any
+
+
+def check_forward(cell, reference, size, dtype, *options):
+    """Check `forward_step`, `infer` and `forward` of a cell against its reference, with and without a state."""
+    inputs = draw(cell, size, dtype)
+    n = size.H + size.I + 1
+
+    def forward_step(cell, inputs):
+        return cell.forward_step(inputs.params, inputs.x[0], inputs.state, *options)
+
+    def infer(cell, inputs):
+        return cell.infer(inputs.params, inputs.x, inputs.state, *options)
+
+    def forward(cell, inputs):
+        return cell.forward(inputs.params, inputs.x, inputs.state, *options)
+
+    for call in (forward_step, infer, forward):
+        assert_close(call(cell, inputs), reference, inputs, call, n)
+    without = inputs._replace(state=None)
+    for call in (infer, forward):
+        assert_close(call(cell, without), reference, without, call, n)
+
+
+def check_bptt(cell, reference, size, dtype, truncate, *options):
+    """Check `bptt` of a cell against its reference on the cell's own trace, with and without `grad_state`.
+
+    The trace is an input here: bptt answers for its own rounding alone, and relu has the same slopes for both.
+    """
+    inputs = draw(cell, size, dtype)
+    trace = cell.forward(inputs.params, inputs.x, inputs.state, *options)
+
+    def bptt(cell, inputs):
+        return cell.bptt(*inputs, truncate, *options)
+
+    for grad_state in (inputs.grad_state, None):
+        backward = Backward(inputs.params, trace, inputs.grad_hs, grad_state)
+        assert_close(bptt(cell, backward), reference, backward, bptt, size.H + size.I + 1 + size.T * size.B)
+
+
+def calls(cell, inputs, *options, array=np.asarray):
+    """Return every way to call a cell's functions with these inputs, by name; a trace goes through `array` first."""
+    params, x, state, grad_hs, grad_state = inputs
+    prepared = cell.prepare(params)
+    trace = rebuild(cell.forward(params, x, state, *options), cell, array)
+    return {
+        "forward_step": lambda: cell.forward_step(params, x[0], state, *options),
+        "forward_step prepared": lambda: cell.forward_step(prepared, x[0], state, *options),
+        "infer": lambda: cell.infer(params, x, state, *options),
+        "infer prepared": lambda: cell.infer(prepared, x, state, *options),
+        "infer stateless": lambda: cell.infer(params, x, None, *options),
+        "forward": lambda: cell.forward(params, x, state, *options),
+        "forward prepared": lambda: cell.forward(prepared, x, state, *options),
+        "forward stateless": lambda: cell.forward(params, x, None, *options),
+        "bptt": lambda: cell.bptt(params, trace, grad_hs, None, None, *options),
+        "bptt grad_state": lambda: cell.bptt(params, trace, grad_hs, grad_state, None, *options),
+        "bptt truncated": lambda: cell.bptt(params, trace, grad_hs, grad_state, 2, *options),
+        "bptt truncated to 0": lambda: cell.bptt(params, trace, grad_hs, None, 0, *options),
+    }
+
+
+def results(value):
+    """Return the arrays that a call has made, by name: a trace holds the caller's x and first state as well."""
+    made = value._replace(x=None, initial=None) if hasattr(value, "initial") else value
+    return named(made)

@@ -1,0 +1,28 @@
+"""`python -m tests.kernels.concurrent CELL`: calls from several Python threads at once give what one thread gets."""
+
+import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tests.kernels.compare import Size, calls, draw, named
+
+SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(100, 1, 50, 1), Size(300, 1, 20, 1))
+
+
+def main(cell):
+    cell = importlib.import_module(f"kernels.{cell}")
+    by_size = {size: calls(cell, draw(cell, size, np.float32)) for size in SIZES}
+    work = [(size, name, call) for size, by_name in by_size.items() for name, call in by_name.items()]
+    refs = [named(call()) for _, _, call in work]
+    repeats = 20
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(call) for _ in range(repeats) for _, _, call in work]
+        for job, ref, (size, name, _) in zip(jobs, refs * repeats, work * repeats, strict=True):
+            for key, a in named(job.result()).items():
+                np.testing.assert_array_equal(a, ref[key], err_msg=f"{name}: {key} ({size})")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

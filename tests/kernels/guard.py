@@ -1,0 +1,85 @@
+"""`python -m tests.kernels.guard CELL DTYPE some|all`: every function of a cell's kernels on guarded memory.
+
+Each array, given or made, starts right behind a page that faults on touch, or ends right before one. Inputs
+lie in memory that cannot be written to. A fault ends the process, after a traceback that names the call.
+"""
+
+import ctypes
+import faulthandler
+import importlib
+import itertools
+import mmap
+import sys
+from unittest.mock import patch
+
+import numpy as np
+
+from tests.kernels.compare import Size, calls, draw, rebuild, results
+
+PAGE = mmap.PAGESIZE
+NO_ACCESS, READ = 0, mmap.PROT_READ
+_mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+
+
+def _protect(address, length, protection):
+    if _mprotect(ctypes.c_void_p(address), ctypes.c_size_t(length), protection):
+        raise OSError(ctypes.get_errno(), "mprotect failed")
+
+
+def guarded(shape, dtype, at_end, content=None):
+    """Return an array between two pages without access: NaN to be written to, or a copy of `content` to be read."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape))
+    length = max(-(-count * dtype.itemsize // PAGE), 1) * PAGE
+    memory = mmap.mmap(-1, length + 2 * PAGE)
+    # All of it is NaN, so that what is read around the array within its pages shows in the result.
+    np.frombuffer(memory, np.uint8).fill(0xFF)
+    offset = PAGE + (length - count * dtype.itemsize if at_end else 0)
+    a = np.frombuffer(memory, dtype, count, offset).reshape(shape)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    if content is not None:
+        a[...] = content
+        _protect(start + PAGE, length, READ)
+    _protect(start, PAGE, NO_ACCESS)
+    _protect(start + PAGE + length, PAGE, NO_ACCESS)
+    return a
+
+
+def check(cell, size, dtype, activation, at_end):
+    def given(a):
+        return guarded(a.shape, a.dtype, at_end, a)
+
+    def made(shape, dtype=float, *_, **__):
+        return guarded(shape, dtype, at_end)
+
+    def made_like(a, *_, **__):
+        return made(a.shape, a.dtype)
+
+    inputs = draw(cell, size, dtype)
+    plain = calls(cell, inputs, activation)
+    on_guarded = calls(cell, rebuild(inputs, cell, given), activation, array=given)
+    for name, call in plain.items():
+        ref = results(call())
+        with patch.object(np, "empty", made), patch.object(np, "empty_like", made_like):
+            comp = results(on_guarded[name]())
+        for key, a in comp.items():
+            np.testing.assert_array_equal(a, ref[key], err_msg=f"{name}: {key} ({size}, {activation}, {at_end=})")
+
+
+def sizes(amount):
+    H, I, T, B = (1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 65, 100), (1, 3, 17), (1, 2, 5), (1, 2, 3, 5, 9, 33)
+    every = [Size(*size) for size in itertools.product(H, I, T, B)]
+    return every if amount == "all" else every[::11]  # 11 has no factor in common with the lengths of the axes
+
+
+def main(cell, dtype, amount):
+    faulthandler.enable()
+    cell = importlib.import_module(f"kernels.{cell}")
+    cases = list(itertools.product(sizes(amount), (False, True)))
+    for (size, at_end), activation in zip(cases, itertools.cycle(cell.ACTIVATIONS), strict=False):
+        check(cell, size, np.dtype(dtype), activation, at_end)
+    print(f"{len(cases)} cases")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,81 @@
+"""The compiled code on disk: found by the next process, and never used for other sources."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# A kernel as small as it can be, in a module of the package, so that compiling it takes no time.
+MODULE = """
+from kernels.cache import compiled
+
+@compiled
+def double(x):
+    return x + x
+"""
+PROGRAM = """
+from kernels.probe import double
+double(1.0)
+print(sum(double.stats.cache_hits.values()), sum(double.stats.cache_misses.values()), double.stats.cache_path)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the package with the small kernel added to it."""
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "kernels" / "probe.py").write_text(MODULE)
+    return tmp_path
+
+
+def run(checkout, **environment):
+    """Call the kernel in a new process; return its cache's hits, misses and folder."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache"), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=checkout, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    hits, misses, folder = done.stdout.split()
+    return int(hits), int(misses), Path(folder)
+
+
+def test_the_second_process_compiles_nothing(checkout):
+    assert run(checkout)[:2] == (0, 1)
+    assert run(checkout)[:2] == (1, 0)
+
+
+@pytest.mark.parametrize("source", ["probe.py", "checks.py"])
+def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
+    """checks.py stands for a file that the kernel's own only imports: Numba alone would not look at it."""
+    *_, first = run(checkout)
+    path = checkout / "kernels" / source
+    path.write_text(path.read_text() + "\n# changed\n")
+    hits, misses, second = run(checkout)
+    assert (hits, misses) == (0, 1)
+    assert second != first
+
+
+def test_the_folder_is_the_users(checkout):
+    assert run(checkout)[2].is_relative_to(checkout / "cache")
+    home = {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": str(checkout / "xdg")}
+    assert run(checkout, **home)[2].is_relative_to(checkout / "xdg" / "unrolled")
+
+
+def test_the_kernels_are_cached():
+    """The compiled reference, in two processes: what the first has compiled, the second loads."""
+    program = """
+import numpy as np
+from kernels import jit
+params = jit.rnn.init_params(1, 1, np.random.default_rng(0))
+jit.rnn.forward_step(params, np.ones((1, 1), np.float32), jit.rnn.init_state(params, 1), "tanh")
+stats = jit.rnn.forward_step.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "0"]
