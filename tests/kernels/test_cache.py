@@ -33,11 +33,11 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def run(checkout, **environment):
+def run(checkout, program=PROGRAM, **environment):
     """Call the kernel in a new process; return its cache's hits, misses and folder."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache"), **environment}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=checkout, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program], cwd=checkout, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     hits, misses, folder = done.stdout.split()
@@ -58,6 +58,15 @@ def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
     hits, misses, second = run(checkout)
     assert (hits, misses) == (0, 1)
     assert second != first
+
+
+def test_the_compiled_reference_outlives_changes_of_the_kernels(checkout):
+    """It takes longest to compile, and does not know the kernels."""
+    (checkout / "outside.py").write_text(MODULE)
+    program = PROGRAM.replace("kernels.probe", "outside")
+    *_, first = run(checkout, program)
+    (checkout / "kernels" / "checks.py").write_text("# changed\n")
+    assert run(checkout, program) == (1, 0, first)
 
 
 def test_the_folder_is_the_users(checkout):
