@@ -6,14 +6,20 @@ as PNG and SVG, and `inline_svg` returns it for a page, where its ink and colour
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+
+from bench.cases import OPERATIONS
 
 INK, GRID = "#24292f", "#d8dee4"
 
@@ -30,7 +36,7 @@ LOOKS = {
     "numba-jit": Look("#e69f00", "#f0b429", "s"),
     "numba-simd": Look("#0072b2", "#4aa8e8", "D"),
     "torch": Look("#d55e00", "#ff8438", "^"),
-    "torch-compile": Look("#8f3f71", "#d885b8", "<"),
+    "torch-compile": Look("#6a3d9a", "#b794f4", "<"),
     "jax": Look("#009e73", "#2fc79b", "v"),
     "onnxruntime": Look("#cc79a7", "#e39cc4", "P"),
     "openvino": Look("#56b4e9", "#8fd0f7", "X"),
@@ -62,7 +68,12 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "unrolled",  # the same bytes for the same rows
 }
 
+SIZE = (4.2, 3.3)  # inches of a panel: its letters can still be read on a phone
+
 Draw = Callable[[Axes], None]
+
+FACETS = ["machine", "cell", "dtype", "threads", "operation", "batch_size"]
+AXES = {"hidden_size": "hidden size H (units)", "seq_len": "sequence length T (steps)", "batch_size": "batch size B"}
 
 
 def look(name: str) -> Look:
@@ -83,7 +94,7 @@ def line(name: str) -> dict:
     }
 
 
-def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = (4.2, 3.3), legend=True) -> Figure:
+def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = SIZE, legend: bool = True) -> Figure:
     """Return a Figure with one panel, `size` (width, height) in inches, for each function of `draws`.
 
     The labelled lines of all panels share one legend below them, if there are any and `legend` is true.
@@ -106,6 +117,233 @@ def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = (
             if entries:
                 figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 8))
     return figure
+
+
+def time_panels(rows: pd.DataFrame, x: str) -> dict[str, Draw]:
+    """Return charts of time against `x` ("hidden_size" or "seq_len"), by what each one holds fixed.
+
+    `rows` are measured rows of `bench.report.table`. There is one chart for each operation, batch size and the like,
+    at the value of the other of the two sizes that has the most points (the middle one of several).
+    """
+    other = {"hidden_size": "seq_len", "seq_len": "hidden_size"}[x]
+    panels = {}
+    for label, group in _facets(rows, [*FACETS, "inputs"]):
+        points = group.groupby(other)[x].nunique()
+        best = points.index[points == points.max()]
+        fixed = best[len(best) // 2]
+        chosen = group[group[other] == fixed]
+        if chosen[x].nunique() > 1:
+            panels[f"{label}, {'T' if other == 'seq_len' else 'H'} = {fixed}"] = _time_panel(chosen, x)
+    return {label: _titled(draw, label) for label, draw in panels.items()}
+
+
+def _time_panel(rows: pd.DataFrame, x: str) -> Draw:
+    def draw(axes: Axes) -> None:
+        for name, of in rows.sort_values(x).groupby("implementation", sort=False):
+            axes.plot(of[x], of["median_s"], **line(str(name)))
+            axes.fill_between(of[x], of["low_s"], of["high_s"], color=look(str(name)).colour, alpha=0.2, linewidth=0)
+        axes.set(xscale="log", yscale="log", xlabel=AXES[x], ylabel="time of a call (s)")
+        _name_ticks(axes, sorted(rows[x].unique()))
+        axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
+        axes.yaxis.set_major_locator(LogLocator(numticks=8))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+    return draw
+
+
+def heat_panels(duels: pd.DataFrame) -> dict[str, Draw]:
+    """Return heatmaps of `speedup` by what each one holds fixed; `verdict` decides how a cell is written.
+
+    They lie over hidden size and sequence length, or over hidden size and batch size where there is one length.
+    All share one scale of colours: blue is faster, red is slower and white is 1.
+    """
+    strongest = float(np.clip(np.abs(np.log2(duels["speedup"])).max(), 1, 4)) if len(duels) else 1.0
+    panels = {}
+    for label, group in _facets(duels, [name for name in FACETS if name != "batch_size"]):
+        if group["seq_len"].nunique() == 1:
+            panels[f"{label}, T = {group['seq_len'].iat[0]}"] = _heat_panel(group, "batch_size", strongest)
+        else:
+            for batch, of in group.groupby("batch_size"):
+                panels[f"{label}, B = {batch}"] = _heat_panel(of, "seq_len", strongest)
+    return {label: _titled(draw, label) for label, draw in panels.items()}
+
+
+def _heat_panel(duels: pd.DataFrame, y: str, strongest: float) -> Draw:
+    # Several input sizes in one cell: the last one, as a table has it, is as good as any.
+    cells = duels.drop_duplicates(["hidden_size", y], keep="last")
+    values = cells.pivot(index=y, columns="hidden_size", values="speedup")
+    verdicts = cells.pivot(index=y, columns="hidden_size", values="verdict")
+
+    def draw(axes: Axes) -> None:
+        mesh = axes.pcolormesh(
+            np.log2(values), cmap="RdBu", norm=Normalize(-strongest, strongest), edgecolors=GRID, linewidth=0.6
+        )
+        for (row, column), value in np.ndenumerate(values.to_numpy()):
+            if np.isnan(value):
+                continue
+            red, green, blue, _ = mesh.cmap(mesh.norm(np.log2(value)))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text = f"({short(value)})" if verdicts.iat[row, column] == "no difference" else short(value)
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color="#f8f8f8" if dark else "#101010")
+        axes.set(xlabel=AXES["hidden_size"], ylabel=AXES[y])
+        axes.set_xticks(np.arange(len(values.columns)) + 0.5, [str(value) for value in values.columns])
+        axes.set_yticks(np.arange(len(values.index)) + 0.5, [str(value) for value in values.index])
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+
+    return draw
+
+
+def overview_panel(rows: pd.DataFrame, means: dict[str, tuple[float, float, float]], baseline: str) -> Draw:
+    """Return a chart of every case's speedup over the baseline, a line an implementation, with the geometric mean.
+
+    `means` gives (mean, low, high) by implementation.
+    """
+    names = list(means)[::-1]
+
+    def draw(axes: Axes) -> None:
+        for y, name in enumerate(names):
+            speedups = rows.loc[rows["implementation"] == name, "speedup"].sort_values()
+            spread = (np.arange(len(speedups)) * 0.382 % 1 - 0.5) * 0.5  # the cases of one implementation, apart
+            colour = look(name).colour
+            axes.plot(speedups, y + spread, "o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0)
+            mean, low, high = means[name]
+            axes.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
+            axes.plot(mean, y, marker=look(name).marker, color=colour, markersize=9, markeredgecolor="white")
+            axes.annotate(
+                f"{short(mean)}×",
+                (1, y),
+                (4, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                fontweight="bold",
+            )
+        axes.axvline(1, color=INK, linewidth=1)
+        axes.set(xscale="log", xlabel=f"times as fast as {baseline} (log scale)", ylim=(-0.6, len(names) - 0.4))
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(False, axis="y")
+        _plain_log(axes, "×")
+
+    return draw
+
+
+def bar_panel(rows: pd.DataFrame, column: str, label: str, unit: str = "", never: str = "") -> Draw:
+    """Return bars of the median of `column` by implementation, with a dot for each case, on a log scale.
+
+    Cases where it is infinite count as never: they are written beside the bar as `never`, and the bar is the median
+    of the others. Cases where it is missing do not count.
+    """
+    names = list(rows["implementation"].unique())[::-1]
+    finite = rows[column].replace(np.inf, np.nan)
+    positive = finite[finite > 0]
+    least = 10.0 ** np.floor(np.log10(positive.min()) - 0.3) if len(positive) else 1.0
+
+    def draw(axes: Axes) -> None:
+        form = EngFormatter(unit=unit, places=0) if unit else FuncFormatter(lambda value, _: f"{value:,.0f}")
+        for y, name in enumerate(names):
+            of = rows.loc[rows["implementation"] == name, column].dropna()
+            values, total = of[np.isfinite(of)], len(of)
+            words = []
+            if len(values):
+                middle = max(values.median(), least)
+                axes.barh(y, middle - least, left=least, height=0.62, color=look(name).colour, alpha=0.55)
+                spread = (np.arange(len(values)) * 0.382 % 1 - 0.5) * 0.5
+                axes.plot(values.clip(least), y + spread, "o", markersize=3, color=look(name).colour, markeredgewidth=0)
+                words.append(EngFormatter(unit=unit, places=1)(middle) if unit else f"{significant(middle)}")
+            if len(values) < total:
+                words.append(f"{never} in {total - len(values)} of {total}" if len(values) else never)
+            axes.annotate(
+                "\n".join(words),
+                (1, y),
+                (4, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+            )
+        axes.set(xscale="log", xlabel=label, ylim=(-0.6, len(names) - 0.4))
+        axes.set_xlim(least, max(finite.max() * 1.5, least * 100) if len(positive) else least * 100)
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_formatter(form)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(False, axis="y")
+
+    return draw
+
+
+def short(ratio: float) -> str:
+    """Return a ratio in as many digits as a reader needs: 0.87, 3.2, 32, 320."""
+    return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
+
+
+def significant(count: float) -> str:
+    """Return a count to two significant digits, with commas."""
+    return f"{float(f'{count:.2g}'):,.0f}"
+
+
+def facet_label(case: dict, varied: set[str]) -> str:
+    """Say what a chart holds fixed; of cell, dtype, threads and machine only what varies between charts."""
+    words = [str(case[name]) for name in ("cell", "operation", "dtype") if name == "operation" or name in varied]
+    if "batch_size" in case:
+        words.append(f"B = {case['batch_size']}")
+    if "inputs" in case:
+        words.append(case["inputs"])
+    if "threads" in varied:
+        words.append(f"{case['threads']} thread{'s' if case['threads'] > 1 else ''}")
+    if "machine" in varied:
+        words.append(str(case["machine"]))
+    return ", ".join(words)
+
+
+def in_order(value):
+    """Return what a value of a case is sorted by: operations in their own order, the rest as it is."""
+    return OPERATIONS.index(value) if value in OPERATIONS else value
+
+
+def _facets(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Return the groups of rows that agree in `names`, each with its label."""
+    varied = {name for name in ("cell", "dtype", "threads", "machine") if rows[name].nunique() > 1}
+    constant = rows.groupby(FACETS)["input_size"].transform("nunique") == 1
+    same = (rows["input_size"] == rows["hidden_size"]) & ~constant
+    inputs = np.where(same, "I = H", "I = " + rows["input_size"].astype(str))
+    rows = rows.assign(inputs=inputs)
+
+    groups = [(dict(zip(names, key, strict=True)), group) for key, group in rows.groupby(names)]
+    groups.sort(key=lambda item: [in_order(value) for value in item[0].values()])
+    for case, group in groups:
+        yield facet_label(case, varied), group
+
+
+def _titled(draw: Draw, title: str) -> Draw:
+    def titled(axes: Axes) -> None:
+        draw(axes)
+        axes.set_title(title)
+
+    return titled
+
+
+def _name_ticks(axes: Axes, values: Sequence[int]) -> None:
+    """Put a tick at every measured value, named where there is room for its name."""
+    axes.set_xticks(values)
+    axes.xaxis.set_minor_locator(NullLocator())
+    span, last, labels = np.log(values[-1] / values[0]), -np.inf, []
+    for value in values:
+        room = (np.log(value) - last) / span > 0.06 + 0.012 * len(str(value))
+        labels.append(str(value) if room else "")
+        last = np.log(value) if room else last
+    axes.set_xticklabels(labels)
+
+
+def _plain_log(axes: Axes, unit: str) -> None:
+    """Name the ticks of a log x axis 0.5, 1, 2, 5, 10 with their unit."""
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:

@@ -86,7 +86,9 @@ def _interval(samples: Sequence[ArrayLike], centre: Callable, confidence: float)
 
     # The logarithms serve the interval; the estimate of one sample's median is the median itself, to the last bit.
     middle = estimate(*logs)
-    value = float(np.median(samples[0])) if len(samples) == 1 and centre is np.median else float(np.exp(middle))
+    value = (
+        float(np.median(np.asarray(samples[0]))) if len(samples) == 1 and centre is np.median else float(np.exp(middle))
+    )
     rounds = min(sample.size for sample in logs)
     if all(np.ptp(sample) == 0 for sample in logs) and rounds > 1:
         return Interval(value, value, value)

@@ -1,0 +1,96 @@
+"""Runs made up for the tests of the report: times with known ratios, noise, and drift common to all."""
+
+from itertools import product
+
+import numpy as np
+
+from bench.results import Run
+
+SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
+MACHINE = {
+    "cpu": "Imaginary 9000 16-Core Processor",
+    "cores": 16,
+    "logical_cpus": 32,
+    "caches": {"L1d": 49152, "L2": 1048576, "L3": 33554432},
+    "memory_bytes": 24 * 2**30,
+    "os": "Linux-6.1.0-x86_64-with-glibc2.36",
+    "python": "3.12.1",
+    "governor": None,
+    "simd": {"name": "AVX-512", "bits": 512},
+    "load_average": [0.1, 0.2, 0.3],
+    "blas": [{"internal_api": "openblas", "version": "0.3.30", "architecture": "SkylakeX"}],
+    "versions": {"numpy": "2.4.6", "numba": "0.68.1"},
+    "warnings": [],
+}
+
+
+def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=0.05, machine=None, absent=(), **grid):
+    """Return a run of a grid of cases, whose implementations are `speedups` times as fast as numpy.
+
+    A speedup may be a function of the row. `noise` is that of each round, `drift` that of the machine between rounds,
+    both as shares. `grid` takes lists: operation, hidden_size, seq_len, batch_size, dtype, threads.
+    """
+    rng = np.random.default_rng(seed)
+    grid = {
+        "cell": ["rnn"],
+        "operation": ["forward_step", "forward", "bptt", "train"],
+        "hidden_size": [16, 64, 256],
+        "seq_len": [10, 50],
+        "batch_size": [1, 32],
+        "dtype": ["float32"],
+        "threads": [1],
+    } | grid
+    rows = []
+    for values in product(*grid.values()):
+        case = dict(zip(grid, values, strict=True))
+        if case["operation"] == "forward_step":
+            if case["seq_len"] != grid["seq_len"][0]:
+                continue
+            case["seq_len"] = 1
+        case["input_size"] = 1 if case["batch_size"] == 1 else case["hidden_size"]
+        slow = np.exp(np.cumsum(rng.normal(0, drift, rounds)))
+        for name, speedup in speedups.items():
+            row = case | {"implementation": name}
+            row |= _timed(row, speedup(row) if callable(speedup) else speedup, slow, rng, noise)
+            rows.append(row)
+        for name in absent:
+            untimed = {"status": "absent", "message": "not installed", "version": None, "times": [], "calls": None}
+            rows.append(_timed(case, 1, slow, rng, noise) | case | {"implementation": name, **untimed, "errors": {}})
+    info = {
+        "preset": "synthetic",
+        "command": "python -m bench run --preset synthetic",
+        "grid": {},
+        "seed": 0,
+        "baseline": "numpy",
+        "machine": MACHINE | (machine or {}),
+        "implementations": {
+            name: {"version": "1.0", "status": "ok", "message": None, "contains": f"What {name} does."}
+            for name in speedups
+        }
+        | {name: {"version": None, "status": "absent", "message": "not installed"} for name in absent},
+    }
+    run = Run.create(folder, info)
+    if rows:
+        run.append(*rows)
+    run.finish()
+    return run
+
+
+def _timed(row, speedup, slow, rng, noise):
+    H, I, T, B = row["hidden_size"], row["input_size"], row["seq_len"], row["batch_size"]
+    flops = 2 * H * (I + H) * T * B
+    seconds = (3e-6 * T + flops / 5e10) / speedup
+    times = seconds * slow * np.exp(rng.normal(0, noise, len(slow)))
+    return {
+        "version": "1.0",
+        "status": "ok",
+        "message": None,
+        "max_error": 0.1,
+        "errors": {"hs": {"error": 1e-6, "bound": 1e-5}, "params.U": {"error": 2e-7, "bound": 2e-5}},
+        "compile_s": float(rng.lognormal(-1, 0.5)) if row.get("implementation") != "numpy" else 1e-5,
+        "calls": 3,
+        "times": times.tolist(),
+        "peak_memory_bytes": 150 * 2**20,
+        "flops": flops,
+        "bytes": 4 * H * (I + H) * T,
+    }
