@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -78,11 +77,8 @@ def run(
         with Bench(current, planned) as bench:
             _measure_all(bench, planned)
     except (KeyboardInterrupt, SystemExit) as stop:
-        typer.echo(
-            f"Interrupted: {len(current.rows)} rows are kept in {_shown(current.folder)}; "
-            f"the same command goes on: {current.info['command']}",
-            err=True,
-        )
+        kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
+        typer.echo(f"Interrupted: {kept}. The same command goes on there.", err=True)
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
     current.finish()
     _write_report([current], current.folder)
@@ -91,32 +87,25 @@ def run(
 def _measure_all(bench, planned):
     """Measure what is missing, with a bar whose length is the expected time."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from bench.run import expected_seconds
 
     cases = [case for case in planned.cases if bench.missing(case)]
     expected = [expected_seconds(case, planned) for case in cases]
-    behind, started = 0.0, time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
+    text, elapsed, left = TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = text, BarColumn(), elapsed, TextColumn("gone,"), left, TextColumn("left")
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=sum(expected), left="")
-        for n, (case, seconds) in enumerate(zip(cases, expected, strict=True), 1):
+        bar = progress.add_task("", total=sum(expected))
+        for n, case in enumerate(cases):
 
-            def watch(text, share, n=n, case=case, seconds=seconds, behind=behind):
-                now = behind + share * seconds
-                left = (time.monotonic() - started) * (sum(expected) - now) / now if now > 0.1 * sum(expected) else None
-                progress.update(
-                    bar,
-                    description=f"{n}/{len(cases)} {case.id}: {text}",
-                    completed=now,
-                    left="" if left is None else f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left",
-                )
+            def watch(text, share, n=n, case=case):
+                behind = sum(expected[:n]) + share * expected[n]
+                progress.update(bar, completed=behind, description=f"{n + 1}/{len(cases)} {case.id}: {text}")
 
             bench.watch = watch
             bench.measure(case)
-            behind += seconds
-        progress.update(bar, completed=sum(expected), description=f"{len(cases)} cases", left="done")
+        progress.update(bar, completed=sum(expected), description=f"{len(cases)} cases")
 
 
 @app.command()

@@ -169,7 +169,7 @@ class Bench:
 def expected_seconds(case, plan):
     """Guess how long a case takes, for the estimate of the time left."""
     effort, names = plan.effort, len(plan.implementations)
-    call = 1e-5 * case.seq_len + case.flops / 1e10
+    call = 1e-5 * case.seq_len + case.flops / 2e10
     turn = names * max(call, effort.round_s)
     return 0.1 * names + 6 * names * call + turn * min(effort.most, max(effort.fewest, effort.case_s / turn))
 

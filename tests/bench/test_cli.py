@@ -79,7 +79,7 @@ def test_interrupted(tmp_path, sent, code):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in errors
-    assert "the same command goes on" in errors
+    assert "The same command goes on there." in errors
     assert len(rows_in(tmp_path)) % 2 == 0
     (info,) = tmp_path.glob("*/run.json")
     assert json.loads(info.read_text())["finished"] is None
