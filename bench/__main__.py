@@ -51,7 +51,7 @@ def run(
 
     The last line printed is the report's path. A run that was cut short goes on where it stopped.
     """
-    from bench.run import REPORTS, Bench, open_run, plan
+    from bench.run import REPORTS, Bench, open_run, plan, write_report
 
     planned = plan(
         preset,
@@ -79,9 +79,9 @@ def run(
     except (KeyboardInterrupt, SystemExit) as stop:
         kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
         typer.echo(f"Interrupted: {kept}. The same command goes on there.", err=True)
-        raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
+        raise typer.Exit(128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)) from None
     current.finish()
-    _write_report([current], current.folder)
+    typer.echo(_shown(write_report(current)))
 
 
 def _measure_all(bench, planned):
@@ -111,11 +111,15 @@ def _measure_all(bench, planned):
 @app.command()
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
     """Write the report of a run again, or one of several runs together."""
-    from bench.run import REPORTS
+    from bench import report
+    from bench.run import REPORTS, write_report
 
     loaded = [Run.load(folder) for folder in runs]
-    folder = runs[0] if len(runs) == 1 else REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"
-    _write_report(loaded, folder)
+    if len(loaded) == 1:
+        path = write_report(loaded[0])
+    else:
+        path = report.write(loaded, REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged")
+    typer.echo(_shown(path))
 
 
 @app.command()
@@ -146,12 +150,6 @@ def machine():
     for name, value in describe().items():
         table.add_row(name.replace("_", " "), _text(value))
     Console().print(table)
-
-
-def _write_report(runs, folder):
-    from bench import report
-
-    typer.echo(_shown(report.write(runs, folder)))
 
 
 def _text(value):

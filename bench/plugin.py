@@ -7,6 +7,7 @@ pytest-benchmark's table, JSON, saving and comparing work as ever. Plain `pytest
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,14 +102,14 @@ class Session:
     def pytest_terminal_summary(self, terminalreporter):
         if self.run is None:
             return
-        from bench import report
+        from bench.run import write_report
 
         if not any(self.bench.missing(self.cases[case], names) for case, names in self.selected.items()):
             self.run.finish()
         terminalreporter.section("report")
         if self.resumed:
             terminalreporter.write_line("Went on with an unfinished run of the same grid (--fresh starts anew).")
-        terminalreporter.write_line(str(report.write([self.run], self.run.folder)))
+        terminalreporter.write_line(str(write_report(self.run)))
 
     def pytest_unconfigure(self):
         if self.bench is not None:
@@ -118,6 +119,34 @@ class Session:
         from bench import machine
 
         machine_info["unrolled"] = {"simd": machine.simd(), "caches": machine.caches(), "versions": machine.versions()}
+
+
+def save_json(run):
+    """Write pytest-benchmark.json into a run's folder, as `pytest --benchmark --benchmark-json` would."""
+    from pytest_benchmark import plugin, stats, utils
+
+    from bench.cases import Case
+
+    benchmarks = []
+    for row in run.rows:
+        case, name = Case(**{field: row[field] for field in Case.__dataclass_fields__}).id, row["implementation"]
+        fixture = SimpleNamespace(
+            name=f"test_cell[{case}-{name}]",
+            fullname=f"bench/{BENCHMARKS.name}::test_cell[{case}-{name}]",
+            group=case,
+            param=f"{case}-{name}",
+            params={"case": case, "implementation": name},
+            extra_info={field: row[field] for field in EXTRA},
+            cprofile_stats=None,
+            has_error=row["status"] != "ok",
+        )
+        benchmark = stats.Metadata(fixture, iterations=1, options={})
+        for seconds in row["times"]:
+            benchmark.update(seconds)
+        benchmarks.append(benchmark)
+    machine_info = plugin.pytest_benchmark_generate_machine_info()
+    everything = plugin.pytest_benchmark_generate_json(None, benchmarks, True, machine_info, utils.get_commit_info())
+    (run.folder / "pytest-benchmark.json").write_text(utils.safe_dumps(everything, indent=2), encoding="utf-8")
 
 
 class Clock:

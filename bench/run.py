@@ -166,6 +166,14 @@ class Bench:
         }
 
 
+def write_report(run):
+    """Write everything that is derived from a run into its folder and return the path of report.html."""
+    from bench import plugin, report
+
+    plugin.save_json(run)
+    return report.write([run], run.folder)
+
+
 def expected_seconds(case, plan):
     """Guess how long a case takes, for the estimate of the time left."""
     effort, names = plan.effort, len(plan.implementations)

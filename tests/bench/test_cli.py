@@ -10,7 +10,7 @@ import pytest
 from bench.results import key
 from bench.worker import ROOT
 
-SMALL = ("--hidden", "8", "--seq-len", "4", "--batch", "1", "--threads", "1", "--implementations", "numpy,numba-simd")
+SMALL = ("--hidden", "8", "--seq-len", "4", "--batch", "1", "--threads", "1", "--implementations", "numpy")
 
 
 def command(*words):
@@ -37,13 +37,15 @@ def wait_for_rows(process, reports, count):
 
 
 def test_run_ends_in_a_report(tmp_path):
-    done = bench("run", *SMALL, "--operation", "forward", "--reports", tmp_path)
+    done = bench(
+        "run", *SMALL, "--operation", "forward", "--reports", tmp_path, "--implementations", "numpy,numba-simd"
+    )
     assert done.returncode == 0, done.stderr
     report = done.stdout.splitlines()[-1]
     assert os.path.basename(report) == "report.html"
     assert os.path.exists(report)
     folder = os.path.dirname(report)
-    assert {"run.json", "rows.jsonl", "results.csv", "report.md"} <= set(os.listdir(folder))
+    assert {"run.json", "rows.jsonl", "results.csv", "report.md", "pytest-benchmark.json"} <= set(os.listdir(folder))
     assert [row["implementation"] for row in rows_in(tmp_path)] == ["numpy", "numba-simd"]
 
     again = bench("report", folder)
@@ -54,7 +56,7 @@ def test_run_ends_in_a_report(tmp_path):
 
 
 def test_killed_and_resumed(tmp_path):
-    words = ("run", *SMALL, "--reports", tmp_path, "--operation", "forward,bptt,train", "--hidden", "8,9,10")
+    words = ("run", *SMALL, "--reports", tmp_path, "--operation", "forward,bptt,train", "--hidden", "8,9,10,11,12,13")
     process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_rows(process, tmp_path, 4)
     process.kill()
@@ -80,7 +82,7 @@ def test_interrupted(tmp_path, sent, code):
     assert process.returncode == code
     assert "Traceback" not in errors
     assert "The same command goes on there." in errors
-    assert len(rows_in(tmp_path)) % 2 == 0
+    assert 2 <= len(rows_in(tmp_path)) < 4
     (info,) = tmp_path.glob("*/run.json")
     assert json.loads(info.read_text())["finished"] is None
 
