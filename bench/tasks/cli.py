@@ -2,14 +2,17 @@
 
 import shlex
 import sys
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 app = typer.Typer(help="Learn a task from start to end and report how soon each implementation gets there.")
+
+
+def _option(words: str, default: str):
+    return typer.Option(help=words, show_default=default)
 
 
 @app.callback()
@@ -19,29 +22,24 @@ def train() -> None:
 
 @app.command()
 def sine(
-    activation: Annotated[str | None, typer.Option(help="sigmoid or tanh.", show_default="tanh")] = None,
-    hidden: Annotated[int | None, typer.Option(help="Hidden units.", show_default="100")] = None,
+    activation: Annotated[str | None, _option("sigmoid or tanh.", "tanh")] = None,
+    hidden: Annotated[str | None, _option("Hidden units.", "100")] = None,
     implementation: Annotated[
-        str | None,
-        typer.Option(help="numpy, numba-jit or numba-simd.", show_default="numpy and numba-simd, in turn"),
+        str | None, _option("numpy, numba-jit or numba-simd.", "numpy and numba-simd, in turn")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the 100 records.", show_default="100")] = None,
-    learning_rate: Annotated[float | None, typer.Option(show_default="0.002")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adam.", show_default="adam")] = None,
+    epochs: Annotated[str | None, _option("Passes over the 100 training records.", "100")] = None,
+    batch: Annotated[str | None, _option("Records in a training step.", "20")] = None,
+    optimizer: Annotated[str | None, _option("sgd or adam.", "adam")] = None,
+    learning_rate: Annotated[str | None, _option("Of the optimizer.", "0.002")] = None,
     truncate: Annotated[
-        int | None,
-        typer.Option(help="Earlier steps that the gradient flows back through; 49 is full BPTT.", show_default="5"),
+        str | None, _option("Earlier steps that the gradient flows back through; 49 is full BPTT.", "5")
     ] = None,
-    clip: Annotated[float | None, typer.Option(help="Bound on each gradient element.", show_default="1")] = None,
-    batch: Annotated[int | None, typer.Option(help="Records in a training step.", show_default="20")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the weights and the batches.", show_default="0")] = None,
+    clip: Annotated[str | None, _option("Bound on each element of the gradients.", "1")] = None,
+    seed: Annotated[str | None, _option("Of the weights and the order of the records.", "0")] = None,
     article: Annotated[
-        bool,
-        typer.Option("--article", help="The article's settings, for each of the above that is not given."),
+        bool, typer.Option("--article", help="The article's settings, for each of the above that is not given.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="The report's folder.", show_default="reports/<time>-sine")
-    ] = None,
+    output: Annotated[Path | None, _option("The report's folder.", "reports/<time>-sine")] = None,
 ) -> None:
     """Predict the next value of a sine; the last line printed is the report's path.
 
@@ -51,22 +49,21 @@ def sine(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bench.run import REPORTS
-    from bench.tasks import sine_report as report
     from bench.tasks.sine import ARTICLE, DEFAULT, Lesson
+    from bench.tasks.training import choose
 
-    choices = {
-        "activation": activation,
-        "hidden": hidden,
-        "epochs": epochs,
-        "batch": batch,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "truncate": truncate,
-        "clip": clip,
-        "seed": seed,
-    }
-    given: dict[str, Any] = {name: choice for name, choice in choices.items() if choice is not None}
-    settings = replace(ARTICLE if article else DEFAULT, **given)
+    settings = choose(
+        ARTICLE if article else DEFAULT,
+        activation=activation,
+        hidden=hidden,
+        epochs=epochs,
+        batch=batch,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        truncate=truncate,
+        clip=clip,
+        seed=seed,
+    )
     lesson = Lesson(settings, [implementation] if implementation else ["numpy", "numba-simd"])
     folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-sine"
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,15 +73,16 @@ def sine(
         bar = progress.add_task("sine: compiling", total=settings.epochs, state="")
 
         def show(epoch: int) -> None:
-            error = lesson.learners[-1].history.validation_rmse[-1]
-            progress.update(
-                bar, description=f"sine: epoch {epoch}", completed=epoch, state=f"validation RMSE {error:.4f}"
-            )
+            state = f"validation RMSE {lesson.learners[-1].history.validation_rmse[-1]:.4f}"
+            progress.update(bar, description=f"sine: epoch {epoch}", completed=epoch, state=state)
 
         lesson.train(show)
-    for line in report.summary(lesson):
-        typer.echo(line)
-    page = report.write(lesson, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]])).resolve()
+
+    from bench.tasks import sine_report
+
+    for words in sine_report.summary(lesson):
+        typer.echo(words)
+    page = sine_report.write(lesson, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]])).resolve()
     typer.echo(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)
     if lesson.outcome == "interrupted":
         raise typer.Exit(130)

@@ -1,6 +1,7 @@
 """What every task reports: who learned it how fast, as words, a table, curves and numbers for `metrics.json`."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,72 +19,70 @@ SAME_CURVE = 1e-2  # relative difference of the errors, below what can be seen o
 
 
 def race_words(learners: Sequence[Learner], target: float) -> list[str]:
-    """Return a paragraph for each thing that the race showed; the first learner is the baseline."""
-    words = [_arrival(learner, target) for learner in learners]
-    if len(learners) == 1:
-        return [" ".join(words)]
+    """Return what the race showed, a paragraph each; the first learner is the baseline."""
     base, *others = learners
+    words = [" ".join(_arrival(learner, target) for learner in reversed(learners))]
     for learner in others:
         words += [_ratio(base, learner), _with_compiling(base, learner, target)]
-    return [" ".join(words), _agreement(learners)]
+    return [*words, _agreement(learners)] if others else words
 
 
 def _arrival(learner: Learner, target: float) -> str:
-    history = learner.history
-    epochs, name = history.epochs_to(target), learner.implementation
-    total = f"{plural(len(history.seconds), 'epoch')} of {seconds(sum(history.seconds))} in all"
-    if epochs is None:
-        return (
-            f"{name} did not get to a validation error of {target:g}: the least was {min(history.validation_rmse):.3g}"
-            f" ({total})."
-        )
+    history, name = learner.history, learner.implementation
+    epochs, arrival = history.epochs_to(target), history.seconds_to(target)
+    if epochs is None or arrival is None:
+        least = min(history.validation_rmse)
+        return f"{name} did not get to a validation error of {target:g}: the least was {least:.3g}."
     return (
-        f"{name} got to a validation error of {target:g} after {plural(epochs, 'epoch')} and "
-        f"{seconds(sum(history.seconds[:epochs]))} of training ({total})."
+        f"{name} got to a validation error of {target:g} in {seconds(arrival)} of training, {plural(epochs, 'epoch')}."
     )
 
 
 def _ratio(base: Learner, learner: Learner) -> str:
+    this, other = learner.implementation, base.implementation
     ratio = paired_ratio(base.history.seconds, learner.history.seconds)
-    epochs = plural(len(learner.history.seconds), "epoch")
     scope = "one training run each, the two taking turns at every epoch in one process, on one thread"
-    interval = f"95 % interval {ratio.low:.3g} to {ratio.high:.3g}"
+    if len(learner.history.seconds) == 1:
+        return (
+            f"In the only epoch {this} was {ratio.median:.3g} times as fast as {other}: too little to tell them apart."
+        )
+    interval = f"{ratio.low:.3g} to {ratio.high:.3g}"
     match verdict(ratio):
         case "faster":
-            result = f"{learner.implementation} trained {ratio.median:.3g} times as fast as {base.implementation}"
+            result = f"{this} trained {ratio.median:.3g} times as fast as {other}"
         case "slower":
-            interval = f"95 % interval {1 / ratio.high:.3g} to {1 / ratio.low:.3g}"
-            result = f"{learner.implementation} took {1 / ratio.median:.3g} times as long as {base.implementation}"
+            result = f"{this} took {1 / ratio.median:.3g} times as long as {other}"
+            interval = f"{1 / ratio.high:.3g} to {1 / ratio.low:.3g}"
         case _:
-            result = f"{learner.implementation} and {base.implementation} trained equally fast"
-    return f"Epoch for epoch {result} ({interval}, over {epochs}; {scope})."
+            result = f"{this} and {other} cannot be told apart"
+    epochs = len(learner.history.seconds)
+    return f"Epoch for epoch {result} (95 % interval of the median ratio {interval}, {epochs} epochs; {scope})."
 
 
 def _with_compiling(base: Learner, learner: Learner, target: float) -> str:
-    times = [_seconds_or_all(one, target) for one in (base, learner)]
-    whole = [time + one.compile_s for time, one in zip(times, (base, learner), strict=True)]
-    return (
-        f"That leaves out what {learner.implementation} does once, compiling its code or loading it from the disk: "
-        f"{seconds(learner.compile_s)} this time. With that it needs {seconds(whole[1])}, "
-        f"{base.implementation} {seconds(whole[0])}."
-    )
-
-
-def _seconds_or_all(learner: Learner, target: float) -> float:
-    arrival = learner.history.seconds_to(target)
-    return sum(learner.history.seconds) if arrival is None else arrival
+    this, other = learner.implementation, base.implementation
+    once = f"Not in these times: {this} compiles its code once, or loads it from the disk, here in"
+    arrivals = learner.history.seconds_to(target), base.history.seconds_to(target)
+    if arrivals[0] is None or arrivals[1] is None:
+        return f"{once} {seconds(learner.compile_s)}."
+    whole = f"{seconds(arrivals[0] + learner.compile_s)} to that error, and {other} {seconds(arrivals[1])}"
+    return f"{once} {seconds(learner.compile_s)}. With that it needed {whole}."
 
 
 def _agreement(learners: Sequence[Learner]) -> str:
     base, *others = learners
-    difference = max(largest_difference(base, learner) for learner in others)
+    start = "All began with the same weights and saw the same batches in the same order."
+    first, most = (
+        max(difference(base, learner) for learner in others) for difference in (first_difference, largest_difference)
+    )
+    if most < SAME_CURVE:
+        return (
+            f"{start} Their errors after every epoch differ by {most:.1g} of their size at most: the curves are the "
+            "same but for rounding."
+        )
     return (
-        "All began with the same weights and saw the same batches in the same order. Their errors after every epoch "
-        f"differ by at most {difference:.1e} of their size: the curves are the same but for rounding."
-        if difference < SAME_CURVE
-        else "All began with the same weights and saw the same batches in the same order. Their errors after the first "
-        f"epoch differ by {first_difference(base, others[0]):.1e} of their size, and at most by {difference:.1e}: "
-        "training multiplies the differences of rounding."
+        f"{start} After the first epoch their errors differ by {first:.1g} of their size; later by up to {most:.1g}, "
+        "for training magnifies differences of rounding."
     )
 
 
@@ -102,24 +101,30 @@ def first_difference(base: Learner, learner: Learner) -> float:
 
 
 def race_table(learners: Sequence[Learner], target: float) -> pd.DataFrame:
-    rows = []
+    """Return a column for each learner, so that two of them fit a phone."""
+    columns: dict[str, list] = {
+        "": [
+            "validation RMSE",
+            f"epochs to {target:g}",
+            f"seconds to {target:g}",
+            "ms an epoch, median",
+            "epochs in all",
+            "seconds in all",
+            "compiling, s",
+        ]
+    }
     for learner in learners:
         history = learner.history
-        arrival = history.seconds_to(target)
-        rows.append(
-            {
-                "implementation": learner.implementation,
-                "validation RMSE": f"{history.validation_rmse[-1]:.4f}",
-                "training RMSE": f"{history.train_rmse[-1]:.4f}",
-                f"epochs to {target:g}": "never" if arrival is None else str(history.epochs_to(target)),
-                f"seconds to {target:g}": "never" if arrival is None else f"{arrival:.3g}",
-                "ms an epoch (median)": f"{1e3 * float(np.median(history.seconds)):.3g}",
-                "epochs": str(len(history.seconds)),
-                "seconds in all": f"{sum(history.seconds):.3g}",
-                "compiling, once (s)": f"{learner.compile_s:.2g}",
-            }
-        )
-    return pd.DataFrame(rows)
+        columns[learner.implementation] = [
+            number(history.validation_rmse[-1]),
+            number(history.epochs_to(target)),
+            number(history.seconds_to(target)),
+            number(1e3 * float(np.median(history.seconds))),
+            number(len(history.seconds)),
+            number(sum(history.seconds)),
+            number(learner.compile_s),
+        ]
+    return pd.DataFrame(columns)
 
 
 def race_metrics(learners: Sequence[Learner], target: float) -> dict:
@@ -154,8 +159,8 @@ def race_metrics(learners: Sequence[Learner], target: float) -> dict:
 
 
 def settings_table(settings: Settings) -> pd.DataFrame:
-    return pd.DataFrame([(name.replace("_", " "), str(value)) for name, value in asdict(settings).items()],
-                        columns=["setting", "value"])  # fmt: skip
+    rows = [(name.replace("_", " "), str(value)) for name, value in asdict(settings).items()]
+    return pd.DataFrame(rows, columns=["setting", "value"])
 
 
 def curves(learners: Sequence[Learner], target: float, by_time: bool) -> Figure:
@@ -169,7 +174,7 @@ def curves(learners: Sequence[Learner], target: float, by_time: bool) -> Figure:
             style = charts.line(learner.implementation) | {"linewidth": 1.6}
             # Curves that lie on one another are told apart by markers at different epochs.
             axes.plot(x, history.validation_rmse, **style, markevery=(number * every // len(learners), every))
-            axes.plot(x, history.train_rmse, color=style["color"], linewidth=0.9, linestyle=":")
+            axes.plot(x, history.train_rmse, color=charts.INK, linewidth=0.9, linestyle=":", zorder=5)
         axes.plot([], [], color=charts.INK, label="validation")
         axes.plot([], [], color=charts.INK, linewidth=0.9, linestyle=":", label="training")
         axes.axhline(target, color=charts.INK, linewidth=0.8, linestyle="--", label=f"goal, {target:g}")
@@ -178,7 +183,9 @@ def curves(learners: Sequence[Learner], target: float, by_time: bool) -> Figure:
         axes.set_xlabel("seconds of training" if by_time else "epochs")
         axes.set_title("Error by time" if by_time else "Error by epoch")
 
-    return charts.sheet([draw])
+        axes.legend(loc="upper right", fontsize=8)
+
+    return charts.sheet([draw], legend=False)
 
 
 def write(folder: Path, metrics: dict, figures: dict[str, Figure], html: str) -> Path:
@@ -186,7 +193,9 @@ def write(folder: Path, metrics: dict, figures: dict[str, Figure], html: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     for label, figure in figures.items():
         charts.save(figure, folder / "charts", label.lower().replace(" ", "-"))
-    (folder / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2) + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(
+        json.dumps(_finite(metrics), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     page = folder / "report.html"
     page.write_text(html, encoding="utf-8")
     return page
@@ -199,6 +208,11 @@ def _finite(value):
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def number(value: float | None) -> tuple[str, float]:
+    """Return a table's cell: three digits to read, the whole value to sort by; None is "never"."""
+    return ("never", math.inf) if value is None else (f"{value:.3g}", value)
 
 
 def seconds(value: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.cases import ChoiceError
 from bench.tasks.model import IMPLEMENTATIONS, Model, Weights, cell
-from bench.tasks.training import Data, Learner, Outcome, Settings, Split, race, rmse
+from bench.tasks.training import UNIT, Data, Learner, Outcome, Settings, Split, race, rmse
 
 LENGTH, WINDOW, TRAIN_RECORDS = 200, 50, 100
 TARGET_RMSE = 0.02
@@ -27,7 +27,7 @@ ARTICLE = Settings(
     truncate=5,
     clip=10.0,
     bias=False,
-    unit_weights=True,
+    weights=UNIT,
 )
 
 

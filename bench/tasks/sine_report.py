@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from bench import charts, machine, page
 from bench.tasks import race_report as race
 from bench.tasks.sine import AHEAD, LENGTH, TARGET_RMSE, TRAIN_RECORDS, WINDOW, Lesson, baselines, continuation
-from bench.tasks.training import Learner, Split, rmse
+from bench.tasks.training import UNIT, Learner, Split, rmse
 
 
 def summary(lesson: Lesson) -> list[str]:
     """Return what the lesson came to, a paragraph each."""
-    return [*_outcome(lesson), *race.race_words(lesson.learners, TARGET_RMSE)]
+    if lesson.outcome == "diverged":
+        return [_outcome(lesson)]
+    words = race.race_words(lesson.learners, TARGET_RMSE)
+    return words if lesson.outcome == "finished" else [_outcome(lesson), *words]
 
 
 def write(lesson: Lesson, folder: Path, command: str) -> Path:
@@ -53,13 +56,11 @@ def write(lesson: Lesson, folder: Path, command: str) -> Path:
     return race.write(folder, metrics, figures, _page(lesson, figures, known, metrics))
 
 
-def _outcome(lesson: Lesson) -> list[str]:
+def _outcome(lesson: Lesson) -> str:
     epochs = race.plural(len(lesson.learners[-1].history.seconds), "epoch")
-    if lesson.outcome == "interrupted":
-        return [f"Interrupted after {epochs} of {lesson.settings.epochs}: this is how far it got."]
     if lesson.outcome == "diverged":
-        return [f"The training diverged: after {epochs} the error is no longer a finite number. Lower --learning-rate."]
-    return []
+        return f"The training diverged: after {epochs} the error is no longer a finite number. Lower --learning-rate."
+    return f"Interrupted after {epochs} of {lesson.settings.epochs}: this is how far it got."
 
 
 def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict) -> str:
@@ -72,8 +73,7 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
 
     came_out = page.section(
         "What came out",
-        *(page.paragraph(text, "notice") for text in _outcome(lesson)),
-        *(page.paragraph(text) for text in race.race_words(learners, TARGET_RMSE)),
+        *map(page.paragraph, summary(lesson)),
         page.table(race.race_table(learners, TARGET_RMSE)),
     )
     task = page.section(
@@ -95,13 +95,9 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
     learning = page.section(
         "The error as it learns",
         page.paragraph(
-            "The same errors twice: against epochs (an epoch is one pass over the training records), and against the "
-            "seconds of training. Compiling, and measuring the error after each epoch, are not in the seconds."
-        ),
-        *(
-            [page.paragraph("Against epochs the lines of the implementations lie on one another, as they should.")]
-            if len(learners) > 1 and race.largest_difference(learners[0], shown) < race.SAME_CURVE
-            else []
+            "The same errors twice: against epochs (an epoch is one pass over the training records), and against "
+            "the seconds of training. Compiling, and measuring the error after each epoch, are not in the seconds. "
+            "Where a line cannot be seen another lies on it: against epochs, those of the implementations should."
         ),
         drawn("Error by epoch", "Error by time"),
     )
@@ -120,7 +116,7 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
             f"Here every prediction becomes an input. The network starts from the last {WINDOW} values of the "
             f"training data and goes on for {AHEAD} steps; after {WINDOW} of them, at the upright line, it reads "
             f"nothing but its own output. Its RMSE over the first {WINDOW} steps is {ahead[str(WINDOW)]:.3g}, over "
-            f"all {AHEAD} steps {ahead[str(AHEAD)]:.3g}. Small errors add up here, where nothing corrects them."
+            f"all {AHEAD} steps {ahead[str(AHEAD)]:.3g}. Nothing corrects an error here: the next step builds on it."
         ),
         drawn("Continuation", "Error of the continuation"),
     )
@@ -130,7 +126,7 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
             f"An Elman RNN of {units} and a linear layer on its last state. The loss is half the squared error of "
             f"the prediction; its gradient flows back through {race.plural(settings.truncate, 'earlier step')} "
             "(truncated BPTT), and every element of the gradients is limited to ±clip. The weights are drawn from "
-            f"{'0 to 1' if settings.unit_weights else '±1/√hidden'}; all arithmetic is float32. The cell's forward "
+            f"{settings.weights}; all arithmetic is float32. The cell's forward "
             "pass and BPTT are the implementation's own. The linear layer, clipping and the optimizer are the same "
             "NumPy code for all and count in everybody's time."
         ),
@@ -140,7 +136,7 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
         *(page.paragraph(warning, "small") for warning in described["warnings"]),
     )
     blocks = [came_out, task, learning, predictions, continued, training]
-    if settings.unit_weights:
+    if settings.weights == UNIT:
         blocks.insert(1, _article(lesson, known))
     return page.render("Learning a sine", blocks, f"An Elman RNN of {units}, on one thread of {described['cpu']}")
 
@@ -154,23 +150,23 @@ def _article(lesson: Lesson, known: dict[str, dict[str, float]]) -> Markup:
         "The article draws all weights from 0 to 1. Each of its 100 units then adds up 100 states between 0 and 1, "
         "each times 0.5 on average: after a few steps the sum is near 50, and the sigmoid of that is 1 to the last "
         "bit. Its derivative h (1 − h) is then exactly 0, and BPTT multiplies by it at every step.",
-        f"Measured here on the training records, before the first update: {found.all_steps:.1%} of the derivatives "
-        f"over all {WINDOW} steps are exactly 0, and {found.in_reach:.1%} of those over the last "
+        f"Measured here on the training records, before the first update: {100 * found.all_steps:.4g} % of the "
+        f"derivatives over all {WINDOW} steps are exactly 0, and {100 * found.in_reach:.4g} % of those over the last "
         f"{race.plural(settings.truncate + 1, 'step')}, the only ones that a gradient truncated at "
         f"{settings.truncate} passes through. The largest elements of the gradients: {gradients}.",
     ]
     if found.in_reach == 1:
         words += [
             "So U and W stay as they were drawn, however long the training, and every record ends in the same "
-            "state. Only V learns, and the network predicts one number whatever it reads: after training, between "
-            f"{prediction.min():.4f} and {prediction.max():.4f} over the validation records. The best single number "
-            "is the mean of the series, near 0. The RMSE falls from a sum of weights far off to "
-            f"{shown.history.validation_rmse[-1]:.3f}, that of predicting zero "
-            f"({known['validation']['predict zero']:.3f}), and stays above persistence "
+            "state. Only V learns, and the network predicts one number whatever it reads: after training "
+            f"{prediction.mean():.4f} for every validation record, give or take {np.ptp(prediction):.1g}. The best "
+            "single number is the mean of the series, near 0: the RMSE comes down from "
+            f"{shown.history.validation_rmse[0]:.3g} to {shown.history.validation_rmse[-1]:.3f}, that of predicting "
+            f"zero ({known['validation']['predict zero']:.3f}), and stays above persistence "
             f"({known['validation']['persistence']:.3f}).",
             "The article prints errors that amount to a validation RMSE of about 0.579, by other gradients: its own "
             "for U and W leave out the error of the prediction, so they move the weights, but not towards a smaller "
-            "loss. The remedy is the weights: drawn from ±1/√hidden, with Adam in place of plain SGD, the same "
+            "loss. The remedy is the weights: drawn from ±1/sqrt(hidden), with Adam in place of plain SGD, the same "
             "sigmoid network learns the sine (train sine --activation sigmoid).",
         ]
     return page.section("What the article's settings lead to", *map(page.paragraph, words))
@@ -179,18 +175,16 @@ def _article(lesson: Lesson, known: dict[str, dict[str, float]]) -> Markup:
 def _known_table(known: dict[str, dict[str, float]], shown: Learner) -> pd.DataFrame:
     rows = [(name, known["train"][name], known["validation"][name]) for name in known["train"]]
     history = shown.history
-    rows.append((f"this network ({shown.implementation})", history.train_rmse[-1], history.validation_rmse[-1]))
+    rows.append(("this network", history.train_rmse[-1], history.validation_rmse[-1]))
     return pd.DataFrame(
-        [(name, f"{train:.3g}", f"{validation:.3g}") for name, train, validation in rows],
-        columns=["predicted by", "training RMSE", "validation RMSE"],
+        [(name, race.number(train), race.number(validation)) for name, train, validation in rows],
+        columns=["RMSE of", "training", "validation"],
     )
 
 
 def _machine(described: dict) -> str:
     versions = ", ".join(f"{name} {described['versions'][name]}" for name in ("numpy", "numba"))
-    return " ".join(
-        [f"{described['cpu']}, {described['os']}, Python {described['python']}, {versions}.", *described["warnings"]]
-    )
+    return f"{described['cpu']}, {described['os']}, Python {described['python']}, {versions}."
 
 
 def _wave(axes: Axes, start: int, count: int) -> None:
@@ -233,9 +227,8 @@ def _continued(learner: Learner, prediction: np.ndarray, truth: np.ndarray) -> F
 def _continued_error(learner: Learner, prediction: np.ndarray, truth: np.ndarray) -> Figure:
     def draw(axes: Axes) -> None:
         steps = np.arange(1, len(truth) + 1)
-        axes.semilogy(
-            steps, np.abs(prediction - truth), **charts.line(learner.implementation) | {"linewidth": 1, "markersize": 3}
-        )
+        colour = charts.look(learner.implementation).colour
+        axes.semilogy(steps, np.abs(prediction - truth), "o", color=colour, markersize=3)
         axes.axvline(WINDOW + 0.5, color=charts.INK, linewidth=0.8)
         axes.set_xlabel("steps ahead")
         axes.set_ylabel("|prediction − truth|")

@@ -10,8 +10,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,6 +21,7 @@ from bench.tasks.model import Model, cell, init_weights, init_weights_unit
 from bench.tasks.optimizers import OPTIMIZERS, clip
 
 ACTIVATIONS = ("sigmoid", "tanh")
+FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 
 Outcome = Literal["finished", "interrupted", "diverged"]
 
@@ -49,7 +50,7 @@ class Settings:
     clip: float = 1.0  # bound on every element of the gradients
     seed: int = 0
     bias: bool = True
-    unit_weights: bool = False  # weights from 0 to 1, else from ±1/sqrt(hidden)
+    weights: str = FAN_IN  # the range they are drawn from
 
     def __post_init__(self) -> None:
         for name, choices in (("activation", ACTIVATIONS), ("optimizer", tuple(OPTIMIZERS))):
@@ -62,6 +63,21 @@ class Settings:
     def _expect(self, name: str, expected: str, met: bool) -> None:
         if not met:
             raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)!r}")
+
+
+def choose(base: Settings, **texts: str | None) -> Settings:
+    """Return `base` with each text that is given in the place of its setting, or raise a ChoiceError."""
+    chosen: dict[str, Any] = {}
+    for name, text in texts.items():
+        if text is None:
+            continue
+        kind = type(getattr(base, name))
+        try:
+            chosen[name] = kind(text)
+        except ValueError:
+            expected = "a whole number" if kind is int else "a number"
+            raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {text!r}") from None
+    return replace(base, **chosen)
 
 
 @dataclass
@@ -86,7 +102,7 @@ class Learner:
     """One implementation at work: its model, weights and optimizer, and what it has been through."""
 
     def __init__(self, implementation: str, settings: Settings, data: Data):
-        draw = init_weights_unit if settings.unit_weights else init_weights
+        draw = init_weights_unit if settings.weights == UNIT else init_weights
         rng = np.random.default_rng(settings.seed)
         self.implementation = implementation
         self.settings = settings
