@@ -1,5 +1,6 @@
 """The command line: `python -m bench`."""
 
+import math
 import signal
 import sys
 from datetime import datetime
@@ -123,19 +124,37 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several
 
 
 @app.command()
-def compare(old: Path, new: Path):
+def compare(
+    old: Path,
+    new: Path,
+    threshold: Annotated[str, typer.Option(help="The least change that counts.")] = "5%",
+    fail_on: Annotated[
+        str | None, typer.Option(help="End with exit code 1 if a row got slower by more than this, for example 5%.")
+    ] = None,
+):
     """Tell in words, row by row, what changed from one run to another."""
     from rich.console import Console
-    from rich.table import Table
 
-    runs = Run.load(old), Run.load(new)
-    from bench.compare import compare
+    from bench import compare as comparison
 
-    frame = compare(*runs)
-    table = Table(*map(str, frame.columns))
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    Console().print(table)
+    least, limit = _share("--threshold", threshold), _share("--fail-on", fail_on)
+    frame = comparison.compare(Run.load(old), Run.load(new), least)
+    for table in comparison.tables(frame, least):
+        Console().print(table)
+    if limit is not None and len(slower := comparison.regressions(frame, limit)):
+        typer.echo(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", err=True)
+        raise typer.Exit(1)
+
+
+def _share(option, text):
+    """Return a share given as "5%" or "0.05"."""
+    try:
+        share = None if text is None else float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if share is not None and not 0 <= share < math.inf:
+        raise ChoiceError(f"{option}: expected a share such as 5% or 0.05, got {text!r}")
+    return share
 
 
 @app.command()

@@ -19,7 +19,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 ENOUGH = 6  # rounds, from which on the bootstrap is used
-RESAMPLES = 1999
+RESAMPLES = 999
 
 
 class Interval(NamedTuple):

@@ -24,7 +24,7 @@ MACHINE = {
 }
 
 
-def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=0.05, machine=None, absent=(), **grid):
+def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=0.02, machine=None, absent=(), **grid):
     """Return a run of a grid of cases, whose implementations are `speedups` times as fast as numpy.
 
     A speedup may be a function of the row. `noise` is that of each round, `drift` that of the machine between rounds,
