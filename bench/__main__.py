@@ -112,10 +112,10 @@ def _measure_all(bench, planned):
 @app.command()
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
     """Write the report of a run again, or one of several runs together."""
+    loaded = [Run.load(folder) for folder in runs]
     from bench import report
     from bench.run import REPORTS, write_report
 
-    loaded = [Run.load(folder) for folder in runs]
     if len(loaded) == 1:
         path = write_report(loaded[0])
     else:

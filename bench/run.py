@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+import time
 from dataclasses import asdict
 from datetime import datetime
 from importlib import import_module
@@ -102,8 +103,9 @@ class Bench:
         for name, row in rows.items():
             self.watch(f"warm up {name}", 0.5)
             row |= self._ask(row, "calibrate", round_s=self.plan.effort.round_s)
+        effort = self.plan.effort
         done, rounds = 0, 1
-        turn_s = 0.0
+        begin = time.perf_counter()
         while done < rounds:
             names = [name for name, row in rows.items() if row["status"] == "ok"]
             if not names:
@@ -113,12 +115,11 @@ class Bench:
                 row = rows[name]
                 reply = self._ask(row, "round", calls=row["calls"])
                 if reply:
-                    row["times"].append(reply.pop("seconds"))
-                    turn_s += row["times"][-1] * row["calls"]
+                    row["times"].append(reply["seconds"])
             done += 1
-            effort = self.plan.effort
-            rounds = min(effort.most, max(effort.fewest, int(effort.case_s * done / turn_s))) if turn_s else 0
-            self.watch("time", 0.5 + 0.5 * done / max(rounds, 1))
+            turn_s = (time.perf_counter() - begin) / done  # with the wait for idle threads
+            rounds = min(effort.most, max(effort.fewest, int(effort.case_s / turn_s)))
+            self.watch("time", 0.5 + 0.5 * done / rounds)
 
     def _ask(self, row, request, **arguments):
         """Return the reply of the row's worker; a worker that fails is closed and the row says why."""
