@@ -54,7 +54,6 @@ class Model:
         self.activation = activation
         self.truncate = truncate
         self.bias = bias
-        self._grad_hs = np.zeros((0, 0, 0), np.float32)
 
     def predict(self, weights: Weights, x: np.ndarray) -> np.ndarray:
         """Return the head's output (B, O) after the last step of x (T, B, I)."""
@@ -71,8 +70,9 @@ class Model:
 
         error /= len(y)
         grad_state = self.cell.State(error @ weights["V"])
+        trace = self._window(trace)
         cell_gradients = self.cell.bptt(
-            params, trace, self._zeros(trace.hs), grad_state, self.truncate, self.activation
+            params, trace, np.zeros_like(trace.hs), grad_state, self.truncate, self.activation
         ).params
         gradients = cell_gradients._asdict() | {"V": error.T @ h, "d": error.sum(axis=0)}
         if not self.bias:
@@ -87,8 +87,9 @@ class Model:
     def _params(self, weights):
         return self.cell.Params(*(weights[name] for name in self.cell.Params._fields))
 
-    def _zeros(self, hs):
-        """Return the loss's gradient by the states before the last, on which it does not depend directly."""
-        if self._grad_hs.shape != hs.shape or self._grad_hs.dtype != hs.dtype:
-            self._grad_hs = np.zeros_like(hs)
-        return self._grad_hs
+    def _window(self, trace):
+        """Return the last truncate + 1 steps: the loss depends on the last state alone, so no gradient goes further."""
+        steps = len(trace.hs) if self.truncate is None else self.truncate + 1
+        if steps >= len(trace.hs):
+            return trace
+        return trace._replace(hs=trace.hs[-steps:], x=trace.x[-steps:], initial=self.cell.State(trace.hs[-steps - 1]))

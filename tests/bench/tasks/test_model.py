@@ -58,6 +58,22 @@ def test_truncation_is_the_sum_over_its_window(truncate):
         np.testing.assert_allclose(gradients[name], expected, rtol=1e-10, atol=1e-14, err_msg=name)
 
 
+@pytest.mark.parametrize("implementation", ["numpy", "numba-simd"])
+def test_truncation_is_the_cells(implementation):
+    """The model hands BPTT only the steps that the loss can reach; the cell, given all, finds the same."""
+    weights, x, y = example(np.float64)
+    _, gradients = Model(cell(implementation), "sigmoid", 3).gradients(weights, x, y)
+
+    ref = cell(implementation)
+    params = ref.Params(weights["U"], weights["W"], weights["b"])
+    trace = ref.forward(params, x, None, "sigmoid")
+    error = (trace.state.h @ weights["V"].T + weights["d"] - y) / len(y)
+    grad_state = ref.State(error @ weights["V"])
+    expected = ref.bptt(params, trace, np.zeros_like(trace.hs), grad_state, 3, "sigmoid").params
+    for name in ("U", "W", "b"):
+        np.testing.assert_allclose(gradients[name], getattr(expected, name), rtol=1e-10, atol=1e-14, err_msg=name)
+
+
 def test_without_biases_they_get_no_gradient():
     weights, x, y = example(np.float32)
     _, gradients = Model(cell("numpy"), bias=False).gradients(weights, x, y)
