@@ -14,10 +14,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullLocator
 
 from bench.cases import OPERATIONS
 
@@ -102,7 +104,9 @@ def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = S
     columns = min(columns, len(draws))
     rows = -(-len(draws) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+        figure = Figure(
+            figsize=(columns * size[0], rows * size[1]), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+        )
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, draw in zip(panels, draws, strict=False):
             draw(panel)
@@ -116,6 +120,8 @@ def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = S
             }
             if entries:
                 figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 8))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it stays as it lies: to lay it out takes longer than to draw it
     return figure
 
 
@@ -142,11 +148,9 @@ def _time_panel(rows: pd.DataFrame, x: str) -> Draw:
         for name, of in rows.sort_values(x).groupby("implementation", sort=False):
             axes.plot(of[x], of["median_s"], **line(str(name)))
             axes.fill_between(of[x], of["low_s"], of["high_s"], color=look(str(name)).colour, alpha=0.2, linewidth=0)
-        axes.set(xscale="log", yscale="log", xlabel=AXES[x], ylabel="time of a call (s)")
+        axes.set(xscale="log", yscale="log", xlabel=AXES[x], ylabel="time of a call")
         _name_ticks(axes, sorted(rows[x].unique()))
-        axes.yaxis.set_major_formatter(EngFormatter(unit="s"))
-        axes.yaxis.set_major_locator(LogLocator(numticks=8))
-        axes.yaxis.set_minor_locator(NullLocator())
+        _plain_log(axes.yaxis, EngFormatter(unit="s"))
 
     return draw
 
@@ -225,16 +229,16 @@ def overview_panel(rows: pd.DataFrame, means: dict[str, tuple[float, float, floa
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
-        _plain_log(axes, "×")
+        _plain_log(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}×"))
 
     return draw
 
 
-def bar_panel(rows: pd.DataFrame, column: str, label: str, unit: str = "", never: str = "") -> Draw:
+def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, write: Callable[[float], str]) -> Draw:
     """Return bars of the median of `column` by implementation, with a dot for each case, on a log scale.
 
-    Cases where it is infinite count as never: they are written beside the bar as `never`, and the bar is the median
-    of the others. Cases where it is missing do not count.
+    Cases where it is infinite are counted beside the bar as "never", and the bar is the median of the others; those
+    where it is missing do not count. `write` turns a number into its text.
     """
     names = list(rows["implementation"].unique())[::-1]
     finite = rows[column].replace(np.inf, np.nan)
@@ -242,7 +246,6 @@ def bar_panel(rows: pd.DataFrame, column: str, label: str, unit: str = "", never
     least = 10.0 ** np.floor(np.log10(positive.min()) - 0.3) if len(positive) else 1.0
 
     def draw(axes: Axes) -> None:
-        form = EngFormatter(unit=unit, places=0) if unit else FuncFormatter(lambda value, _: f"{value:,.0f}")
         for y, name in enumerate(names):
             of = rows.loc[rows["implementation"] == name, column].dropna()
             values, total = of[np.isfinite(of)], len(of)
@@ -252,9 +255,9 @@ def bar_panel(rows: pd.DataFrame, column: str, label: str, unit: str = "", never
                 axes.barh(y, middle - least, left=least, height=0.62, color=look(name).colour, alpha=0.55)
                 spread = (np.arange(len(values)) * 0.382 % 1 - 0.5) * 0.5
                 axes.plot(values.clip(least), y + spread, "o", markersize=3, color=look(name).colour, markeredgewidth=0)
-                words.append(EngFormatter(unit=unit, places=1)(middle) if unit else f"{significant(middle)}")
+                words.append(write(middle))
             if len(values) < total:
-                words.append(f"{never} in {total - len(values)} of {total}" if len(values) else never)
+                words.append(f"never in {total - len(values)} of {total}" if len(values) else "never")
             axes.annotate(
                 "\n".join(words),
                 (1, y),
@@ -265,9 +268,10 @@ def bar_panel(rows: pd.DataFrame, column: str, label: str, unit: str = "", never
             )
         axes.set(xscale="log", xlabel=label, ylim=(-0.6, len(names) - 0.4))
         axes.set_xlim(least, max(finite.max() * 1.5, least * 100) if len(positive) else least * 100)
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
-        axes.xaxis.set_major_formatter(form)
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_title(title)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
@@ -280,9 +284,25 @@ def short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
 
 
-def significant(count: float) -> str:
-    """Return a count to two significant digits, with commas."""
-    return f"{float(f'{count:.2g}'):,.0f}"
+def count(value: float) -> str:
+    """Return a count to two digits: 7, 350, 12 k, 3 M."""
+    for unit, scale in ((" M", 1e6), (" k", 1e3), ("", 1)):
+        if value >= scale:
+            return f"{float(f'{value / scale:.2g}'):g}{unit}"
+    return f"{value:.1g}"
+
+
+def seconds(value: float) -> str:
+    """Return a time to three digits in the unit that suits it: 479 µs, 1.20 ms."""
+    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if value * scale >= 0.9995:
+            return f"{_three(value * scale)} {unit}"
+    return f"{_three(value * 1e9)} ns"
+
+
+def _three(value: float) -> str:
+    """Return three significant digits without an exponent."""
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}" if 0 < value < 1000 else f"{value:.0f}"
 
 
 def facet_label(case: dict, varied: set[str]) -> str:
@@ -338,12 +358,12 @@ def _name_ticks(axes: Axes, values: Sequence[int]) -> None:
     axes.set_xticklabels(labels)
 
 
-def _plain_log(axes: Axes, unit: str) -> None:
-    """Name the ticks of a log x axis 0.5, 1, 2, 5, 10 with their unit."""
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+def _plain_log(axis: Axis, form: Formatter) -> None:
+    """Name the ticks of a log axis: 1, 2, 5, 10 where it spans little, else 1, 10, 100."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 80 else (1,), numticks=8))
+    axis.set_major_formatter(form)
+    axis.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:

@@ -69,7 +69,7 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
 def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
     """Return a row for each (case, other implementation): how many times as fast as that one ours is.
 
-    `against` names the other. The row for `FASTEST` repeats that of the one with the least median time in its case.
+    `against` names the other. Where there are several, a row for `FASTEST` repeats that of the one with the least median.
     """
     found = []
     for run in runs:
@@ -80,9 +80,11 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
                 continue
             about = {name: case[ours][name] for name in CASE} | {"machine": machine_name(run)}
             ratios = {name: paired_ratio(theirs, mine) for name, theirs in times.items()}
-            fastest = min(times, key=lambda name: float(np.median(times[name])))
-            for name, ratio in {**ratios, FASTEST: ratios[fastest]}.items():
-                medians = {"median_s": np.median(mine), "other_s": np.median(times.get(name, times[fastest]))}
+            if len(times) > 1:
+                fastest = min(times, key=lambda name: float(np.median(times[name])))
+                ratios[FASTEST], times[FASTEST] = ratios[fastest], times[fastest]
+            for name, ratio in ratios.items():
+                medians = {"median_s": np.median(mine), "other_s": np.median(times[name])}
                 found.append({**about, "against": name, **_speedup(ratio), "verdict": verdict(ratio), **medians})
     columns = [*CASE, "machine", "against", *_speedup(Interval(1, 1, 1)), "verdict", "median_s", "other_s"]
     return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *CASE, "against"], keep="last")
@@ -281,14 +283,12 @@ class _Report:
         compiled = compiled.sort_values("implementation", key=lambda names: names.map(self.implementations.index))
         found = {}
         if len(compiled):
-            found["Compile time of an operation"] = charts.bar_panel(
-                compiled, "compile_s", "first call and everything before it (s, log scale)", "s"
-            )
+            title = "Compile time"
+            found[title] = charts.bar_panel(compiled, "compile_s", title, "time before the first call", charts.seconds)
         paying = compiled[compiled["calls_to_pay"].notna()]
         if len(paying):
-            found[f"Calls until compiling has paid for itself against {_named(self.baseline)}"] = charts.bar_panel(
-                paying, "calls_to_pay", "calls (log scale)", never="never"
-            )
+            title = f"Calls until it has paid, against {_named(self.baseline)}"
+            found[title] = charts.bar_panel(paying, "calls_to_pay", title, "calls", charts.count)
         return found
 
     def _bars_height(self) -> float:
@@ -296,10 +296,8 @@ class _Report:
 
     def _heated(self) -> dict[str, str]:
         """Return whom each sheet of heatmaps compares ours with, by the sheet's name."""
-        present = set(self.duels["against"])
         wanted = {f"speedup-over-{self.baseline}": self.baseline, "speedup-over-fastest-other": FASTEST}
-        several = len(present - {FASTEST}) > 1
-        return {name: who for name, who in wanted.items() if who in present and (who != FASTEST or several)}
+        return {name: who for name, who in wanted.items() if (self.duels["against"] == who).any()}
 
     def _against(self, who: str) -> pd.DataFrame:
         return self.duels[self.duels["against"] == who]
@@ -346,8 +344,8 @@ class _Report:
                     (_range(Interval(*row)), row[0])
                     for row in lost[["speedup", "speedup_low", "speedup_high"]].itertuples(index=False, name=None)
                 ],
-                self.ours: _pairs(lost["median_s"], _seconds),
-                "The other": _pairs(lost["other_s"], _seconds),
+                self.ours: _pairs(lost["median_s"], charts.seconds),
+                "The other": _pairs(lost["other_s"], charts.seconds),
             }
         )
         long = len(shown) > 12
@@ -468,14 +466,14 @@ class _Report:
                 "Threads": rows["threads"],
                 "Implementation": rows["implementation"],
                 "Status": rows["status"],
-                "Time": _pairs(rows["median_s"], _seconds),
+                "Time": _pairs(rows["median_s"], charts.seconds),
                 "95 % interval": [
                     (
                         ""
                         if pd.isna(row[0])
                         else "–"
                         if pd.isna(row[1])
-                        else f"{_seconds(row[1])} – {_seconds(row[2])}",
+                        else f"{charts.seconds(row[1])} – {charts.seconds(row[2])}",
                         row[1],
                     )
                     for row in rows[["median_s", "low_s", "high_s"]].itertuples(index=False, name=None)
@@ -489,7 +487,7 @@ class _Report:
                 "GFLOP/s": _pairs(rows["gflops"], "{:.3g}".format),
                 "Share of peak": _pairs(rows["peak_fraction"], "{:.0%}".format),
                 "Rounds": rows["repeats"],
-                "Compile": _pairs(rows["compile_s"], _seconds),
+                "Compile": _pairs(rows["compile_s"], charts.seconds),
                 "Pays after": _pairs(rows["calls_to_pay"], _calls),
                 "Error / bound": _pairs(rows["max_error"], "{:.2g}".format),
                 "Peak memory": _pairs(rows["peak_memory_bytes"], _bytes),
@@ -642,20 +640,8 @@ def _verdicts(duels: pd.DataFrame) -> str:
     return _listed(words)[0].upper() + _listed(words)[1:]
 
 
-def _seconds(value: float) -> str:
-    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
-        if value * scale >= 0.9995:
-            return f"{_three(value * scale)} {unit}"
-    return f"{_three(value * 1e9)} ns"
-
-
-def _three(value: float) -> str:
-    """Return three significant digits without an exponent."""
-    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}" if 0 < value < 1000 else f"{value:.0f}"
-
-
 def _calls(value: float) -> str:
-    return "never" if np.isinf(value) else charts.significant(max(value, 1))
+    return "never" if np.isinf(value) else charts.count(max(value, 1))
 
 
 def _bytes(value: float) -> str:
