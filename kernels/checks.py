@@ -57,3 +57,21 @@ def check_truncate(truncate):
         raise TypeError(f"truncate: expected None or an integer >= 0, got {truncate!r}")
     if truncate < 0:
         raise ValueError(f"truncate: expected None or an integer >= 0, got {truncate}")
+
+
+def check_dtype(name, dtype):
+    """Raise a TypeError unless `dtype` is float32 or float64."""
+    if np.dtype(dtype) not in DTYPES:
+        raise TypeError(f"{name}: expected float32 or float64, got {np.dtype(dtype)}")
+
+
+def check_params(params, gates):
+    """Check U (gates H, I), W (gates H, H) and b (gates H,) against one another and return H and I."""
+    U, W, b = params[:3]
+    check_float("params.W", W)
+    check_array("params.W", W, ("H", "H") if gates == 1 else (f"{gates}H", "H"), W.dtype)
+    H = W.shape[1]
+    check_array("params.W", W, (gates * H, H), W.dtype)
+    check_array("params.U", U, (gates * H, "I"), W.dtype)
+    check_array("params.b", b, (gates * H,), W.dtype)
+    return H, U.shape[1]

@@ -5,7 +5,6 @@ What a person gets from writing `@njit` above NumPy code, and the yardstick for 
 
 from types import FunctionType, SimpleNamespace
 
-import numpy as np
 import reference.rnn
 from kernels.cache import compiled
 

@@ -1,13 +1,42 @@
-"""The Elman RNN: placeholder inside (the door is final, the inside becomes SIMD)."""
+"""The Elman RNN: `h_t = act(U x_t + W h_{t-1} + b)` (Elman 1990), and its BPTT (Werbos 1990).
+
+The names, shapes and results of `reference.rnn`. Sizes: T steps, B sequences in a batch, I inputs, H hidden units.
+Every array of a call is C-contiguous and of one dtype, float32 or float64, and no size is 0; anything else is refused
+with a ValueError or a TypeError that names the argument (`kernels.checks`). `activation` is "tanh", "relu" or
+"sigmoid". No input is written to, and every array that is returned owns its memory.
+
+Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it (`_threads`).
+"""
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
+from numba import prange
 
-from kernels.checks import DTYPES, check_array, check_float, check_size, check_truncate
-from kernels.jit import rnn as _jit
-
-ACTIVATIONS = ("tanh", "relu", "sigmoid")
+from kernels.activations import CODES, activate, slope
+from kernels.cache import compiled
+from kernels.checks import check_array, check_dtype, check_params, check_size, check_truncate
+from kernels.simd import align, at, lanes, load, pointer, store, vector_lanes
+from kernels.team import call_roll, meet, new_sync, on_a_team, part
+from kernels.tiles import (
+    add_rows,
+    copy_rows,
+    fill_rows_zero,
+    fill_zero,
+    get,
+    multiply,
+    pack_columns,
+    pack_part,
+    pack_rows,
+    packed_size,
+    padded,
+    panel_count,
+    panel_start,
+    put,
+    whole,
+    write_rows,
+)
 
 
 class Params(NamedTuple):
@@ -39,16 +68,18 @@ class Gradients(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray
+    """Weights as the kernels read them; they stay the same when the arrays they came from change."""
+
+    weights: np.ndarray  # U, W and b in the panels of `kernels.tiles`
+    input_size: int
+    hidden_size: int
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):
+    """Draw U, W and b from the uniform distribution on ±1/sqrt(H), as PyTorch does."""
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
-    if np.dtype(dtype) not in DTYPES:
-        raise TypeError(f"dtype: expected float32 or float64, got {np.dtype(dtype)}")
+    check_dtype("dtype", dtype)
     bound = 1 / np.sqrt(hidden_size)
     return Params(
         U=rng.uniform(-bound, bound, (hidden_size, input_size)).astype(dtype),
@@ -58,45 +89,53 @@ def init_params(input_size, hidden_size, rng, dtype=np.float32):
 
 
 def init_state(params, batch_size):
+    """Return the zero state, h (B, H), for Params or Prepared."""
     check_size("batch_size", batch_size)
+    if isinstance(params, Prepared):
+        return State(np.zeros((batch_size, params.hidden_size), params.weights.dtype))
     return State(np.zeros((batch_size, params.W.shape[0]), params.W.dtype))
 
 
 def prepare(params):
-    _check_params(params)
-    return Prepared(*(a.copy() for a in params))
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+    H, I = check_params(params, gates=1)
+    n = vector_lanes(params.W.dtype)
+    weights = _scratch((I + H + 1) * whole.py_func(H, n) * n, params.W.dtype)
+    _pack(params.U, params.W, params.b, weights)
+    return Prepared(weights, I, H)
 
 
 def forward_step(params, x_t, state, activation="tanh"):
-    _check_params(params)
-    _check_activation(activation)
-    H, I = params.U.shape
-    check_array("x_t", x_t, ("B", I), params.W.dtype)
-    check_array("state.h", state.h, (x_t.shape[0], H), params.W.dtype)
-    return State(_jit.forward_step(_jit.Params(*params), x_t, _jit.State(*state), activation).h)
+    """Return the state after one more step, from x_t (B, I)."""
+    prepared = params if isinstance(params, Prepared) else prepare(params)
+    dtype = prepared.weights.dtype
+    check_array("x_t", x_t, ("B", prepared.input_size), dtype)
+    check_array("state.h", state.h, (x_t.shape[0], prepared.hidden_size), dtype)
+    h = np.empty_like(state.h)
+    _run(prepared, x_t[None], state.h, h[None], _code(activation))
+    return State(h)
 
 
 def forward(params, x, state=None, activation="tanh"):
-    output = infer(params, x, state, activation)
-    return Trace(output.hs, output.state, x, init_state(params, x.shape[1]) if state is None else state)
+    """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    hs, last, initial = _forward(params, x, state, activation)
+    return Trace(hs, last, x, initial)
 
 
 def infer(params, x, state=None, activation="tanh"):
-    _check_params(params)
-    _check_activation(activation)
-    H, I = params.U.shape
-    check_array("x", x, ("T", "B", I), params.W.dtype)
-    state = init_state(params, x.shape[1]) if state is None else state
-    check_array("state.h", state.h, (x.shape[1], H), params.W.dtype)
-    hs, state = _jit.infer(_jit.Params(*params), x, _jit.State(*state), activation)
-    return Output(hs, State(*state))
+    """Run over x (T, B, I) from `state` (zero if None) and keep only what the user sees."""
+    hs, last, _ = _forward(params, x, state, activation)
+    return Output(hs, last)
 
 
 def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tanh"):
-    _check_params(params)
-    _check_activation(activation)
-    check_truncate(truncate)
-    H, I = params.U.shape
+    """Return the gradients of a loss L, given how it depends on the states.
+
+    grad_hs (T, B, H) is dL/dhs, and grad_state, where given, dL/d(last state), which is added to it.
+    With `truncate=k` the loss gradient of each step flows back through k earlier steps, so that it
+    reaches k + 1 of them; None is full BPTT, and so is any k >= T - 1.
+    """
+    H, I = check_params(params, gates=1)
     dtype = params.W.dtype
     check_array("trace.hs", trace.hs, ("T", "B", H), dtype)
     T, B, _ = trace.hs.shape
@@ -105,22 +144,406 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     check_array("grad_hs", grad_hs, (T, B, H), dtype)
     if grad_state is not None:
         check_array("grad_state.h", grad_state.h, (B, H), dtype)
-    trace = _jit.Trace(trace.hs, _jit.State(*trace.state), trace.x, _jit.State(*trace.initial))
-    grad_state = None if grad_state is None else _jit.State(*grad_state)
-    g = _jit.bptt(_jit.Params(*params), trace, grad_hs, grad_state, truncate, activation)
-    return Gradients(Params(*g.params), g.x, State(*g.state))
+    check_truncate(truncate)
+    code = _code(activation)
+
+    window = T - 1 if truncate is None else min(int(truncate), T - 1)
+    last = np.zeros((B, H), dtype) if grad_state is None else grad_state.h
+    grads = (*(np.empty_like(p) for p in params), np.empty_like(trace.x), np.empty((B, H), dtype))
+
+    def run(members):
+        work = _scratch(_bptt_size(T, B, I, H, window, members, vector_lanes(dtype)), dtype)
+        kernel = _bptt if members == 1 else _bptt_team
+        return kernel(
+            members, *params[:2], trace.x, trace.initial.h, trace.hs, grad_hs, last, window, grads, work, code
+        )
+
+    on_a_team(run, _threads(T * B * H * (H + I), B, H))
+    U, W, b, x, h = grads
+    return Gradients(Params(U, W, b), x, State(h))
 
 
-def _check_params(params):
-    check_float("params.W", params.W)
-    dtype = params.W.dtype
-    check_array("params.W", params.W, ("H", "H"), dtype)
-    H = params.W.shape[0]
-    check_array("params.W", params.W, (H, H), dtype)
-    check_array("params.U", params.U, (H, "I"), dtype)
-    check_array("params.b", params.b, (H,), dtype)
+def _forward(params, x, state, activation):
+    prepared = params if isinstance(params, Prepared) else prepare(params)
+    H = prepared.hidden_size
+    dtype = prepared.weights.dtype
+    check_array("x", x, ("T", "B", prepared.input_size), dtype)
+    T, B, _ = x.shape
+    if state is None:
+        state = State(np.zeros((B, H), dtype))
+    else:
+        check_array("state.h", state.h, (B, H), dtype)
+    hs = np.empty((T, B, H), dtype)
+    _run(prepared, x, state.h, hs, _code(activation))
+    return hs, State(hs[-1].copy()), State(*state)
 
 
-def _check_activation(activation):
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: expected {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
+def _run(prepared, x, h0, hs, code):
+    """Write the states of every step to hs (T, B, H)."""
+    T, B, I = x.shape
+    H = prepared.hidden_size
+
+    def run(members):
+        size = _groups(B, members)[0] * _forward_size(T, B, I, H, members, vector_lanes(hs.dtype))
+        kernel = _infer if members == 1 else _infer_team
+        return kernel(members, prepared.weights, x, h0, hs, _scratch(size, hs.dtype), code)
+
+    on_a_team(run, _threads(T * B * H * (H + I), B, H))
+
+
+def _code(activation):
+    code = CODES.get(activation) if isinstance(activation, str) else None
+    if code is None:
+        raise ValueError(f"activation: expected {', '.join(map(repr, CODES))}, got {activation!r}")
+    return code
+
+
+def _scratch(size, dtype):
+    """Return memory for `size` elements from where a cache line starts."""
+    return np.empty(size + 64 // dtype.itemsize, dtype)
+
+
+# The strategy. With a batch of at least a few rows for each thread, every thread takes its rows through all of time
+# and waits for nobody; with less, the hidden units are shared out, and the threads meet after each step.
+
+_ROWS_EACH = 4
+
+
+def _threads(products, B, H):
+    """Return how many threads are worth their start for so many multiplications."""
+    threads = numba.get_num_threads() if products > 400_000 else 1
+    if _ROWS_EACH * threads <= B:
+        return threads
+    return max(1, min(threads, H // 96)) if H >= 192 else 1
+
+
+@compiled
+def _by_rows(B, members):
+    return _ROWS_EACH * members <= B or members == 1
+
+
+_FORWARD_ROWS = 128  # of the input projection at a time: it stays in the cache until the recurrence has used it
+_BACKWARD_ROWS = 256  # of the weights' gradients at a time: enough to hide their sums' way to memory and back
+
+
+@compiled
+def _groups(B, members):
+    """Return how many groups there are, each with its own memory, and how many rows of the batch they take at most."""
+    if _by_rows(B, members):
+        return members, (B + members - 1) // members
+    return 1, B
+
+
+@compiled
+def _place(member, B, members):
+    """Return a member's group, its number in that group, and how many are in it."""
+    if _by_rows(B, members):
+        return member, 0, 1
+    return 0, member, members
+
+
+@compiled
+def _chunk(T, rows, most):
+    """Return how many steps of `rows` rows to take at a time."""
+    return min(T, max(1, most // rows))
+
+
+@compiled
+def _columns(columns, me, team, n):
+    """Return the panels, and the columns, that are one member's part."""
+    first, last = part(panel_count(columns, n), me, team)
+    return first, last, panel_start(first, columns, n) * n, panel_start(last, columns, n) * n
+
+
+# Forward.
+
+
+@compiled
+def _forward_size(T, B, I, H, members, n):
+    """Return the size of a group's memory: see `_infer_part`."""
+    _, rows = _groups(B, members)
+    steps = _chunk(T, rows, _FORWARD_ROWS)
+    return (steps + 1) * rows * padded(H, n) + steps * rows * padded(I, n)
+
+
+@compiled
+def _pack(U, W, b, weights):
+    """Lay out U and W as the forward products need them, and b behind them."""
+    H, I = U.shape
+    w = align(pointer(weights))
+    n = lanes(w)
+    count = panel_count(H, n)
+    pack_columns(w, pointer(U), I, I, H, 0, count)
+    pack_columns(at(w, packed_size(I, H, n)), pointer(W), H, H, H, 0, count)
+    pack_rows(at(w, packed_size(I + H, H, n)), pointer(b), H, 1, H, 0, count)
+
+
+@compiled
+def _infer_part(member, members, weights, x, h0, hs, work, sync, activation):
+    """Compute one member's rows or columns of hs."""
+    T, B, I = x.shape
+    H = hs.shape[2]
+    groups, most_rows = _groups(B, members)
+    group, me, team = _place(member, B, members)
+    first, last = part(B, group, groups)
+    rows = last - first
+    steps = _chunk(T, most_rows, _FORWARD_ROWS)
+
+    U = align(pointer(weights))
+    n = lanes(U)
+    W, b = at(U, packed_size(I, H, n)), at(U, packed_size(I + H, H, n))
+    p0, p1, c0, c1 = _columns(H, me, team, n)
+
+    row, x_row = padded(H, n), padded(I, n)
+    block = rows * row
+    a = at(align(pointer(work)), group * _forward_size(T, B, I, H, members, n))
+    now = at(a, block)  # (steps, rows, row): U x_t + b becomes h_t; the block before it is h_{t-1}
+    xs = at(now, steps * block)  # (steps, rows, x_row)
+
+    copy_rows(a, row, at(pointer(h0), first * H), H, rows, c0, min(c1, H))
+    for t0 in range(0, T, steps):
+        count = min(steps, T - t0)
+        if t0 > 0:
+            copy_rows(a, row, at(a, steps * block), row, rows, c0, c1)
+        s0, s1 = part(count, me, team)
+        for s in range(s0, s1):
+            copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, 0, I)
+        copy_rows(now, row, b, 0, count * rows, c0, c1)
+        meet(sync, team)
+        multiply(now, row, xs, x_row, 1, U, count * rows, I, H, p0, p1)
+        for s in range(count):
+            h = at(now, s * block)
+            multiply(h, row, at(a, s * block), row, 1, W, rows, H, H, p0, p1)
+            for r in range(rows):
+                out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
+                for c in range(c0, c1, n):
+                    value = activate(load(h, r * row + c), activation)
+                    store(h, r * row + c, value)
+                    put(out, c, value, H)
+            meet(sync, team)
+
+
+@compiled
+def _infer(members, weights, x, h0, hs, work, activation):
+    _infer_part(0, 1, weights, x, h0, hs, work, new_sync(), activation)
+    return True
+
+
+@compiled(parallel=True)
+def _infer_team(members, weights, x, h0, hs, work, activation):
+    sync = new_sync()
+    absent = 0
+    for member in prange(members):
+        if call_roll(sync, members):
+            _infer_part(member, members, weights, x, h0, hs, work, sync, activation)
+        else:
+            absent += 1
+    return absent == 0
+
+
+# Backward.
+
+
+@compiled
+def _sums_size(I, H, n):
+    return H * padded(H, n) + H * padded(I, n) + padded(H, n)
+
+
+@compiled
+def _backward_size(T, B, I, H, window, members, n):
+    """Return the size of a group's memory: see `_bptt_part`."""
+    _, rows = _groups(B, members)
+    k = _chunk(T, rows, _BACKWARD_ROWS) * rows
+    blocks = (k + rows) + (2 * (k + rows) + window * rows if window < T - 1 else 0)
+    products = packed_size(k, H, n) + packed_size(k, I, n) + k * padded(I, n)
+    return _sums_size(I, H, n) + blocks * padded(H, n) + products
+
+
+@compiled
+def _bptt_size(T, B, I, H, window, members, n):
+    """Return the size of `work`: the packed weights and every group's memory."""
+    groups, _ = _groups(B, members)
+    return packed_size(H, H + I, n) + 2 * H * n + groups * _backward_size(T, B, I, H, window, members, n)
+
+
+@compiled
+def _groups_memory(work, I, H):
+    """Return where the packed U lies in `work`, behind W, and where the memory of the first group starts."""
+    w = align(pointer(work))
+    n = lanes(w)
+    U = at(w, packed_size(H, H, n))
+    return w, U, at(U, packed_size(H, I, n))
+
+
+@compiled
+def _pack_transposed(member, members, U, W, work):
+    """Lay out a member's part of W and U as the backward products need them."""
+    H, I = U.shape
+    packed_w, packed_u, _ = _groups_memory(work, I, H)
+    n = lanes(packed_w)
+    first, last = part(panel_count(H, n), member, members)
+    pack_rows(packed_w, pointer(W), H, H, H, first, last)
+    first, last = part(panel_count(I, n), member, members)
+    pack_rows(packed_u, pointer(U), I, H, I, first, last)
+
+
+@compiled
+def _times_slope(delta, row, h, H, rows, c0, c1, activation):
+    """Multiply rows of dL/dh_t by act'(a_t), so that they become delta_t = dL/da_t."""
+    n = lanes(h)
+    for r in range(rows):
+        for c in range(c0, c1, n):
+            value = load(delta, r * row + c) * slope(get(at(h, r * H), c, H), activation)
+            store(delta, r * row + c, value)
+
+
+@compiled
+def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, grad_h0, work, sync, activation):
+    """Compute one member's rows or columns of the gradients, from the last step to the first.
+
+    Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the states and
+    inputs that went in, and the sums are kept at the start of the group's memory for `_write_sums`.
+    """
+    T, B, H = hs.shape
+    I = x.shape[2]
+    groups, most_rows = _groups(B, members)
+    group, me, team = _place(member, B, members)
+    first, last = part(B, group, groups)
+    rows = last - first
+    steps = _chunk(T, most_rows, _BACKWARD_ROWS)
+    full = window >= T - 1
+
+    W, U, memory = _groups_memory(work, I, H)
+    n = lanes(W)
+    p0, p1, c0, c1 = _columns(H, me, team, n)
+    q0, q1, _, _ = _columns(I, me, team, n)
+    own_rows = min(c1, H) - c0
+
+    row, x_row = padded(H, n), padded(I, n)
+    block = rows * row
+    sum_w = at(memory, group * _backward_size(T, B, I, H, window, members, n))  # (H, row)
+    sum_u = at(sum_w, H * row)  # (H, x_row)
+    sum_b = at(sum_u, H * x_row)  # (row,)
+    states = at(sum_b, row)  # packed h_{t-1} of the chunk
+    inputs = at(states, packed_size(steps * rows, H, n))  # packed x_t
+    grad_xs = at(inputs, packed_size(steps * rows, I, n))  # (steps * rows, x_row)
+    delta = at(grad_xs, steps * rows * x_row)  # (steps + 1, rows, row): the last block is the chunk's before
+    lagged = at(delta, (steps + 1) * block)  # the same, of one lag,
+    further = at(lagged, (steps + 1) * block)  # and of the next
+    edges = at(further, (steps + 1) * block)  # (window, rows, row): the first block of each lag
+
+    fill_zero(at(sum_w, c0 * row), own_rows * row)
+    fill_zero(at(sum_u, c0 * x_row), own_rows * x_row)
+    fill_zero(at(sum_b, c0), c1 - c0)
+
+    for t0 in range((T - 1) // steps * steps, -1, -steps):
+        count = min(steps, T - t0)
+        k = count * rows
+
+        if full:
+            if t0 + count < T:
+                copy_rows(at(delta, count * block), row, delta, row, rows, c0, c1)
+                meet(sync, team)
+            for s in range(count - 1, -1, -1):
+                t = t0 + s
+                now = at(delta, s * block)
+                copy_rows(now, row, at(pointer(grad_hs), (t * B + first) * H), H, rows, c0, min(c1, H))
+                if t == T - 1:
+                    add_rows(now, row, at(pointer(grad_last), first * H), H, rows, c0, min(c1, H))
+                else:
+                    multiply(now, row, at(now, block), row, 1, W, rows, H, H, p0, p1)
+                _times_slope(now, row, at(pointer(hs), (t * B + first) * H), H, rows, c0, c1, activation)
+                meet(sync, team)
+        else:
+            for s in range(count):
+                t = t0 + s
+                now = at(lagged, s * block)
+                copy_rows(now, row, at(pointer(grad_hs), (t * B + first) * H), H, rows, c0, min(c1, H))
+                if t == T - 1:
+                    add_rows(now, row, at(pointer(grad_last), first * H), H, rows, c0, min(c1, H))
+                _times_slope(now, row, at(pointer(hs), (t * B + first) * H), H, rows, c0, c1, activation)
+            copy_rows(delta, row, lagged, row, k, c0, c1)
+            for lag in range(1, window + 1):
+                # All steps that a loss reaches from `lag` steps later, at once. The chunk's last one hears of a loss
+                # beyond its end by way of the edge; at the very end there is none.
+                reached = min(count, T - lag - t0)
+                edge = at(edges, (lag - 1) * block)
+                if t0 + count < T:
+                    copy_rows(at(lagged, count * block), row, edge, row, rows, c0, c1)
+                copy_rows(edge, row, lagged, row, rows, c0, c1)
+                meet(sync, team)
+                fill_rows_zero(further, row, count * rows, c0, c1)
+                multiply(further, row, at(lagged, block), row, 1, W, max(reached, 0) * rows, H, H, p0, p1)
+                for s in range(reached):
+                    h = at(pointer(hs), ((t0 + s) * B + first) * H)
+                    _times_slope(at(further, s * block), row, h, H, rows, c0, c1, activation)
+                add_rows(delta, row, further, row, max(reached, 0) * rows, c0, c1)
+                lagged, further = further, lagged
+                meet(sync, team)
+
+        # dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U
+        skip = rows if t0 == 0 else 0
+        pack_part(states, at(pointer(h0), first * H), rows, B, H, 0, skip, k, p0, p1)
+        pack_part(states, at(pointer(hs), ((t0 - 1) * B + first) * H), rows, B, H, skip, k, k, p0, p1)
+        pack_part(inputs, at(pointer(x), (t0 * B + first) * I), rows, B, I, 0, k, k, q0, q1)
+        for r in range(k):
+            add_rows(sum_b, 0, at(delta, r * row), 0, 1, c0, c1)
+        meet(sync, team)
+        own = at(delta, c0)
+        multiply(at(sum_w, c0 * row), row, own, 1, row, states, own_rows, k, H, 0, panel_count(H, n))
+        multiply(at(sum_u, c0 * x_row), x_row, own, 1, row, inputs, own_rows, k, I, 0, panel_count(I, n))
+        s0, s1 = part(count, me, team)
+        fill_zero(at(grad_xs, s0 * rows * x_row), (s1 - s0) * rows * x_row)
+        to = at(grad_xs, s0 * rows * x_row)
+        multiply(to, x_row, at(delta, s0 * block), row, 1, U, (s1 - s0) * rows, H, I, 0, panel_count(I, n))
+        for s in range(s0, s1):
+            to = at(pointer(grad_x), ((t0 + s) * B + first) * I)
+            write_rows(to, I, at(grad_xs, s * rows * x_row), x_row, rows, 0, I, I)
+        meet(sync, team)
+
+    grad_h = at(delta, steps * block)  # dL/dh_0 = delta_1 W
+    fill_rows_zero(grad_h, row, rows, c0, c1)
+    multiply(grad_h, row, delta, row, 1, W, rows, H, H, p0, p1)
+    write_rows(at(pointer(grad_h0), first * H), H, grad_h, row, rows, c0, c1, H)
+
+
+@compiled
+def _write_sums(members, B, T, window, grad_u, grad_w, grad_b, work):
+    """Add the groups' sums up and write them where the user gets them."""
+    H, I = grad_u.shape
+    groups, _ = _groups(B, members)
+    _, _, memory = _groups_memory(work, I, H)
+    n = lanes(memory)
+    row, x_row = padded(H, n), padded(I, n)
+    for group in range(1, groups):
+        other = at(memory, group * _backward_size(T, B, I, H, window, members, n))
+        add_rows(memory, 0, other, 0, 1, 0, _sums_size(I, H, n))
+    write_rows(pointer(grad_w), H, memory, row, H, 0, H, H)
+    write_rows(pointer(grad_u), I, at(memory, H * row), x_row, H, 0, I, I)
+    write_rows(pointer(grad_b), H, at(memory, H * (row + x_row)), row, 1, 0, H, H)
+
+
+@compiled
+def _bptt(members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, work, activation):
+    grad_u, grad_w, grad_b, grad_x, grad_h0 = grads
+    _pack_transposed(0, 1, U, W, work)
+    _bptt_part(0, 1, x, h0, hs, grad_hs, grad_last, window, grad_x, grad_h0, work, new_sync(), activation)
+    _write_sums(1, x.shape[1], x.shape[0], window, grad_u, grad_w, grad_b, work)
+    return True
+
+
+@compiled(parallel=True)
+def _bptt_team(members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, work, activation):
+    grad_u, grad_w, grad_b, grad_x, grad_h0 = grads
+    sync = new_sync()
+    absent = 0
+    for member in prange(members):
+        _pack_transposed(member, members, U, W, work)
+    for member in prange(members):
+        if call_roll(sync, members):
+            _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, grad_h0, work, sync, activation)
+        else:
+            absent += 1
+    if absent == 0:
+        _write_sums(members, x.shape[1], x.shape[0], window, grad_u, grad_w, grad_b, work)
+    return absent == 0

@@ -1,0 +1,262 @@
+"""Matrix products on register tiles: out += a w, for a `w` packed in panels.
+
+A tile of ROWS x VECTORS accumulators stays in registers while the product walks along k: each step loads VECTORS
+vectors of w and broadcasts ROWS numbers of a. The sizes fill the register file, and leave both load ports enough
+time even where w comes from the second-level cache.
+
+A packed matrix of K rows is cut into panels of at most VECTORS vectors of columns, equal as far as may be, since a
+narrow panel keeps the multipliers waiting. In its panel each row is contiguous, padded with zeros to whole vectors:
+
+    panel 0: row 0, row 1, ... row K-1;  panel 1: row 0, ...
+
+The rows of every buffer that tiles are read from lie an odd number of cache lines apart (`padded`): at a power of two
+they would all fall into the same few sets of the cache.
+"""
+
+from kernels import simd
+from kernels.cache import compiled
+from kernels.simd import (
+    at,
+    fold,
+    full,
+    lanes,
+    load,
+    load_first,
+    load_square,
+    load_tile,
+    partial_sums,
+    rank1,
+    store,
+    store_first,
+    store_square,
+    store_tile,
+    transpose,
+    zero_tile,
+)
+
+ROWS = 8 if simd.REGISTERS == 32 else 4
+VECTORS = 3
+
+
+@compiled
+def whole(columns, n):
+    """Return how many vectors hold `columns` numbers."""
+    return (columns + n - 1) // n
+
+
+@compiled
+def padded(columns, n):
+    """Return the distance of rows in a buffer, in elements: whole vectors and an odd number of cache lines."""
+    line = n * 8 * simd.ALIGNMENT // simd.BITS  # elements
+    return ((columns + line - 1) // line | 1) * line
+
+
+@compiled
+def packed_size(K, columns, n):
+    """Return how many elements a packed matrix takes."""
+    return K * whole(columns, n) * n
+
+
+@compiled
+def panel_count(columns, n):
+    return (whole(columns, n) + VECTORS - 1) // VECTORS
+
+
+@compiled
+def panel_start(panel, columns, n):
+    """Return the first vector of a panel; that of the panel after the last is the number of vectors."""
+    vectors = whole(columns, n)
+    count = (vectors + VECTORS - 1) // VECTORS
+    return panel * (vectors // count) + min(panel, vectors % count)
+
+
+@compiled
+def pack_rows(packed, source, row, K, columns, first_panel, last_panel):
+    """Pack panels of the matrix whose row k starts at source[k row]."""
+    n = lanes(packed)
+    for panel in range(first_panel, last_panel):
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to = at(packed, start * n * K)
+        for k in range(K):
+            for v in range(width):
+                column = (start + v) * n
+                if columns - column >= n:
+                    store(to, (k * width + v) * n, load(source, k * row + column))
+                else:
+                    vector = load_first(source, k * row + column, columns - column)
+                    store(to, (k * width + v) * n, vector)
+
+
+@compiled
+def pack_columns(packed, source, row, K, columns, first_panel, last_panel):
+    """Pack panels of the matrix whose column c starts at source[c row]: the transpose of how it lies."""
+    n = lanes(packed)
+    for panel in range(first_panel, last_panel):
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to = at(packed, start * n * K)
+        for v in range(width):
+            column = (start + v) * n
+            for k in range(0, K):
+                square = load_square(at(source, column * row + k), row, columns - column, min(K - k))
+                store_square(at(to, (k * width + v) * n), width * n, transpose(square), K - k)
+
+
+def _make_tile(rows, vectors):
+    @compiled
+    def tile(out, out_row, a, a_row, a_k, w, K):
+        n = lanes(out)
+        sums = load_tile(out, out_row, rows, vectors)
+        for _ in range(K):
+            sums = rank1(sums, a, a_row, w)
+            a = at(a, a_k)
+            w = at(w, vectors * n)
+        store_tile(out, out_row, sums)
+
+    return tile
+
+
+def _make_row(vectors):
+    """A single row has too few accumulators to hide the latency of a multiplication: sum every fourth product apart."""
+    apart = 8 if vectors == 1 else 4
+
+    @compiled
+    def row(out, a, a_k, w, K):
+        n = lanes(out)
+        sums = zero_tile(out, apart, vectors)
+        k = 0
+        while k + apart <= K:
+            sums = partial_sums(sums, at(a, k * a_k), a_k, at(w, k * vectors * n))
+            k += apart
+        total = fold(sums, load_tile(out, 0, 1, vectors))
+        while k < K:
+            total = rank1(total, at(a, k * a_k), 0, at(w, k * vectors * n))
+            k += 1
+        store_tile(out, 0, total)
+
+    return row
+
+
+def _make_panel(vectors):
+    full, half, quarter, row = (
+        _make_tile(ROWS, vectors),
+        _make_tile(4, vectors),
+        _make_tile(2, vectors),
+        _make_row(vectors),
+    )
+
+    @compiled
+    def panel(out, out_row, a, a_row, a_k, w, rows, K):
+        r = 0
+        while rows - r >= ROWS:
+            full(at(out, r * out_row), out_row, at(a, r * a_row), a_row, a_k, w, K)
+            r += ROWS
+        if ROWS > 4 and rows - r >= 4:
+            half(at(out, r * out_row), out_row, at(a, r * a_row), a_row, a_k, w, K)
+            r += 4
+        if rows - r >= 2:
+            quarter(at(out, r * out_row), out_row, at(a, r * a_row), a_row, a_k, w, K)
+            r += 2
+        if rows - r >= 1:
+            row(at(out, r * out_row), at(a, r * a_row), a_k, w, K)
+
+    return panel
+
+
+_panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
+
+
+@compiled
+def multiply(out, out_row, a, a_row, a_k, w, rows, K, columns, first_panel, last_panel):
+    """Add a w to `out`, in the columns of the panels from `first_panel` up to `last_panel`.
+
+    out[r out_row + c] += sum over k of a[r a_row + k a_k] w[k, c], where w is packed and has K rows and `columns`
+    columns. The rows of `out` are padded to whole vectors, which are written.
+    """
+    n = lanes(out)
+    for panel in range(first_panel, last_panel):
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to, packed = at(out, start * n), at(w, start * n * K)
+        if width == 3:
+            _panel3(to, out_row, a, a_row, a_k, packed, rows, K)
+        elif width == 2:
+            _panel2(to, out_row, a, a_row, a_k, packed, rows, K)
+        else:
+            _panel1(to, out_row, a, a_row, a_k, packed, rows, K)
+
+
+@compiled
+def get(p, column, columns):
+    """Return the vector at p[column] of a row of so many columns, with zeros behind the row's end."""
+    if column + lanes(p) <= columns:
+        return load(p, column)
+    return load_first(p, column, columns - column)
+
+
+@compiled
+def put(p, column, vector, columns):
+    """Write the vector to p[column], but nothing behind the end of a row of so many columns."""
+    if column + lanes(p) <= columns:
+        store(p, column, vector)
+    else:
+        store_first(p, column, vector, columns - column)
+
+
+@compiled
+def copy_rows(to, to_row, source, row, rows, first, last):
+    """Copy the columns from `first` to `last` of each row into a padded buffer, filled up with zeros."""
+    for r in range(rows):
+        p, q = at(source, r * row), at(to, r * to_row)
+        for c in range(first, last, lanes(p)):
+            store(q, c, get(p, c, last))
+
+
+@compiled
+def add_rows(to, to_row, source, row, rows, first, last):
+    """Add the columns from `first` to `last` of each row to those of a padded buffer."""
+    for r in range(rows):
+        p, q = at(source, r * row), at(to, r * to_row)
+        for c in range(first, last, lanes(p)):
+            store(q, c, load(q, c) + get(p, c, last))
+
+
+@compiled
+def write_rows(to, to_row, source, row, rows, first, last, columns):
+    """Copy the columns from `first` to `last` of each row of a padded buffer to rows of so many columns and no more."""
+    for r in range(rows):
+        p, q = at(source, r * row), at(to, r * to_row)
+        for c in range(first, last, lanes(p)):
+            put(q, c, load(p, c), columns)
+
+
+@compiled
+def fill_zero(p, size):
+    """Write zeros to so many elements, whole vectors."""
+    for c in range(0, size, lanes(p)):
+        store(p, c, full(load(p, c), 0.0))
+
+
+@compiled
+def fill_rows_zero(p, row, rows, first, last):
+    """Write zeros to the columns from `first` to `last` of each row."""
+    for r in range(rows):
+        fill_zero(at(p, r * row + first), last - first)
+
+
+@compiled
+def pack_part(packed, source, rows, B, columns, k0, k1, K, first_panel, last_panel):
+    """Pack the rows from k0 to k1 of panels of a matrix of K rows, which lie `rows` at a time, every B rows.
+
+    Row k is the (k % rows)-th of the rows that start at source[(k // rows) B columns].
+    """
+    n = lanes(packed)
+    for panel in range(first_panel, last_panel):
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to = at(packed, start * n * K)
+        for k in range(k0, k1):
+            q = at(source, (k // rows * B + k % rows) * columns)
+            for v in range(width):
+                store(to, (k * width + v) * n, get(q, (start + v) * n, columns))
