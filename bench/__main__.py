@@ -89,13 +89,14 @@ def _measure_all(bench, planned):
     """Measure what is missing, with a bar whose length is the expected time."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     from bench.run import expected_seconds
 
     cases = [case for case in planned.cases if bench.missing(case)]
     expected = [expected_seconds(case, planned) for case in cases]
-    text, elapsed, left = TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn()
-    columns = text, BarColumn(), elapsed, TextColumn("gone,"), left, TextColumn("left")
+    text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = BarColumn(16), TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"), text
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=sum(expected))
         for n, case in enumerate(cases):
