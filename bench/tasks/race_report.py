@@ -34,7 +34,8 @@ def _arrival(learner: Learner, target: float) -> str:
         least = min(history.validation_rmse)
         return f"{name} did not get to a validation error of {target:g}: the least was {least:.3g}."
     return (
-        f"{name} got to a validation error of {target:g} in {seconds(arrival)} of training, {plural(epochs, 'epoch')}."
+        f"{name} first got to a validation error of {target:g} in {seconds(arrival)} of training, "
+        f"{plural(epochs, 'epoch')}."
     )
 
 
@@ -75,6 +76,8 @@ def _agreement(learners: Sequence[Learner]) -> str:
     first, most = (
         max(difference(base, learner) for learner in others) for difference in (first_difference, largest_difference)
     )
+    if most == 0:
+        return f"{start} Their errors after every epoch are equal to the last bit."
     if most < SAME_CURVE:
         return (
             f"{start} Their errors after every epoch differ by {most:.1g} of their size at most: the curves are the "
@@ -101,28 +104,27 @@ def first_difference(base: Learner, learner: Learner) -> float:
 
 
 def race_table(learners: Sequence[Learner], target: float) -> pd.DataFrame:
-    """Return a column for each learner, so that two of them fit a phone."""
-    columns: dict[str, list] = {
-        "": [
-            "validation RMSE",
-            f"epochs to {target:g}",
-            f"seconds to {target:g}",
-            "ms an epoch, median",
-            "epochs in all",
-            "seconds in all",
-            "compiling, s",
-        ]
-    }
-    for learner in learners:
+    """Return a column for each learner and short labels: it has to fit a phone."""
+    labels = [
+        "final RMSE",
+        f"epochs to {target:g}",
+        f"s to {target:g}",
+        "ms an epoch",
+        "epochs",
+        "s in all",
+        "s compiling",
+    ]
+    columns: dict[str, list] = {"": labels}
+    for learner in reversed(learners):
         history = learner.history
         columns[learner.implementation] = [
-            number(history.validation_rmse[-1]),
+            number(history.validation_rmse[-1], 2),
             number(history.epochs_to(target)),
             number(history.seconds_to(target)),
             number(1e3 * float(np.median(history.seconds))),
-            number(len(history.seconds)),
+            len(history.seconds),
             number(sum(history.seconds)),
-            number(learner.compile_s),
+            number(learner.compile_s, 2),
         ]
     return pd.DataFrame(columns)
 
@@ -210,9 +212,9 @@ def _finite(value):
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def number(value: float | None) -> tuple[str, float]:
-    """Return a table's cell: three digits to read, the whole value to sort by; None is "never"."""
-    return ("never", math.inf) if value is None else (f"{value:.3g}", value)
+def number(value: float | None, digits: int = 3) -> tuple[str, float]:
+    """Return a table's cell: some digits to read, the whole value to sort by; None is "never"."""
+    return ("never", math.inf) if value is None else (f"{value:.{digits}g}", value)
 
 
 def seconds(value: float) -> str:

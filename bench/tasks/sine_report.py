@@ -74,7 +74,10 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
     came_out = page.section(
         "What came out",
         *map(page.paragraph, summary(lesson)),
-        page.table(race.race_table(learners, TARGET_RMSE)),
+        page.table(
+            race.race_table(learners, TARGET_RMSE),
+            "Errors on the validation records; seconds (s) and milliseconds of training, the median for an epoch.",
+        ),
     )
     task = page.section(
         "The task",
