@@ -23,11 +23,9 @@ def _folder(function):
     return str(Path(base, digest.hexdigest()[:16]))
 
 
-def compiled(function=None, **options):
-    """Compile `function` on its first call and cache the result; `options` are those of `numba.njit`."""
-    if function is None:
-        return lambda function: compiled(function, **options)
-    dispatcher = njit(function, **options)
+def compiled(function):
+    """Compile `function` on its first call, keep the result on disk, and let other threads run beside it."""
+    dispatcher = njit(function, nogil=True)
     users_folder = config.CACHE_DIR
     config.CACHE_DIR = _folder(function)  # read when caching is enabled, and the user's own again after
     try:

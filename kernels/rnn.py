@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from numba import prange
 
 from kernels.activations import CODES, activate, slope
 from kernels.cache import compiled
 from kernels.checks import check_array, check_dtype, check_params, check_size, check_truncate
 from kernels.simd import align, at, lanes, load, pointer, store, vector_lanes
-from kernels.team import call_roll, meet, new_sync, on_a_team, part
+from kernels.team import meet, new_meetings, on_a_team, part
 from kernels.tiles import (
     add_rows,
     copy_rows,
@@ -151,14 +150,11 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     last = np.zeros((B, H), dtype) if grad_state is None else grad_state.h
     grads = (*(np.empty_like(p) for p in params), np.empty_like(trace.x), np.empty((B, H), dtype))
 
-    def run(members):
-        work = _scratch(_bptt_size(T, B, I, H, window, members, vector_lanes(dtype)), dtype)
-        kernel = _bptt if members == 1 else _bptt_team
-        return kernel(
-            members, *params[:2], trace.x, trace.initial.h, trace.hs, grad_hs, last, window, grads, work, code
-        )
-
-    on_a_team(run, _threads(T * B * H * (H + I), B, H))
+    threads = _threads(T * B * H * (H + I), B, H)
+    scratch = _scratch(_bptt_size(T, B, I, H, window, threads, vector_lanes(dtype)), dtype)
+    meetings = new_meetings()
+    given = (*params[:2], trace.x, trace.initial.h, trace.hs, grad_hs, last, window)
+    on_a_team(lambda member, members: _bptt(member, members, *given, grads, scratch, meetings, code), threads)
     U, W, b, x, h = grads
     return Gradients(Params(U, W, b), x, State(h))
 
@@ -182,13 +178,10 @@ def _run(prepared, x, h0, hs, code):
     """Write the states of every step to hs (T, B, H)."""
     T, B, I = x.shape
     H = prepared.hidden_size
-
-    def run(members):
-        size = _groups(B, members)[0] * _forward_size(T, B, I, H, members, vector_lanes(hs.dtype))
-        kernel = _infer if members == 1 else _infer_team
-        return kernel(members, prepared.weights, x, h0, hs, _scratch(size, hs.dtype), code)
-
-    on_a_team(run, _threads(T * B * H * (H + I), B, H))
+    threads = _threads(T * B * H * (H + I), B, H)
+    scratch = _scratch(_infer_size(T, B, I, H, threads, vector_lanes(hs.dtype)), hs.dtype)
+    given = (prepared.weights, x, h0, hs, scratch, new_meetings(), code)
+    on_a_team(lambda member, members: _infer(member, members, *given), threads)
 
 
 def _code(activation):
@@ -259,11 +252,17 @@ def _columns(columns, me, team, n):
 
 
 @compiled
-def _forward_size(T, B, I, H, members, n):
-    """Return the size of a group's memory: see `_infer_part`."""
+def _infer_memory(T, B, I, H, members, n):
+    """Return the size of a group's memory: see `_infer`."""
     _, rows = _groups(B, members)
     steps = _chunk(T, rows, _FORWARD_ROWS)
     return (steps + 1) * rows * padded(H, n) + steps * rows * padded(I, n)
+
+
+@compiled
+def _infer_size(T, B, I, H, members, n):
+    """Return the size of `scratch`; what is enough for more members is enough for one."""
+    return _groups(B, members)[0] * _infer_memory(T, B, I, H, members, n)
 
 
 @compiled
@@ -279,7 +278,7 @@ def _pack(U, W, b, weights):
 
 
 @compiled
-def _infer_part(member, members, weights, x, h0, hs, work, sync, activation):
+def _infer(member, members, weights, x, h0, hs, scratch, meetings, activation):
     """Compute one member's rows or columns of hs."""
     T, B, I = x.shape
     H = hs.shape[2]
@@ -296,7 +295,7 @@ def _infer_part(member, members, weights, x, h0, hs, work, sync, activation):
 
     row, x_row = padded(H, n), padded(I, n)
     block = rows * row
-    a = at(align(pointer(work)), group * _forward_size(T, B, I, H, members, n))
+    a = at(align(pointer(scratch)), group * _infer_memory(T, B, I, H, members, n))
     now = at(a, block)  # (steps, rows, row): U x_t + b becomes h_t; the block before it is h_{t-1}
     xs = at(now, steps * block)  # (steps, rows, x_row)
 
@@ -309,7 +308,7 @@ def _infer_part(member, members, weights, x, h0, hs, work, sync, activation):
         for s in range(s0, s1):
             copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, 0, I)
         copy_rows(now, row, b, 0, count * rows, c0, c1)
-        meet(sync, team)
+        meet(meetings, team)
         multiply(now, row, xs, x_row, 1, U, count * rows, I, H, p0, p1)
         for s in range(count):
             h = at(now, s * block)
@@ -320,25 +319,7 @@ def _infer_part(member, members, weights, x, h0, hs, work, sync, activation):
                     value = activate(load(h, r * row + c), activation)
                     store(h, r * row + c, value)
                     put(out, c, value, H)
-            meet(sync, team)
-
-
-@compiled
-def _infer(members, weights, x, h0, hs, work, activation):
-    _infer_part(0, 1, weights, x, h0, hs, work, new_sync(), activation)
-    return True
-
-
-@compiled(parallel=True)
-def _infer_team(members, weights, x, h0, hs, work, activation):
-    sync = new_sync()
-    absent = 0
-    for member in prange(members):
-        if call_roll(sync, members):
-            _infer_part(member, members, weights, x, h0, hs, work, sync, activation)
-        else:
-            absent += 1
-    return absent == 0
+            meet(meetings, team)
 
 
 # Backward.
@@ -350,8 +331,8 @@ def _sums_size(I, H, n):
 
 
 @compiled
-def _backward_size(T, B, I, H, window, members, n):
-    """Return the size of a group's memory: see `_bptt_part`."""
+def _bptt_memory(T, B, I, H, window, members, n):
+    """Return the size of a group's memory: see `_bptt`."""
     _, rows = _groups(B, members)
     k = _chunk(T, rows, _BACKWARD_ROWS) * rows
     blocks = (k + rows) + (2 * (k + rows) + window * rows if window < T - 1 else 0)
@@ -361,30 +342,9 @@ def _backward_size(T, B, I, H, window, members, n):
 
 @compiled
 def _bptt_size(T, B, I, H, window, members, n):
-    """Return the size of `work`: the packed weights and every group's memory."""
-    groups, _ = _groups(B, members)
-    return packed_size(H, H + I, n) + 2 * H * n + groups * _backward_size(T, B, I, H, window, members, n)
-
-
-@compiled
-def _groups_memory(work, I, H):
-    """Return where the packed U lies in `work`, behind W, and where the memory of the first group starts."""
-    w = align(pointer(work))
-    n = lanes(w)
-    U = at(w, packed_size(H, H, n))
-    return w, U, at(U, packed_size(H, I, n))
-
-
-@compiled
-def _pack_transposed(member, members, U, W, work):
-    """Lay out a member's part of W and U as the backward products need them."""
-    H, I = U.shape
-    packed_w, packed_u, _ = _groups_memory(work, I, H)
-    n = lanes(packed_w)
-    first, last = part(panel_count(H, n), member, members)
-    pack_rows(packed_w, pointer(W), H, H, H, first, last)
-    first, last = part(panel_count(I, n), member, members)
-    pack_rows(packed_u, pointer(U), I, H, I, first, last)
+    """Return the size of `scratch`, the packed W and U, and every group's memory; see `_infer_size`."""
+    weights = packed_size(H, H, n) + packed_size(H, I, n)
+    return weights + _groups(B, members)[0] * _bptt_memory(T, B, I, H, window, members, n)
 
 
 @compiled
@@ -398,12 +358,13 @@ def _times_slope(delta, row, h, H, rows, c0, c1, activation):
 
 
 @compiled
-def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, grad_h0, work, sync, activation):
+def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, scratch, meetings, activation):
     """Compute one member's rows or columns of the gradients, from the last step to the first.
 
     Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the states and
-    inputs that went in, and the sums are kept at the start of the group's memory for `_write_sums`.
+    inputs that went in, and the sums are kept at the start of the group's memory until the end.
     """
+    grad_U, grad_W, grad_b, grad_x, grad_h0 = grads
     T, B, H = hs.shape
     I = x.shape[2]
     groups, most_rows = _groups(B, members)
@@ -413,15 +374,23 @@ def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, g
     steps = _chunk(T, most_rows, _BACKWARD_ROWS)
     full = window >= T - 1
 
-    W, U, memory = _groups_memory(work, I, H)
-    n = lanes(W)
+    packed_W = align(pointer(scratch))
+    n = lanes(packed_W)
+    packed_U = at(packed_W, packed_size(H, H, n))
+    memory = at(packed_U, packed_size(H, I, n))
+    p0, p1, _, _ = _columns(H, member, members, n)
+    pack_rows(packed_W, pointer(W), H, H, H, p0, p1)
+    p0, p1, _, _ = _columns(I, member, members, n)
+    pack_rows(packed_U, pointer(U), I, H, I, p0, p1)
+    meet(meetings, members)
+
     p0, p1, c0, c1 = _columns(H, me, team, n)
     q0, q1, _, _ = _columns(I, me, team, n)
     own_rows = min(c1, H) - c0
 
     row, x_row = padded(H, n), padded(I, n)
     block = rows * row
-    sum_w = at(memory, group * _backward_size(T, B, I, H, window, members, n))  # (H, row)
+    sum_w = at(memory, group * _bptt_memory(T, B, I, H, window, members, n))  # (H, row)
     sum_u = at(sum_w, H * row)  # (H, x_row)
     sum_b = at(sum_u, H * x_row)  # (row,)
     states = at(sum_b, row)  # packed h_{t-1} of the chunk
@@ -443,7 +412,7 @@ def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, g
         if full:
             if t0 + count < T:
                 copy_rows(at(delta, count * block), row, delta, row, rows, c0, c1)
-                meet(sync, team)
+                meet(meetings, team)
             for s in range(count - 1, -1, -1):
                 t = t0 + s
                 now = at(delta, s * block)
@@ -451,9 +420,9 @@ def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, g
                 if t == T - 1:
                     add_rows(now, row, at(pointer(grad_last), first * H), H, rows, c0, min(c1, H))
                 else:
-                    multiply(now, row, at(now, block), row, 1, W, rows, H, H, p0, p1)
+                    multiply(now, row, at(now, block), row, 1, packed_W, rows, H, H, p0, p1)
                 _times_slope(now, row, at(pointer(hs), (t * B + first) * H), H, rows, c0, c1, activation)
-                meet(sync, team)
+                meet(meetings, team)
         else:
             for s in range(count):
                 t = t0 + s
@@ -471,15 +440,15 @@ def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, g
                 if t0 + count < T:
                     copy_rows(at(lagged, count * block), row, edge, row, rows, c0, c1)
                 copy_rows(edge, row, lagged, row, rows, c0, c1)
-                meet(sync, team)
+                meet(meetings, team)
                 fill_rows_zero(further, row, count * rows, c0, c1)
-                multiply(further, row, at(lagged, block), row, 1, W, max(reached, 0) * rows, H, H, p0, p1)
+                multiply(further, row, at(lagged, block), row, 1, packed_W, max(reached, 0) * rows, H, H, p0, p1)
                 for s in range(reached):
                     h = at(pointer(hs), ((t0 + s) * B + first) * H)
                     _times_slope(at(further, s * block), row, h, H, rows, c0, c1, activation)
                 add_rows(delta, row, further, row, max(reached, 0) * rows, c0, c1)
                 lagged, further = further, lagged
-                meet(sync, team)
+                meet(meetings, team)
 
         # dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U
         skip = rows if t0 == 0 else 0
@@ -488,62 +457,39 @@ def _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, g
         pack_part(inputs, at(pointer(x), (t0 * B + first) * I), rows, B, I, 0, k, k, q0, q1)
         for r in range(k):
             add_rows(sum_b, 0, at(delta, r * row), 0, 1, c0, c1)
-        meet(sync, team)
+        meet(meetings, team)
         own = at(delta, c0)
         multiply(at(sum_w, c0 * row), row, own, 1, row, states, own_rows, k, H, 0, panel_count(H, n))
         multiply(at(sum_u, c0 * x_row), x_row, own, 1, row, inputs, own_rows, k, I, 0, panel_count(I, n))
         s0, s1 = part(count, me, team)
         fill_zero(at(grad_xs, s0 * rows * x_row), (s1 - s0) * rows * x_row)
         to = at(grad_xs, s0 * rows * x_row)
-        multiply(to, x_row, at(delta, s0 * block), row, 1, U, (s1 - s0) * rows, H, I, 0, panel_count(I, n))
+        multiply(to, x_row, at(delta, s0 * block), row, 1, packed_U, (s1 - s0) * rows, H, I, 0, panel_count(I, n))
         for s in range(s0, s1):
             to = at(pointer(grad_x), ((t0 + s) * B + first) * I)
             write_rows(to, I, at(grad_xs, s * rows * x_row), x_row, rows, 0, I, I)
-        meet(sync, team)
+        meet(meetings, team)
 
     grad_h = at(delta, steps * block)  # dL/dh_0 = delta_1 W
     fill_rows_zero(grad_h, row, rows, c0, c1)
-    multiply(grad_h, row, delta, row, 1, W, rows, H, H, p0, p1)
+    multiply(grad_h, row, delta, row, 1, packed_W, rows, H, H, p0, p1)
     write_rows(at(pointer(grad_h0), first * H), H, grad_h, row, rows, c0, c1, H)
 
-
-@compiled
-def _write_sums(members, B, T, window, grad_u, grad_w, grad_b, work):
-    """Add the groups' sums up and write them where the user gets them."""
-    H, I = grad_u.shape
-    groups, _ = _groups(B, members)
-    _, _, memory = _groups_memory(work, I, H)
-    n = lanes(memory)
-    row, x_row = padded(H, n), padded(I, n)
-    for group in range(1, groups):
-        other = at(memory, group * _backward_size(T, B, I, H, window, members, n))
-        add_rows(memory, 0, other, 0, 1, 0, _sums_size(I, H, n))
-    write_rows(pointer(grad_w), H, memory, row, H, 0, H, H)
-    write_rows(pointer(grad_u), I, at(memory, H * row), x_row, H, 0, I, I)
-    write_rows(pointer(grad_b), H, at(memory, H * (row + x_row)), row, 1, 0, H, H)
+    meet(meetings, members)
+    r0, r1 = part(H, member, members)
+    size = _bptt_memory(T, B, I, H, window, members, n)
+    for r in range(r0, r1):
+        _write_sum(at(pointer(grad_W), r * H), at(memory, r * row), groups, size, H)
+        _write_sum(at(pointer(grad_U), r * I), at(memory, H * row + r * x_row), groups, size, I)
+    if member == 0:
+        _write_sum(pointer(grad_b), at(memory, H * (row + x_row)), groups, size, H)
 
 
 @compiled
-def _bptt(members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, work, activation):
-    grad_u, grad_w, grad_b, grad_x, grad_h0 = grads
-    _pack_transposed(0, 1, U, W, work)
-    _bptt_part(0, 1, x, h0, hs, grad_hs, grad_last, window, grad_x, grad_h0, work, new_sync(), activation)
-    _write_sums(1, x.shape[1], x.shape[0], window, grad_u, grad_w, grad_b, work)
-    return True
-
-
-@compiled(parallel=True)
-def _bptt_team(members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, work, activation):
-    grad_u, grad_w, grad_b, grad_x, grad_h0 = grads
-    sync = new_sync()
-    absent = 0
-    for member in prange(members):
-        _pack_transposed(member, members, U, W, work)
-    for member in prange(members):
-        if call_roll(sync, members):
-            _bptt_part(member, members, x, h0, hs, grad_hs, grad_last, window, grad_x, grad_h0, work, sync, activation)
-        else:
-            absent += 1
-    if absent == 0:
-        _write_sums(members, x.shape[1], x.shape[0], window, grad_u, grad_w, grad_b, work)
-    return absent == 0
+def _write_sum(to, source, groups, size, columns):
+    """Add up the groups' rows, `size` elements apart, and write them where the user gets them."""
+    for c in range(0, columns, lanes(to)):
+        total = load(source, c)
+        for group in range(1, groups):
+            total = total + load(source, group * size + c)
+        put(to, c, total, columns)

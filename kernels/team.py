@@ -1,15 +1,17 @@
 """A team of threads that walk through time together, each with its part of the work.
 
-The kernels have one `prange` over the members around the whole sequence, since to start one costs as much as many
-steps. Where the members share a state they meet at a barrier after each step; it spins,
-as a step takes less time than to wake a thread.
+`on_a_team(work, members)` calls work(member, members) once for each member, on threads of its own, for the whole
+sequence: to wake a thread costs as much as many steps. `work` is compiled code that lets go of the interpreter's
+lock, so the members run at once. Where they share a state they `meet` after each step: they spin, since a step is over
+before a sleeping thread would be awake, and after a while they offer their core to others, so that more threads than
+cores are slow and not stuck.
 
-A barrier needs every member to run at once, which `prange` does not promise: a threading layer may give the team
-fewer threads, one after the other. So the team calls the roll first. If it is not complete in a second nobody
-starts, and the door computes on one thread.
+Numba's own `prange` would do the same if its threading layer runs all members at once, which no layer promises.
 """
 
+import os
 import threading
+from queue import SimpleQueue
 
 import numpy as np
 from llvmlite import ir
@@ -20,65 +22,93 @@ from numba.extending import intrinsic
 from kernels.cache import compiled
 from kernels.simd import pointer
 
-ROLL, ARRIVED = 0, 8  # the counters that members share, each in a cache line of its own
-BROKEN = 1 << 40  # added to the roll by a member that gave up waiting
-
 _one_team = threading.Lock()
+_jobs = SimpleQueue()
+_threads = []
+
+
+def _serve(jobs):
+    while True:
+        work, member, members, done = jobs.get()
+        try:
+            work(member, members)
+            done.put(None)
+        except BaseException as error:
+            done.put(error)
+
+
+def _forget_threads():
+    """Start anew in a forked process, which inherits the list of threads, but no thread."""
+    global _one_team, _jobs
+    _one_team, _jobs = threading.Lock(), SimpleQueue()
+    _threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+def on_a_team(work, members):
+    """Call work(member, members) for every member and wait for all; work(0, 1) where a team is at work already."""
+    if members == 1 or not _one_team.acquire(blocking=False):
+        work(0, 1)
+        return
+    try:
+        while len(_threads) < members - 1:
+            _threads.append(threading.Thread(target=_serve, args=(_jobs,), name="unrolled", daemon=True))
+            _threads[-1].start()
+        done = SimpleQueue()
+        for member in range(1, members):
+            _jobs.put((work, member, members, done))
+        work(0, members)
+        errors = [done.get() for _ in range(1, members)]
+    finally:
+        _one_team.release()
+    for error in filter(None, errors):
+        raise error
 
 
 @intrinsic
-def atomic_add(typingctx, p, i, value):
-    """Add to p[i] and return what it held, all earlier writes made visible to who sees the sum."""
+def _atomic_add(typingctx, p, value):
+    """Add to p[0] and return what it held; who sees the sum sees all that was written before."""
 
     def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), args[2], "acq_rel")
+        return builder.atomic_rmw("add", args[0], args[1], "acq_rel")
 
-    return types.int64(p, types.intp, types.int64), codegen
+    return types.int64(p, types.int64), codegen
 
 
 @intrinsic
-def atomic_load(typingctx, p, i):
-    """Return p[i] and see all that was written before it."""
+def _atomic_load(typingctx, p):
+    """Return p[0] and see all that was written before it."""
 
     def codegen(context, builder, signature, args):
-        return builder.load_atomic(builder.gep(args[0], [args[1]]), "acquire", 8)
+        return builder.load_atomic(args[0], "acquire", 8)
 
-    return types.int64(p, types.intp), codegen
+    return types.int64(p), codegen
 
 
 @intrinsic
-def pause(typingctx):
+def _pause(typingctx):
     """Tell the core that this is a spin loop."""
 
     def codegen(context, builder, signature, args):
-        triple = builder.module.triple
-        if triple.startswith("x86_64"):
-            function = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.x86.sse2.pause"), [])
-        elif triple.startswith(("aarch64", "arm64")):
-            function = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
-            hint = cgutils.get_or_insert_function(builder.module, function, "llvm.aarch64.hint")
-            builder.call(hint, [ir.Constant(ir.IntType(32), 1)])
+        module, void = builder.module, ir.VoidType()
+        if module.triple.startswith("x86_64"):
+            hint = cgutils.get_or_insert_function(module, ir.FunctionType(void, []), "llvm.x86.sse2.pause")
+            builder.call(hint, [])
+        elif module.triple.startswith(("aarch64", "arm64")):
+            int32 = ir.IntType(32)
+            hint = cgutils.get_or_insert_function(module, ir.FunctionType(void, [int32]), "llvm.aarch64.hint")
+            builder.call(hint, [int32(1)])
         return context.get_dummy_value()
 
     return types.void(), codegen
 
 
 @intrinsic
-def _exchange(typingctx, p, i, seen, value):
-    """Write `value` to p[i] if it still holds `seen`."""
-
-    def codegen(context, builder, signature, args):
-        p, i, seen, value = args
-        builder.cmpxchg(builder.gep(p, [i]), seen, value, "acq_rel", "acquire")
-        return context.get_dummy_value()
-
-    return types.void(p, types.intp, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _yield(typingctx):
-    """Let another thread have the core, should there be more threads than cores."""
+def _give_way(typingctx):
+    """Let another thread have the core."""
 
     def codegen(context, builder, signature, args):
         name = "SwitchToThread" if "windows" in builder.module.triple else "sched_yield"
@@ -89,65 +119,27 @@ def _yield(typingctx):
     return types.void(), codegen
 
 
-@compiled
-def _wait(spins):
-    pause()
-    if spins % 256 == 255:
-        _yield()
+def new_meetings():
+    """Return the counter by which the members of one team meet."""
+    return np.zeros(1, np.int64)
 
 
 @compiled
-def new_sync():
-    """Return what the members of a team share."""
-    return np.zeros(16, np.int64)
-
-
-@compiled
-def call_roll(sync, members):
-    """Return whether all members are running now; they agree on the answer."""
-    roll = pointer(sync)
-    atomic_add(roll, ROLL, 1)
-    spins = 0
-    while True:
-        present = atomic_load(roll, ROLL)
-        if present >= BROKEN:
-            return False
-        if present == members:
-            return True
-        _wait(spins)
-        spins += 1
-        if spins > 5_000_000:
-            _exchange(roll, ROLL, present, BROKEN)
-
-
-@compiled
-def meet(sync, members):
-    """Wait until every member of the team has come here as often as this one, and see what they wrote."""
+def meet(meetings, members):
+    """Wait until every member has come here as often as this one, and see what they wrote."""
     if members == 1:
         return
-    arrivals = pointer(sync)
-    meeting = (atomic_add(arrivals, ARRIVED, 1) // members + 1) * members
+    arrivals = pointer(meetings)
+    complete = (_atomic_add(arrivals, 1) // members + 1) * members
     spins = 0
-    while atomic_load(arrivals, ARRIVED) < meeting:
-        _wait(spins)
+    while _atomic_load(arrivals) < complete:
+        _pause()
         spins += 1
+        if spins % 1000 == 0:
+            _give_way()
 
 
 @compiled
 def part(n, member, members):
     """Return where a member's part of n things starts and ends."""
     return n * member // members, n * (member + 1) // members
-
-
-def on_a_team(run, wanted):
-    """Call run(members), which returns whether the team came together, on `wanted` threads, or else on one.
-
-    Numba's threads serve one caller at a time, so a call that finds them taken computes on its own.
-    """
-    if wanted > 1 and _one_team.acquire(blocking=False):
-        try:
-            if run(wanted):
-                return
-        finally:
-            _one_team.release()
-    run(1)
