@@ -106,10 +106,7 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "quick": Preset(
-        grids=(
-            Grid(hidden=(16, 64, 256), batch=(1, 32), seq_len=(10, 50)),
-            Grid(hidden=(256,), batch=(32,), operation=("forward", "train"), threads=(2,)),
-        ),
+        grids=(Grid(hidden=(16, 64, 256), batch=(1, 32), seq_len=(10, 50)),),
         effort=Effort(round_s=0.01, fewest=7, most=11, case_s=0.8),
         implementations=("numpy", "numba-jit", "numba-simd", "torch"),
     ),
