@@ -6,6 +6,7 @@ as PNG and SVG, and `inline_svg` returns it for a page, where its ink and colour
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,11 +235,11 @@ def overview_panel(rows: pd.DataFrame, means: dict[str, tuple[float, float, floa
     return draw
 
 
-def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, write: Callable[[float], str]) -> Draw:
+def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str = "") -> Draw:
     """Return bars of the median of `column` by implementation, with a dot for each case, on a log scale.
 
     Cases where it is infinite are counted beside the bar as "never", and the bar is the median of the others; those
-    where it is missing do not count. `write` turns a number into its text.
+    where it is missing do not count.
     """
     names = list(rows["implementation"].unique())[::-1]
     finite = rows[column].replace(np.inf, np.nan)
@@ -255,7 +256,7 @@ def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, write: Ca
                 axes.barh(y, middle - least, left=least, height=0.62, color=look(name).colour, alpha=0.55)
                 spread = (np.arange(len(values)) * 0.382 % 1 - 0.5) * 0.5
                 axes.plot(values.clip(least), y + spread, "o", markersize=3, color=look(name).colour, markeredgewidth=0)
-                words.append(write(middle))
+                words.append(count(middle, unit))
             if len(values) < total:
                 words.append(f"never in {total - len(values)} of {total}" if len(values) else "never")
             axes.annotate(
@@ -269,7 +270,7 @@ def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, write: Ca
         axes.set(xscale="log", xlabel=label, ylim=(-0.6, len(names) - 0.4))
         axes.set_xlim(least, max(finite.max() * 1.5, least * 100) if len(positive) else least * 100)
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+        axes.xaxis.set_major_formatter(EngFormatter(unit))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title)
         axes.set_yticks(range(len(names)), names)
@@ -284,12 +285,9 @@ def short(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
 
 
-def count(value: float) -> str:
-    """Return a count to two digits: 7, 350, 12 k, 3 M."""
-    for unit, scale in ((" M", 1e6), (" k", 1e3), ("", 1)):
-        if value >= scale:
-            return f"{float(f'{value / scale:.2g}'):g}{unit}"
-    return f"{value:.1g}"
+def count(value: float, unit: str = "") -> str:
+    """Return a number to two digits: 7, 350, 12 k, 3 M."""
+    return EngFormatter(unit)(float(f"{value:.2g}")).strip()
 
 
 def seconds(value: float) -> str:
@@ -341,7 +339,7 @@ def _facets(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.Data
 def _titled(draw: Draw, title: str) -> Draw:
     def titled(axes: Axes) -> None:
         draw(axes)
-        axes.set_title(title)
+        axes.set_title(textwrap.fill(title, 46))
 
     return titled
 

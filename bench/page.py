@@ -33,8 +33,17 @@ def section(title: str, *blocks: Markup) -> Markup:
 
 
 def paragraph(text: str, kind: str = "") -> Markup:
-    """Return a paragraph; `kind` is "", "small", "notice" (a warning) or "quote" (keeps its line breaks)."""
+    """Return a paragraph; `kind` is "", "small" or "notice" (a warning)."""
     return Markup('<p class="{}">{}</p>').format(kind, text)
+
+
+def quote(text: str) -> Markup:
+    """Return a docstring set as a quotation: its paragraphs are filled anew, indented lines and lists kept."""
+    parts = []
+    for part in text.split("\n\n"):
+        kept = part.startswith(("    ", "- "))
+        parts.append(Markup("<pre>{}</pre>" if kept else "<p>{}</p>").format(part if kept else " ".join(part.split())))
+    return Markup("<blockquote>{}</blockquote>").format(Markup("\n").join(parts))
 
 
 def heading(text: str) -> Markup:

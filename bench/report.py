@@ -69,7 +69,8 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
 def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
     """Return a row for each (case, other implementation): how many times as fast as that one ours is.
 
-    `against` names the other. Where there are several, a row for `FASTEST` repeats that of the one with the least median.
+    `against` names the other. Where there are several, a row for `FASTEST` repeats that of the one with the
+    least median time.
     """
     found = []
     for run in runs:
@@ -119,7 +120,7 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
     base = case.get(baseline)
     if base and base["status"] == "ok" and base["times"]:
         ratio = paired_ratio(base["times"], row["times"])
-        columns |= {**_speedup(ratio), "verdict": verdict(ratio)}
+        columns |= {**_speedup(ratio), "verdict": "baseline" if row is base else verdict(ratio)}
         if row is not base and row["compile_s"] is not None:
             gain = float(np.median(base["times"])) - median
             faster = columns["verdict"] == "faster" and gain > 0
@@ -206,7 +207,7 @@ class _Report:
                     "Machine": machine,
                     f"{self.ours} against": str(against),
                     "Times as fast": (_times(mean.median), mean.median),
-                    "95 % interval": (_range(mean), mean.low),
+                    "95% interval": (_range(mean), mean.low),
                     "Cases": len(duel),
                     "Faster": int(counts.get("faster", 0)),
                     "No difference": int(counts.get("no difference", 0)),
@@ -252,7 +253,7 @@ class _Report:
     def sheets(self) -> dict[str, tuple[list[charts.Draw], tuple[float, float]]]:
         """Return each chart file's panels and the size of one."""
         panels = {
-            "speedup-overview": ([*self._overview().values()], (6.4, self._overview_height())),
+            "speedup-overview": ([*self._overview().values()], (5.0, self._overview_height())),
             "time-against-hidden-size": ([*charts.time_panels(self.ok, "hidden_size").values()], charts.SIZE),
             "time-against-sequence-length": ([*charts.time_panels(self.ok, "seq_len").values()], charts.SIZE),
             "compile-time": ([*self._bars().values()], (4.8, self._bars_height())),
@@ -284,11 +285,11 @@ class _Report:
         found = {}
         if len(compiled):
             title = "Compile time"
-            found[title] = charts.bar_panel(compiled, "compile_s", title, "time before the first call", charts.seconds)
+            found[title] = charts.bar_panel(compiled, "compile_s", title, "time before the first call", "s")
         paying = compiled[compiled["calls_to_pay"].notna()]
         if len(paying):
             title = f"Calls until it has paid, against {_named(self.baseline)}"
-            found[title] = charts.bar_panel(paying, "calls_to_pay", title, "calls", charts.count)
+            found[title] = charts.bar_panel(paying, "calls_to_pay", title, "calls")
         return found
 
     def _bars_height(self) -> float:
@@ -320,12 +321,12 @@ class _Report:
             lines.append(page.table(self.versus()))
         lines.append(page.paragraph(self.scope(), "small"))
         if overview := self._overview():
-            size = (6.4, self._overview_height())
+            size = (5.0, self._overview_height())
             figures = {label: charts.sheet([draw], size=size) for label, draw in overview.items()}
             lines.append(page.charts(figures))
             lines.append(
                 page.paragraph(
-                    "Each dot is a case, the big mark the geometric mean with its 95 % interval over cases. Right of "
+                    "Each dot is a case, the big mark the geometric mean with its 95% interval over cases. Right of "
                     f"the line at 1× is faster than {_named(self.baseline)}.",
                     "small",
                 )
@@ -337,15 +338,15 @@ class _Report:
     def _losses_section(self, lost: pd.DataFrame) -> Markup:
         shown = pd.DataFrame(
             {
-                "Case": [self._case(row) for _, row in lost.iterrows()],
                 "Against": lost["against"].to_numpy(),
                 "Times as fast": _pairs(lost["speedup"], _times),
-                "95 % interval": [
+                "95% interval": [
                     (_range(Interval(*row)), row[0])
                     for row in lost[["speedup", "speedup_low", "speedup_high"]].itertuples(index=False, name=None)
                 ],
                 self.ours: _pairs(lost["median_s"], charts.seconds),
                 "The other": _pairs(lost["other_s"], charts.seconds),
+                "Case": [self._case(row) for _, row in lost.iterrows()],
             }
         )
         long = len(shown) > 12
@@ -357,7 +358,7 @@ class _Report:
             if panels := charts.time_panels(self.ok, x):
                 figures = {label: charts.sheet([draw], legend=False) for label, draw in panels.items()}
                 words = (
-                    "Median time of a call, lower is better; both axes are logarithmic. The shade is the 95 % interval."
+                    "Median time of a call, lower is better; both axes are logarithmic. The shade is the 95% interval."
                 )
                 sections.append(page.section(title, page.paragraph(words), page.charts(figures, self.implementations)))
         for who in self._heated().values():
@@ -371,7 +372,7 @@ class _Report:
                     f"{self.ours} against {_named(who)}",
                     page.paragraph(
                         f"How many times as fast as {_named(who)}: blue is faster, red is slower, white the same. "
-                        "In brackets: no difference, the 95 % interval holds 1."
+                        "In brackets: no difference, the 95% interval holds 1."
                     ),
                     page.charts(figures),
                 )
@@ -399,7 +400,7 @@ class _Report:
             version = entry.get("version") or "not installed"
             quotes.append(page.heading(f"{name} ({version})"))
             if entry.get("contains"):
-                quotes.append(page.paragraph(entry["contains"], "quote"))
+                quotes.append(page.quote(entry["contains"]))
         return page.section("What each timing contains", *quotes)
 
     def _verification_section(self) -> Markup:
@@ -438,7 +439,7 @@ class _Report:
         return page.section(
             "Verification",
             page.paragraph("Every output is checked before it is timed; the rule, from bench/verify.py:"),
-            page.paragraph(rule, "quote"),
+            page.quote(rule),
             page.table(shown, "For each output, the case that comes nearest to its bound.", name="errors"),
         )
 
@@ -467,7 +468,7 @@ class _Report:
                 "Implementation": rows["implementation"],
                 "Status": rows["status"],
                 "Time": _pairs(rows["median_s"], charts.seconds),
-                "95 % interval": [
+                "95% interval": [
                     (
                         ""
                         if pd.isna(row[0])
@@ -515,7 +516,7 @@ class _Report:
             page.paragraph(
                 "Every implementation lives in a process of its own and they take turns, round by round, on the same "
                 "case, so that what slows the machine slows all alike. A speedup is the median of the ratios of like "
-                "rounds; its interval is a 95 % bootstrap interval of that median. Where it holds 1, the report says "
+                "rounds; its interval is a 95% bootstrap interval of that median. Where it holds 1, the report says "
                 "“no difference”. Geometric means weigh every case alike; their intervals say how far another choice "
                 "of cases could move them."
             ),
@@ -631,7 +632,7 @@ def _range(interval: Interval) -> str:
 def _interval_words(interval: Interval) -> str:
     if np.isnan(interval.low):
         return ""
-    return f" (95 % interval {charts.short(interval.low)} to {charts.short(interval.high)})"
+    return f" (95% interval {charts.short(interval.low)} to {charts.short(interval.high)})"
 
 
 def _verdicts(duels: pd.DataFrame) -> str:

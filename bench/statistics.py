@@ -2,12 +2,15 @@
 
 Every interval is a percentile bootstrap by `scipy.stats.bootstrap`. BCa, its usual refinement, estimates its
 acceleration by the jackknife, which is inconsistent for a median. The plain percentile interval is too short for few
-rounds; Hesterberg's expanded percentiles (2015, "What teachers should know about the bootstrap") mend that.
+rounds; Hesterberg's expanded percentiles (2015, "What teachers should know about the bootstrap") mend that. The
+bootstrap of a median still jumps from one round to the next: at 11 or 19 rounds it would miss in 6.5 % of all cases.
+So its ends are moved outwards, where needed, to the rounds between which the median lies with at least 95 % (the
+inverted sign test).
 
-Few rounds cannot speak by resampling: the range of n values misses their median with probability 2^(1-n), more than
-5 % below six. There the interval is Student's, of the logarithms. One round has none: its ends are NaN, and so the
-verdict is "no difference". Rounds that are all equal have an interval without width.
-The draws are seeded, so that the same rows give the same report.
+Few rounds cannot speak so: the range of n values misses their median with probability 2^(1-n), more than 5 % below
+six. There the interval is Student's, of the mean of the logarithms. One round has none: its ends are NaN, and so the
+verdict is "no difference". Rounds that are all equal have an interval without width. The draws are seeded: the same
+rows give the same report.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,10 +88,8 @@ def _interval(samples: Sequence[ArrayLike], centre: Callable, confidence: float)
         return centres[0] - centres[1] if len(centres) == 2 else centres[0]
 
     # The logarithms serve the interval; the estimate of one sample's median is the median itself, to the last bit.
-    middle = estimate(*logs)
-    value = (
-        float(np.median(np.asarray(samples[0]))) if len(samples) == 1 and centre is np.median else float(np.exp(middle))
-    )
+    exact = len(samples) == 1 and centre is np.median
+    value = float(np.median(np.asarray(samples[0])) if exact else np.exp(estimate(*logs)))
     rounds = min(sample.size for sample in logs)
     if all(np.ptp(sample) == 0 for sample in logs) and rounds > 1:
         return Interval(value, value, value)
@@ -96,8 +97,7 @@ def _interval(samples: Sequence[ArrayLike], centre: Callable, confidence: float)
         return Interval(value, np.nan, np.nan)
 
     if rounds < ENOUGH:
-        half = _student(logs, confidence)
-        ends = np.exp([middle - half, middle + half])
+        ends = np.exp(_student(logs, confidence))
     else:
         t = stats.t.ppf((1 - confidence) / 2, rounds - 1)
         expanded = 1 - 2 * stats.norm.cdf(t * np.sqrt(rounds / (rounds - 1)))
@@ -111,11 +111,17 @@ def _interval(samples: Sequence[ArrayLike], centre: Callable, confidence: float)
             rng=np.random.default_rng(0),
         )
         ends = np.exp(found.confidence_interval)
+        if exact:
+            rank = int(stats.binom.ppf((1 - confidence) / 2, rounds, 0.5))
+            ordered = np.exp(np.sort(logs[0]))
+            ends = min(ends[0], ordered[rank - 1]), max(ends[1], ordered[-rank])
     return Interval(value, float(min(ends[0], value)), float(max(ends[1], value)))
 
 
-def _student(logs: Sequence[np.ndarray], confidence: float) -> float:
-    """Return half the width of Student's interval (Welch's for two samples) of the mean."""
+def _student(logs: Sequence[np.ndarray], confidence: float) -> np.ndarray:
+    """Return the ends of Student's interval of the mean (Welch's, of the difference of two samples' means)."""
+    mean = logs[0].mean() - (logs[1].mean() if len(logs) == 2 else 0)
     variances = np.array([sample.var(ddof=1) / sample.size for sample in logs])
     degrees = variances.sum() ** 2 / sum(v**2 / (sample.size - 1) for v, sample in zip(variances, logs, strict=True))
-    return float(stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(variances.sum()))
+    half = stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(variances.sum())
+    return np.array([mean - half, mean + half])
