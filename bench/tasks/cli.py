@@ -48,6 +48,7 @@ def sine(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from bench.cases import ChoiceError
     from bench.run import REPORTS
     from bench.tasks.sine import ARTICLE, DEFAULT, Lesson
     from bench.tasks.training import choose
@@ -66,6 +67,8 @@ def sine(
     )
     lesson = Lesson(settings, [implementation] if implementation else ["numpy", "numba-simd"])
     folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-sine"
+    if folder.exists() and not folder.is_dir():
+        raise ChoiceError(f"--output: expected a folder, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())

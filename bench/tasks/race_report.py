@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bench import charts
 from bench.statistics import paired_ratio, verdict
@@ -105,15 +106,7 @@ def first_difference(base: Learner, learner: Learner) -> float:
 
 def race_table(learners: Sequence[Learner], target: float) -> pd.DataFrame:
     """Return a column for each learner and short labels: it has to fit a phone."""
-    labels = [
-        "final RMSE",
-        f"epochs to {target:g}",
-        f"s to {target:g}",
-        "ms an epoch",
-        "epochs",
-        "s in all",
-        "s compiling",
-    ]
+    labels = ["RMSE", "goal, epochs", "goal, s", "ms an epoch", "all, epochs", "all, s", "compiling, s"]
     columns: dict[str, list] = {"": labels}
     for learner in reversed(learners):
         history = learner.history
@@ -181,6 +174,7 @@ def curves(learners: Sequence[Learner], target: float, by_time: bool) -> Figure:
         axes.plot([], [], color=charts.INK, linewidth=0.9, linestyle=":", label="training")
         axes.axhline(target, color=charts.INK, linewidth=0.8, linestyle="--", label=f"goal, {target:g}")
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("RMSE")
         axes.set_xlabel("seconds of training" if by_time else "epochs")
         axes.set_title("Error by time" if by_time else "Error by epoch")

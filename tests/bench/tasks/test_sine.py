@@ -105,23 +105,13 @@ def test_command_line_writes_the_report(tmp_path):
     assert {"error-by-time.png", "validation-records.svg", "continuation.png"} <= charts
     html = (tmp_path / "out" / "report.html").read_text()
     assert html.count("<figure>") == 6
-    assert "What the article's settings lead to" not in html
+    assert "settings lead to" not in html
     assert not re.search(
         r"\bnan\b", re.sub(r"<svg.*?</svg>|<script.*?</script>|<style.*?</style>", "", html, flags=re.S)
     )
 
 
-def test_command_line_article(tmp_path):
-    done = train("--article", "--epochs", 1, "--implementation", "numpy", "--output", tmp_path)
-    assert done.exit_code == 0, done.output
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["settings"]["batch"] == 1
-    assert metrics["settings"]["epochs"] == 1
-    assert list(metrics["implementations"]) == ["numpy"]
-    assert "settings lead to" in (tmp_path / "report.html").read_text()
-
-
-def test_ctrl_c_saves_what_is_there(tmp_path, monkeypatch):
+def test_the_article_cut_short_by_ctrl_c(tmp_path, monkeypatch):
     epoch = Learner.epoch
 
     def pressed(learner, batches):
@@ -130,10 +120,14 @@ def test_ctrl_c_saves_what_is_there(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Learner, "epoch", pressed)
-    done = train("--implementation", "numpy", "--hidden", 8, "--output", tmp_path)
+    done = train("--article", "--implementation", "numpy", "--seed", 5, "--output", tmp_path)
     assert done.exit_code == 130
-    assert done.stdout.startswith("Interrupted after 3 epochs of 100")
-    assert json.loads((tmp_path / "metrics.json").read_text())["outcome"] == "interrupted"
+    assert done.stdout.startswith("Interrupted after 3 epochs of 25")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["outcome"] == "interrupted"
+    assert metrics["settings"] == vars(replace(ARTICLE, seed=5))
+    assert list(metrics["implementations"]) == ["numpy"]
+    assert "What the article&#39;s settings lead to" in (tmp_path / "report.html").read_text()
 
 
 def test_a_training_that_diverges_is_reported(tmp_path):
@@ -143,6 +137,12 @@ def test_a_training_that_diverges_is_reported(tmp_path):
     assert "diverged" in done.stdout
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["implementations"]["numpy"]["train_rmse"] is None
+
+
+def test_output_is_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ChoiceError, match=r"^--output: expected a folder, got the file "):
+        train("--output", tmp_path / "file")
 
 
 def test_a_bad_choice_is_one_line(tmp_path):
