@@ -76,7 +76,7 @@ def _page(lesson: Lesson, figures: dict[str, Figure], known: dict, metrics: dict
         *map(page.paragraph, summary(lesson)),
         page.table(
             race.race_table(learners, TARGET_RMSE),
-            f"Validation RMSE at the end; the way to the goal of {TARGET_RMSE:g}; the median epoch; the whole training.",
+            f"Validation RMSE at the end; to the goal of {TARGET_RMSE:g}; the median epoch; the whole training.",
         ),
     )
     task = page.section(
