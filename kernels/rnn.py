@@ -19,6 +19,8 @@ from kernels.checks import check_array, check_dtype, check_params, check_size, c
 from kernels.simd import align, at, lanes, load, pointer, store, vector_lanes
 from kernels.team import meet, new_meetings, on_a_team, part
 from kernels.tiles import (
+    ONE,
+    ZERO,
     add_rows,
     copy_rows,
     fill_rows_zero,
@@ -272,9 +274,9 @@ def _pack(U, W, b, weights):
     w = align(pointer(weights))
     n = lanes(w)
     count = panel_count(H, n)
-    pack_columns(w, pointer(U), I, I, H, 0, count)
-    pack_columns(at(w, packed_size(I, H, n)), pointer(W), H, H, H, 0, count)
-    pack_rows(at(w, packed_size(I + H, H, n)), pointer(b), H, 1, H, 0, count)
+    pack_columns(w, pointer(U), I, I, H, ZERO, count)
+    pack_columns(at(w, packed_size(I, H, n)), pointer(W), H, H, H, ZERO, count)
+    pack_rows(at(w, packed_size(I + H, H, n)), pointer(b), H, ONE, H, ZERO, count)
 
 
 @compiled
@@ -306,13 +308,13 @@ def _infer(member, members, weights, x, h0, hs, scratch, meetings, activation):
             copy_rows(a, row, at(a, steps * block), row, rows, c0, c1)
         s0, s1 = part(count, me, team)
         for s in range(s0, s1):
-            copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, 0, I)
-        copy_rows(now, row, b, 0, count * rows, c0, c1)
+            copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, ZERO, I)
+        copy_rows(now, row, b, ZERO, count * rows, c0, c1)
         meet(meetings, team)
-        multiply(now, row, xs, x_row, 1, U, count * rows, I, H, p0, p1)
+        multiply(now, row, xs, x_row, ONE, U, count * rows, I, H, p0, p1)
         for s in range(count):
             h = at(now, s * block)
-            multiply(h, row, at(a, s * block), row, 1, W, rows, H, H, p0, p1)
+            multiply(h, row, at(a, s * block), row, ONE, W, rows, H, H, p0, p1)
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
                 for c in range(c0, c1, n):
@@ -420,7 +422,7 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
                 if t == T - 1:
                     add_rows(now, row, at(pointer(grad_last), first * H), H, rows, c0, min(c1, H))
                 else:
-                    multiply(now, row, at(now, block), row, 1, packed_W, rows, H, H, p0, p1)
+                    multiply(now, row, at(now, block), row, ONE, packed_W, rows, H, H, p0, p1)
                 _times_slope(now, row, at(pointer(hs), (t * B + first) * H), H, rows, c0, c1, activation)
                 meet(meetings, team)
         else:
@@ -442,7 +444,7 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
                 copy_rows(edge, row, lagged, row, rows, c0, c1)
                 meet(meetings, team)
                 fill_rows_zero(further, row, count * rows, c0, c1)
-                multiply(further, row, at(lagged, block), row, 1, packed_W, max(reached, 0) * rows, H, H, p0, p1)
+                multiply(further, row, at(lagged, block), row, ONE, packed_W, max(reached, 0) * rows, H, H, p0, p1)
                 for s in range(reached):
                     h = at(pointer(hs), ((t0 + s) * B + first) * H)
                     _times_slope(at(further, s * block), row, h, H, rows, c0, c1, activation)
@@ -452,27 +454,27 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
 
         # dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U
         skip = rows if t0 == 0 else 0
-        pack_part(states, at(pointer(h0), first * H), rows, B, H, 0, skip, k, p0, p1)
+        pack_part(states, at(pointer(h0), first * H), rows, B, H, ZERO, skip, k, p0, p1)
         pack_part(states, at(pointer(hs), ((t0 - 1) * B + first) * H), rows, B, H, skip, k, k, p0, p1)
-        pack_part(inputs, at(pointer(x), (t0 * B + first) * I), rows, B, I, 0, k, k, q0, q1)
+        pack_part(inputs, at(pointer(x), (t0 * B + first) * I), rows, B, I, ZERO, k, k, q0, q1)
         for r in range(k):
-            add_rows(sum_b, 0, at(delta, r * row), 0, 1, c0, c1)
+            add_rows(sum_b, ZERO, at(delta, r * row), ZERO, ONE, c0, c1)
         meet(meetings, team)
         own = at(delta, c0)
-        multiply(at(sum_w, c0 * row), row, own, 1, row, states, own_rows, k, H, 0, panel_count(H, n))
-        multiply(at(sum_u, c0 * x_row), x_row, own, 1, row, inputs, own_rows, k, I, 0, panel_count(I, n))
+        multiply(at(sum_w, c0 * row), row, own, ONE, row, states, own_rows, k, H, ZERO, panel_count(H, n))
+        multiply(at(sum_u, c0 * x_row), x_row, own, ONE, row, inputs, own_rows, k, I, ZERO, panel_count(I, n))
         s0, s1 = part(count, me, team)
         fill_zero(at(grad_xs, s0 * rows * x_row), (s1 - s0) * rows * x_row)
         to = at(grad_xs, s0 * rows * x_row)
-        multiply(to, x_row, at(delta, s0 * block), row, 1, packed_U, (s1 - s0) * rows, H, I, 0, panel_count(I, n))
+        multiply(to, x_row, at(delta, s0 * block), row, ONE, packed_U, (s1 - s0) * rows, H, I, ZERO, panel_count(I, n))
         for s in range(s0, s1):
             to = at(pointer(grad_x), ((t0 + s) * B + first) * I)
-            write_rows(to, I, at(grad_xs, s * rows * x_row), x_row, rows, 0, I, I)
+            write_rows(to, I, at(grad_xs, s * rows * x_row), x_row, rows, ZERO, I, I)
         meet(meetings, team)
 
     grad_h = at(delta, steps * block)  # dL/dh_0 = delta_1 W
     fill_rows_zero(grad_h, row, rows, c0, c1)
-    multiply(grad_h, row, delta, row, 1, packed_W, rows, H, H, p0, p1)
+    multiply(grad_h, row, delta, row, ONE, packed_W, rows, H, H, p0, p1)
     write_rows(at(pointer(grad_h0), first * H), H, grad_h, row, rows, c0, c1, H)
 
     meet(meetings, members)

@@ -13,6 +13,8 @@ The rows of every buffer that tiles are read from lie an odd number of cache lin
 they would all fall into the same few sets of the cache.
 """
 
+import numpy as np
+
 from kernels import simd
 from kernels.cache import compiled
 from kernels.simd import (
@@ -36,6 +38,9 @@ from kernels.simd import (
 
 ROWS = 8 if simd.REGISTERS == 32 else 4
 VECTORS = 3
+
+# Numba compiles a function anew for every literal number that it is called with, but not for these.
+ZERO, ONE = np.int64(0), np.int64(1)
 
 
 @compiled
