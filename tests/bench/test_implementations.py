@@ -1,0 +1,41 @@
+"""Every implementation through the gate at tiny sizes, each in a worker of its own, as in a run."""
+
+from dataclasses import asdict
+from importlib import import_module
+
+import pytest
+
+from bench.cases import DTYPES, OPERATIONS, Case
+from bench.implementations import find
+from bench.worker import Worker
+
+MODULES = find()
+INFERENCE_ALONE = ("onnxruntime", "openvino")  # and in float32 alone
+SIZES = [(1, 1, 1, 1), (33, 16, 3, 5)]  # H, I, T, B
+
+
+def supports(name, operation, dtype):
+    return name not in INFERENCE_ALONE or (operation in ("forward_step", "forward") and dtype == "float32")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_right_or_unsupported(name):
+    if import_module(MODULES[name]).version() is None:
+        pytest.skip(f"{name} is not installed")
+    worker = Worker(MODULES[name], threads=1)
+    try:
+        worker.ask("start")
+        for dtype in DTYPES:
+            for H, I, T, B in SIZES:
+                for operation in OPERATIONS:
+                    case = Case("rnn", operation, H, I, 1 if operation == "forward_step" else T, B, dtype, 1)
+                    reply = worker.ask("build", case=asdict(case), seed=0)
+                    expected = "ok" if supports(name, operation, dtype) else "unsupported"
+                    assert reply["status"] == expected, f"{case.id}: {reply['message']}"
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_docstring_says_what_is_timed(name):
+    assert import_module(MODULES[name]).__doc__.count("\n") >= 3
