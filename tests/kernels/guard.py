@@ -16,6 +16,8 @@ import numpy as np
 
 from tests.kernels.compare import Size, calls, draw, rebuild, results
 
+OPTIONS = {"rnn": [("tanh",), ("relu",), ("sigmoid",)]}  # of each cell's functions
+
 PAGE = mmap.PAGESIZE
 NO_ACCESS, READ = 0, mmap.PROT_READ
 _mprotect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -45,7 +47,7 @@ def guarded(shape, dtype, at_end, content=None):
     return a
 
 
-def check(cell, size, dtype, activation, at_end):
+def check(cell, size, dtype, options, at_end):
     def given(a):
         return guarded(a.shape, a.dtype, at_end, a)
 
@@ -56,29 +58,31 @@ def check(cell, size, dtype, activation, at_end):
         return made(a.shape, a.dtype)
 
     inputs = draw(cell, size, dtype)
-    plain = calls(cell, inputs, activation)
-    on_guarded = calls(cell, rebuild(inputs, cell, given), activation, array=given)
+    plain = calls(cell, inputs, *options)
+    on_guarded = calls(cell, rebuild(inputs, cell, given), *options, array=given)
     for name, call in plain.items():
         ref = results(call())
         with patch.object(np, "empty", made), patch.object(np, "empty_like", made_like):
             comp = results(on_guarded[name]())
         for key, a in comp.items():
-            np.testing.assert_array_equal(a, ref[key], err_msg=f"{name}: {key} ({size}, {activation}, {at_end=})")
+            np.testing.assert_array_equal(a, ref[key], err_msg=f"{name}: {key} ({size}, {options}, {at_end=})")
 
 
 def sizes(amount):
     H, I, T, B = (1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 65, 100), (1, 3, 17), (1, 2, 5), (1, 2, 3, 5, 9, 33)
     every = [Size(*size) for size in itertools.product(H, I, T, B)]
-    return every if amount == "all" else every[::11]  # 11 has no factor in common with the lengths of the axes
+    wide = [Size(193, 3, 12, 1), Size(257, 5, 4, 3), Size(200, 201, 5, 1)]  # enough for threads to share the units
+    return wide + (every if amount == "all" else every[::11])  # 11 divides no axis: each size of each has its turn
 
 
 def main(cell, dtype, amount):
     faulthandler.enable()
-    cell = importlib.import_module(f"kernels.{cell}")
+    module = importlib.import_module(f"kernels.{cell}")
     cases = list(itertools.product(sizes(amount), (False, True)))
-    for (size, at_end), activation in zip(cases, itertools.cycle(cell.ACTIVATIONS), strict=False):
-        check(cell, size, np.dtype(dtype), activation, at_end)
-    print(f"{len(cases)} cases")
+    for n, (size, at_end) in enumerate(cases):
+        options = OPTIONS[cell][n % len(OPTIONS[cell])]
+        print(size, *options, "at the end" if at_end else "at the start", flush=True)
+        check(module, size, np.dtype(dtype), options, at_end)
 
 
 if __name__ == "__main__":
