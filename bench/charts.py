@@ -300,7 +300,7 @@ def seconds(value: float) -> str:
 
 def _three(value: float) -> str:
     """Return three significant digits without an exponent."""
-    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}" if 0 < value < 1000 else f"{value:.0f}"
+    return f"{value:.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def facet_label(case: dict, varied: set[str]) -> str:
@@ -373,10 +373,10 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
 
 
-def inline_svg(figure: Figure, name: str, label: str) -> str:
+def inline_svg(figure: Figure, label: str) -> str:
     """Return the figure as an SVG element for a page made by `page.render`: transparent, in the page's own colours.
 
-    `name` sets its ids apart from those of the page's other charts; `label` says what it shows to a screen reader.
+    `label` says what it shows to a screen reader.
     """
     out = io.StringIO()
     with matplotlib.rc_context(STYLE):
@@ -384,7 +384,6 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     for colour, variable in _variables().items():
         text = text.replace(colour, f"var({variable})")
     viewbox = re.search(r'viewBox="[^"]*"', text)
@@ -400,7 +399,7 @@ def inline_legend(names: Sequence[str]) -> str:
         for name in names:
             figure = Figure(figsize=(0.5, 0.25))
             figure.add_artist(Line2D([0.1, 0.5, 0.9], [0.5] * 3, markevery=[1], **line(name)))
-            items.append(f"<li>{inline_svg(figure, f'key-{name}', name)}{name}</li>")
+            items.append(f"<li>{inline_svg(figure, name)}{name}</li>")
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 

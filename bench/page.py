@@ -4,12 +4,14 @@ A page is a title and blocks from top to bottom. `section`, `paragraph`, `table`
 each escapes the text that it is given and returns HTML.
 """
 
+import re
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bench.charts import colours_css, inline_legend, inline_svg
@@ -23,9 +25,10 @@ _templates = jinja2.Environment(
 
 def render(title: str, blocks: Sequence[Markup], lead: str = "") -> str:
     """Return the whole page; `lead` is the line below its title."""
-    return _templates.get_template("page.html").render(
+    html = _templates.get_template("page.html").render(
         title=title, lead=lead, blocks=blocks, colours=Markup(colours_css())
     )
+    return _with_ids_apart(html)
 
 
 def section(title: str, *blocks: Markup) -> Markup:
@@ -57,8 +60,7 @@ def charts(figures: dict[str, Figure], legend: Sequence[str] = ()) -> Markup:
     """
     key = Markup(inline_legend(legend)) if legend else Markup("")
     drawn = Markup("\n").join(
-        Markup("<figure>{}</figure>").format(Markup(inline_svg(figure, _identifier(label), label)))
-        for label, figure in figures.items()
+        Markup("<figure>{}</figure>").format(Markup(inline_svg(figure, label))) for label, figure in figures.items()
     )
     return key + Markup('\n<div class="charts">\n{}\n</div>').format(drawn)
 
@@ -94,5 +96,11 @@ def _is_number(cell) -> bool:
     return not isinstance(value, str)
 
 
-def _identifier(label: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in str(escape(label)).lower())
+def _with_ids_apart(html: str) -> str:
+    """Return the page with the ids of each SVG prefixed by its number: Matplotlib gives all charts the same ones."""
+    numbers = count(1)
+
+    def apart(svg: re.Match) -> str:
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>c{next(numbers)}-", svg[0])
+
+    return re.sub(r"<svg.*?</svg>", apart, html, flags=re.DOTALL)

@@ -112,7 +112,7 @@ def _interval(samples: Sequence[ArrayLike], centre: Callable, confidence: float)
         )
         ends = np.exp(found.confidence_interval)
         if exact:
-            rank = int(stats.binom.ppf((1 - confidence) / 2, rounds, 0.5))
+            rank = max(1, int(stats.binom.ppf((1 - confidence) / 2, rounds, 0.5)))
             ordered = np.exp(np.sort(logs[0]))
             ends = min(ends[0], ordered[rank - 1]), max(ends[1], ordered[-rank])
     return Interval(value, float(min(ends[0], value)), float(max(ends[1], value)))
