@@ -118,6 +118,18 @@ def _bounds(reference, inputs, call, n, u, draws=4):
     return {name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max()) for name, a in ref.items()}
 
 
+def assert_same(comp, ref, size):
+    """Assert that two results of one computation, taken in other ways, differ by rounding alone.
+
+    A sum of n terms errs by n u of their size at worst, and there are two of them; as much again for what the
+    earlier steps hand on.
+    """
+    n = size.H + size.I + size.T * size.B
+    for name, a in named(ref).items():
+        error, bound = np.abs(named(comp)[name] - a).max(), 4 * n * np.finfo(a.dtype).eps / 2 * np.abs(a).max()
+        assert error <= bound, f"{name}: differs by {error:.1e}, allowed {bound:.1e}"
+
+
 class Backward(NamedTuple):
     """What `bptt` is called with."""
 

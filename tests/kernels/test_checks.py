@@ -1,7 +1,10 @@
+from collections import namedtuple
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
-from kernels.checks import check_array, check_float, check_size, check_truncate
+from kernels.checks import check_array, check_fields, check_float, check_size, check_truncate
 
 F32 = np.dtype(np.float32)
 
@@ -70,3 +73,16 @@ def test_check_truncate_takes_none_and_integers_from_0(k):
 def test_check_truncate_refuses_the_rest(k, error):
     with pytest.raises(error, match=r"\Atruncate: expected None or an integer >= 0, got "):
         check_truncate(k)
+
+
+class Pair(NamedTuple):
+    a: float
+    b: float
+
+
+def test_check_fields_goes_by_the_names():
+    check_fields("pair", Pair(1, 2), Pair)
+    check_fields("pair", namedtuple("Other", "a b")(1, 2), Pair)
+    for value, given in ((None, "NoneType"), ((1, 2), "tuple"), (namedtuple("Other", "b a")(1, 2), "Other")):
+        with pytest.raises(TypeError, match=rf"\Apair: expected Pair, got {given}\Z"):
+            check_fields("pair", value, Pair)

@@ -19,6 +19,7 @@ from tests.kernels.compare import (
     DTYPES,
     Backward,
     Size,
+    assert_same,
     calls,
     check_bptt,
     check_forward,
@@ -47,7 +48,9 @@ by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
 by_size = pytest.mark.parametrize("size", SIZES, ids=str)
 by_all_sizes = pytest.mark.parametrize("size", ALL_SIZES, ids=str)
-by_edge = pytest.mark.parametrize("size", [Size(1, 1, 1, 1), SMALL, Size(65, 40, 4, 33), Size(100, 1, 9, 1)], ids=str)
+by_edge = pytest.mark.parametrize(
+    "size", [Size(1, 1, 1, 1), SMALL, Size(65, 40, 4, 33), Size(100, 1, 9, 1), Size(257, 1, 8, 1)], ids=str
+)
 
 
 CALLS = list(calls(rnn, draw(rnn, SMALL, np.float32)))
@@ -137,28 +140,20 @@ def test_init_params_are_those_of_the_reference(dtype):
 # --- one way of calling against another --------------------------------------------------------------------------
 
 
-def assert_same(comp, ref, inputs):
-    """Assert that two results of the kernels, taken another way, differ by rounding alone."""
-    longest_sum = inputs.params.U.shape[0] + inputs.params.U.shape[1] + inputs.x.shape[0] * inputs.x.shape[1]
-    for name, a in named(ref).items():
-        error, bound = np.abs(named(comp)[name] - a).max(), 4 * longest_sum * np.finfo(a.dtype).eps * np.abs(a).max()
-        assert error <= bound, f"{name}: differs by {error:.1e}, allowed {bound:.1e}"
-
-
 @by_activation
 @by_dtype
 @by_edge
 def test_infer_and_steps_are_forward(size, dtype, activation):
-    params, x, state, *_ = inputs = draw(rnn, size, dtype)
+    params, x, state, *_ = draw(rnn, size, dtype)
     trace = rnn.forward(params, x, state, activation)
     np.testing.assert_array_equal(trace.state.h, trace.hs[-1])
     np.testing.assert_array_equal(trace.initial.h, state.h)
     np.testing.assert_array_equal(trace.x, x)
 
-    assert_same(rnn.infer(params, x, state, activation), rnn.Output(trace.hs, trace.state), inputs)
+    assert_same(rnn.infer(params, x, state, activation), rnn.Output(trace.hs, trace.state), size)
     for t in range(size.T):
         state = rnn.forward_step(params, x[t], state, activation)
-        assert_same(state, rnn.State(trace.hs[t]), inputs)
+        assert_same(state, rnn.State(trace.hs[t]), size)
 
 
 @by_dtype
@@ -186,18 +181,18 @@ def test_prepared_params_are_a_snapshot(size, dtype):
 @by_dtype
 @pytest.mark.parametrize("size", [SMALL, Size(65, 40, 4, 33), Size(100, 1, 9, 1)], ids=str)
 def test_two_chunks_are_one_sequence(size, dtype):
-    params, x, state, grad_hs, grad_state = inputs = draw(rnn, size, dtype)
+    params, x, state, grad_hs, grad_state = draw(rnn, size, dtype)
     whole = rnn.forward(params, x, state)
     head = rnn.forward(params, np.ascontiguousarray(x[:3]), state)
     tail = rnn.forward(params, np.ascontiguousarray(x[3:]), head.state)
     hs = np.concatenate((head.hs, tail.hs))
-    assert_same(rnn.Output(hs, tail.state), rnn.Output(whole.hs, whole.state), inputs)
+    assert_same(rnn.Output(hs, tail.state), rnn.Output(whole.hs, whole.state), size)
 
     later = rnn.bptt(params, tail, np.ascontiguousarray(grad_hs[3:]), grad_state)
     earlier = rnn.bptt(params, head, np.ascontiguousarray(grad_hs[:3]), later.state)
     both = rnn.Params(*(a + b for a, b in zip(earlier.params, later.params, strict=True)))
     comp = rnn.Gradients(both, np.concatenate((earlier.x, later.x)), earlier.state)
-    assert_same(comp, rnn.bptt(params, whole, grad_hs, grad_state), inputs)
+    assert_same(comp, rnn.bptt(params, whole, grad_hs, grad_state), size)
 
 
 @pytest.mark.skipif(numba.get_num_threads() < 2, reason="needs two threads")
@@ -205,18 +200,18 @@ def test_two_chunks_are_one_sequence(size, dtype):
 @by_dtype
 @by_edge
 def test_two_threads_give_what_one_gives(size, dtype, call):
-    """To the bit: a sum is never split over the threads."""
+    """Not to the bit: a row's sums are ordered by the tile that it falls into, and the weights' gradients are split."""
     inputs = draw(rnn, size, dtype)
     threads = numba.get_num_threads()
     found = []
     try:
         for n in (1, 2):
             numba.set_num_threads(n)
-            found.append(named(calls(rnn, inputs)[call]()))
+            found.append(calls(rnn, inputs)[call]())
     finally:
         numba.set_num_threads(threads)
-    for name, ref in found[0].items():
-        np.testing.assert_array_equal(found[1][name], ref, err_msg=name)
+    ref, comp = found
+    assert_same(comp, ref, size)
 
 
 # --- PyTorch -----------------------------------------------------------------------------------------------------
@@ -227,7 +222,7 @@ def test_two_threads_give_what_one_gives(size, dtype, call):
 @by_edge
 def test_equals_torch(size, activation, dtype):
     torch = pytest.importorskip("torch")
-    params, x, state, grad_hs, grad_state = inputs = draw(rnn, size, dtype)
+    params, x, state, grad_hs, grad_state = draw(rnn, size, dtype)
     layer = torch.nn.RNN(size.I, size.H, nonlinearity=activation, dtype=getattr(torch, np.dtype(dtype).name))
     with torch.no_grad():
         for weight, value in zip(layer.parameters(), (*params, np.zeros_like(params.b)), strict=True):
@@ -238,10 +233,10 @@ def test_equals_torch(size, activation, dtype):
 
     trace = rnn.forward(params, x, state, activation)
     ref = rnn.Output(hs.detach().numpy(), rnn.State(last[0].detach().numpy()))
-    assert_same(rnn.Output(trace.hs, trace.state), ref, inputs)
+    assert_same(rnn.Output(trace.hs, trace.state), ref, size)
     by_params = rnn.Params(*(p.grad.numpy() for p in list(layer.parameters())[:3]))
     ref = rnn.Gradients(by_params, x_.grad.numpy(), rnn.State(h_.grad[0].numpy()))
-    assert_same(rnn.bptt(params, trace, grad_hs, grad_state, activation=activation), ref, inputs)
+    assert_same(rnn.bptt(params, trace, grad_hs, grad_state, activation=activation), ref, size)
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
@@ -372,6 +367,8 @@ def test_nan_and_infinity_in_forward(value, dtype, activation):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_nan_and_infinity_in_bptt(truncate, value, dtype, activation):
     for where in ("grad_hs", "grad_state.h", "params.U", "params.W", "trace.x", "trace.hs", "trace.initial.h"):
+        if where == "trace.hs" and np.isinf(value) and activation != "relu":
+            continue  # no state of theirs is infinite
         params, x, state, grad_hs, grad_state = draw(rnn, SMALL, dtype)
         trace = rnn.forward(params, x, state, activation)
         inputs = Backward(params, trace, grad_hs, grad_state)
