@@ -235,11 +235,11 @@ def overview_panel(rows: pd.DataFrame, means: dict[str, tuple[float, float, floa
     return draw
 
 
-def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str = "") -> Draw:
-    """Return bars of the median of `column` by implementation, with a dot for each case, on a log scale.
+def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str = "", reach: str = "median") -> Draw:
+    """Return bars of `column` by implementation, with a dot for each case, on a log scale.
 
-    Cases where it is infinite are counted beside the bar as "never", and the bar is the median of the others; those
-    where it is missing do not count.
+    A bar reaches to the median of the cases, or to their "max". Cases where the column is infinite are counted beside
+    the bar as "never"; neither they nor those where it is missing move the bar.
     """
     names = list(rows["implementation"].unique())[::-1]
     finite = rows[column].replace(np.inf, np.nan)
@@ -252,11 +252,11 @@ def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str
             values, total = of[np.isfinite(of)], len(of)
             words = []
             if len(values):
-                middle = max(values.median(), least)
-                axes.barh(y, middle - least, left=least, height=0.62, color=look(name).colour, alpha=0.55)
+                end = max(values.agg(reach), least)
+                axes.barh(y, end - least, left=least, height=0.62, color=look(name).colour, alpha=0.55)
                 spread = (np.arange(len(values)) * 0.382 % 1 - 0.5) * 0.5
                 axes.plot(values.clip(least), y + spread, "o", markersize=3, color=look(name).colour, markeredgewidth=0)
-                words.append(count(middle, unit))
+                words.append(count(end, unit))
             if len(values) < total:
                 words.append(f"never in {total - len(values)} of {total}" if len(values) else "never")
             axes.annotate(

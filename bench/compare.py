@@ -97,10 +97,9 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     for name, of in counts.iterrows():
         summary.add_row(str(name), *map(str, of))
     floor = noise(frame)
-    measured = f"the unchanged libraries moved by up to {floor:.0%}" if floor else "too few rows of unchanged libraries"
-    summary.caption = (
-        f"A change counts from {max(threshold, floor):.0%} on ({measured}); a baseline's from {DRIFT:.0%}."
-    )
+    summary.caption = f"A change counts from {max(threshold, floor):.0%} on, a baseline's from {DRIFT:.0%}."
+    if floor:
+        summary.caption += f" Unchanged libraries moved by up to {floor:.1%}."
 
     shown = frame[frame["verdict"] != SAME].sort_values("change", na_position="last")
     if shown.empty:

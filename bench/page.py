@@ -41,12 +41,13 @@ def paragraph(text: str, kind: str = "") -> Markup:
 
 
 def quote(text: str) -> Markup:
-    """Return a docstring set as a quotation: its paragraphs are filled anew, indented lines and lists kept."""
+    """Return a docstring as a quotation: paragraphs filled anew, indented lines and lists kept, `code` set as code."""
     parts = []
     for part in text.split("\n\n"):
         kept = part.startswith(("    ", "- "))
         parts.append(Markup("<pre>{}</pre>" if kept else "<p>{}</p>").format(part if kept else " ".join(part.split())))
-    return Markup("<blockquote>{}</blockquote>").format(Markup("\n").join(parts))
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(parts))
+    return Markup("<blockquote>{}</blockquote>").format(Markup(coded))
 
 
 def heading(text: str) -> Markup:
