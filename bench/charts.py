@@ -244,7 +244,7 @@ def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str
     names = list(rows["implementation"].unique())[::-1]
     finite = rows[column].replace(np.inf, np.nan)
     positive = finite[finite > 0]
-    least = 10.0 ** np.floor(np.log10(positive.min()) - 0.3) if len(positive) else 1.0
+    least = 0.5 * positive.min() if len(positive) else 1.0
 
     def draw(axes: Axes) -> None:
         for y, name in enumerate(names):

@@ -1,30 +1,34 @@
 """What changed from one run to another, row by row, in words.
 
 The rounds of two runs were not taken in turns, so their times differ by whatever the machine did in between: 10 to
-30 % is usual. Within a run, an implementation and the baseline did take turns. So each implementation is compared by
-its speedup over the baseline, new over old, with a bootstrap interval that resamples both runs apart. The baseline
-has nothing beside it: its times are compared as they are, and only a change by more than `DRIFT` counts.
+30 % is usual, a factor of three has been seen on a shared one. Within a run, an implementation and the baseline did
+take turns. So each implementation is compared by its speedup over the baseline, new over old, with a bootstrap
+interval that resamples both runs apart. The baseline's own times are compared as they are, and what they say counts
+only if it changed against every other implementation beside it as well, two at least.
 
 Rounds of one process cannot see what differs between processes (where memory came to lie, what else was loaded), so
 an interval that excludes 1 is not enough. A change must also be at least `threshold`, and beyond what the peers do:
-libraries of the same version in both runs, whose changes can only be noise. A change that is smaller than 95 % of
-theirs is "no difference".
+libraries of the same version in both runs, whose changes against one another can only be noise. A change within three
+standard deviations of theirs is "no difference".
 """
 
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
 
+from bench.charts import seconds
 from bench.implementations import RUNGS
 from bench.report import machine_name
 from bench.results import KEY, Run, key
 from bench.statistics import Interval, ratio_of_medians, round_ratios, verdict
 
 THRESHOLD = 0.05
-DRIFT = 0.3
+DRIFT = 0.3  # up to which a baseline's times may differ where there is nothing beside it
 ENOUGH_PEERS = 6  # rows of unchanged libraries, from which on their changes tell the noise
 
 SAME, INCOMPARABLE = "no difference", "not comparable"
@@ -62,20 +66,24 @@ def compare(old: Run, new: Run, threshold: float = THRESHOLD) -> pd.DataFrame:
 
     columns = [*KEY, "old_s", "new_s", "change", "change_low", "change_high", "relative_to", "verdict", "why"]
     floor = max(threshold, noise(pd.DataFrame(found, columns=columns)))
-    for row in found:
-        if "verdict" not in row:
-            change = Interval(row["change"], row["change_low"], row["change_high"])
-            row["verdict"], row["why"] = _judge(change, floor if row["relative_to"] else max(floor, DRIFT))
+    beside: dict[tuple, list[str]] = {}  # the verdicts on the other implementations of a case
+    for row in (row for row in found if row.get("relative_to")):
+        row["verdict"], row["why"] = _judge(_change(row), floor)
+        beside.setdefault(_case(row), []).append(row["verdict"])
+    for row in (row for row in found if row.get("relative_to") == ""):
+        row["verdict"], row["why"] = _judge_baseline(_change(row), floor, beside.get(_case(row), []))
     return pd.DataFrame(found, columns=columns)
 
 
 def noise(frame: pd.DataFrame) -> float:
-    """Return what 95 % of the changes of unchanged libraries stay below, as a share; 0 where there are too few."""
+    """Return the share by which unchanged libraries moved apart: three standard deviations, robustly estimated.
+
+    A move of all alike is the baseline's, and no noise. Too few rows of them give 0.
+    """
     peers = frame.loc[~frame["implementation"].isin(RUNGS) & frame["change"].notna(), "change"]
     if len(peers) < ENOUGH_PEERS:
         return 0.0
-    changes = np.log(peers)
-    return float(np.expm1(stats.norm.ppf(0.975) * stats.median_abs_deviation(changes, center=_zero, scale="normal")))
+    return float(np.expm1(3 * stats.median_abs_deviation(np.log(peers), scale="normal")))
 
 
 def regressions(frame: pd.DataFrame, fail_on: float) -> pd.DataFrame:
@@ -97,26 +105,25 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     for name, of in counts.iterrows():
         summary.add_row(str(name), *map(str, of))
     floor = noise(frame)
-    summary.caption = f"A change counts from {max(threshold, floor):.0%} on, a baseline's from {DRIFT:.0%}."
+    summary.caption = f"A change counts from {max(threshold, floor):.0%} on."
     if floor:
         summary.caption += f" Unchanged libraries moved by up to {floor:.1%}."
 
     shown = frame[frame["verdict"] != SAME].sort_values("change", na_position="last")
     if shown.empty:
         return [summary]
-    rows = Table("Case", "Implementation", "Old", "New", "Times as fast", "Verdict", "Why", title="Changes")
+    rows = Table("Case", "Implementation", "Old", "New", "Times as fast", "Verdict", title="Changes")
     colours = {"faster": "green", "slower": "red"}
     for row in shown.itertuples():
         case = f"{row.cell} {row.operation} H{row.hidden_size} I{row.input_size} T{row.seq_len} B{row.batch_size}"
         change = "" if pd.isna(row.change) else f"{row.change:.2f} ({row.change_low:.2f} – {row.change_high:.2f})"
-        colour = colours.get(row.verdict, "yellow")
+        said = f"{row.verdict}: {shorten(row.why, 100)}" if row.why else row.verdict
         rows.add_row(
             f"{case} {row.dtype} {row.threads}t",
             row.implementation,
-            *("" if pd.isna(seconds) else f"{seconds * 1e6:,.1f} µs" for seconds in (row.old_s, row.new_s)),
+            *("" if pd.isna(time) else seconds(time) for time in (row.old_s, row.new_s)),
             change,
-            f"[{colour}]{row.verdict}[/{colour}]",
-            row.why,
+            Text(said, style=colours.get(row.verdict, "yellow")),
         )
     return [summary, rows]
 
@@ -167,6 +174,22 @@ def _judge(change: Interval, floor: float) -> tuple[str, str]:
     return SAME, "" if found == SAME else f"less than {floor:.0%}"
 
 
-def _zero(*_, **__):
-    """The centre of changes that are only noise."""
-    return 0.0
+def _judge_baseline(change: Interval, floor: float, beside: list[str]) -> tuple[str, str]:
+    """Return the verdict on a baseline's change of time and why, given the verdicts on the others in its case."""
+    found, why = _judge(change, floor)
+    if found == SAME:
+        return found, why
+    if len(beside) > 1:
+        opposite = {"faster": "slower", "slower": "faster"}[found]
+        return (found, "") if set(beside) == {opposite} else (SAME, "the others moved with it")
+    if 1 / (1 + DRIFT) <= change.median <= 1 + DRIFT:
+        return SAME, f"less than {DRIFT:.0%}, with too little beside it"
+    return INCOMPARABLE, "too little beside it to tell a change from the machine's drift"
+
+
+def _change(row: dict) -> Interval:
+    return Interval(row["change"], row["change_low"], row["change_high"])
+
+
+def _case(row: dict) -> tuple:
+    return tuple(row[name] for name in KEY[:-1])

@@ -8,6 +8,7 @@ import ast
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -454,7 +455,8 @@ class _Report:
         if missing.empty:
             return Markup("")
         by = ["implementation", "status", "operation", "message"]
-        shown = missing.fillna({"message": ""}).groupby(by, sort=False).size().reset_index(name="Cases")
+        messages = missing["message"].fillna("").map(lambda text: shorten(text, 300))
+        shown = missing.assign(message=messages).groupby(by, sort=False).size().reset_index(name="Cases")
         shown = shown.rename(columns={name: name.capitalize() for name in by} | {"message": "Why"})
         return page.section("What has no time, and why", page.table(shown))
 
