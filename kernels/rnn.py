@@ -8,6 +8,7 @@ with a ValueError or a TypeError that names the argument (`kernels.checks`). `ac
 Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it (`_threads`).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -15,11 +16,12 @@ import numpy as np
 
 from kernels.activations import CODES, activate, slope
 from kernels.cache import compiled
-from kernels.checks import check_array, check_dtype, check_params, check_size, check_truncate
+from kernels.checks import check_array, check_dtype, check_fields, check_params, check_size, check_truncate
 from kernels.simd import align, at, lanes, load, pointer, store, vector_lanes
 from kernels.team import meet, new_meetings, on_a_team, part
 from kernels.tiles import (
     ONE,
+    TILE,
     ZERO,
     add_rows,
     copy_rows,
@@ -27,9 +29,11 @@ from kernels.tiles import (
     fill_zero,
     get,
     multiply,
+    multiply_transposed,
     pack_columns,
     pack_part,
     pack_rows,
+    pack_tiles,
     packed_size,
     padded,
     panel_count,
@@ -99,6 +103,7 @@ def init_state(params, batch_size):
 
 def prepare(params):
     """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+    check_fields("params", params, Params)
     H, I = check_params(params, gates=1)
     n = vector_lanes(params.W.dtype)
     weights = _scratch((I + H + 1) * whole.py_func(H, n) * n, params.W.dtype)
@@ -111,8 +116,9 @@ def forward_step(params, x_t, state, activation="tanh"):
     prepared = params if isinstance(params, Prepared) else prepare(params)
     dtype = prepared.weights.dtype
     check_array("x_t", x_t, ("B", prepared.input_size), dtype)
+    check_fields("state", state, State)
     check_array("state.h", state.h, (x_t.shape[0], prepared.hidden_size), dtype)
-    h = np.empty_like(state.h)
+    h = np.empty(state.h.shape, dtype)
     _run(prepared, x_t[None], state.h, h[None], _code(activation))
     return State(h)
 
@@ -136,27 +142,30 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     With `truncate=k` the loss gradient of each step flows back through k earlier steps, so that it
     reaches k + 1 of them; None is full BPTT, and so is any k >= T - 1.
     """
+    check_fields("params", params, Params)
     H, I = check_params(params, gates=1)
     dtype = params.W.dtype
+    check_fields("trace", trace, Trace)
+    check_fields("trace.initial", trace.initial, State)
     check_array("trace.hs", trace.hs, ("T", "B", H), dtype)
     T, B, _ = trace.hs.shape
     check_array("trace.x", trace.x, (T, B, I), dtype)
     check_array("trace.initial.h", trace.initial.h, (B, H), dtype)
     check_array("grad_hs", grad_hs, (T, B, H), dtype)
     if grad_state is not None:
+        check_fields("grad_state", grad_state, State)
         check_array("grad_state.h", grad_state.h, (B, H), dtype)
     check_truncate(truncate)
     code = _code(activation)
 
     window = T - 1 if truncate is None else min(int(truncate), T - 1)
     last = np.zeros((B, H), dtype) if grad_state is None else grad_state.h
-    grads = (*(np.empty_like(p) for p in params), np.empty_like(trace.x), np.empty((B, H), dtype))
+    grads = tuple(np.empty(shape, dtype) for shape in ((H, I), (H, H), (H,), (T, B, I), (B, H)))
 
     threads = _threads(T * B * H * (H + I), B, H)
-    scratch = _scratch(_bptt_size(T, B, I, H, window, threads, vector_lanes(dtype)), dtype)
-    meetings = new_meetings()
-    given = (*params[:2], trace.x, trace.initial.h, trace.hs, grad_hs, last, window)
-    on_a_team(lambda member, members: _bptt(member, members, *given, grads, scratch, meetings, code), threads)
+    scratch = _scratch(_sizes(_bptt_size, T, B, I, H, window, threads, vector_lanes(dtype)), dtype)
+    given = (*params[:2], trace.x, trace.initial.h, trace.hs, grad_hs, last)
+    on_a_team(_bptt, threads, (*given, window, grads, scratch, new_meetings(threads), code))
     U, W, b, x, h = grads
     return Gradients(Params(U, W, b), x, State(h))
 
@@ -170,6 +179,7 @@ def _forward(params, x, state, activation):
     if state is None:
         state = State(np.zeros((B, H), dtype))
     else:
+        check_fields("state", state, State)
         check_array("state.h", state.h, (B, H), dtype)
     hs = np.empty((T, B, H), dtype)
     _run(prepared, x, state.h, hs, _code(activation))
@@ -181,9 +191,9 @@ def _run(prepared, x, h0, hs, code):
     T, B, I = x.shape
     H = prepared.hidden_size
     threads = _threads(T * B * H * (H + I), B, H)
-    scratch = _scratch(_infer_size(T, B, I, H, threads, vector_lanes(hs.dtype)), hs.dtype)
-    given = (prepared.weights, x, h0, hs, scratch, new_meetings(), code)
-    on_a_team(lambda member, members: _infer(member, members, *given), threads)
+    scratch = _scratch(_sizes(_infer_size, T, B, I, H, threads, vector_lanes(hs.dtype)), hs.dtype)
+    given = (prepared.weights, x, h0, hs, scratch, new_meetings(threads), code)
+    on_a_team(_infer, threads, given)
 
 
 def _code(activation):
@@ -191,6 +201,12 @@ def _code(activation):
     if code is None:
         raise ValueError(f"activation: expected {', '.join(map(repr, CODES))}, got {activation!r}")
     return code
+
+
+@lru_cache(maxsize=4096)
+def _sizes(function, *shape):
+    """Return function(*shape): to call compiled code takes as long as a small step."""
+    return function(*shape)
 
 
 def _scratch(size, dtype):
@@ -311,10 +327,10 @@ def _infer(member, members, weights, x, h0, hs, scratch, meetings, activation):
             copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, ZERO, I)
         copy_rows(now, row, b, ZERO, count * rows, c0, c1)
         meet(meetings, team)
-        multiply(now, row, xs, x_row, ONE, U, count * rows, I, H, p0, p1)
+        multiply(now, row, xs, x_row, U, count * rows, I, H, p0, p1)
         for s in range(count):
             h = at(now, s * block)
-            multiply(h, row, at(a, s * block), row, ONE, W, rows, H, H, p0, p1)
+            multiply(h, row, at(a, s * block), row, W, rows, H, H, p0, p1)
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
                 for c in range(c0, c1, n):
@@ -338,7 +354,9 @@ def _bptt_memory(T, B, I, H, window, members, n):
     _, rows = _groups(B, members)
     k = _chunk(T, rows, _BACKWARD_ROWS) * rows
     blocks = (k + rows) + (2 * (k + rows) + window * rows if window < T - 1 else 0)
-    products = packed_size(k, H, n) + packed_size(k, I, n) + k * padded(I, n)
+    products = (
+        packed_size(k, H, n) + packed_size(k, I, n) + k * padded(I, n) + k * (padded(H, n) + members * padded(TILE, n))
+    )
     return _sums_size(I, H, n) + blocks * padded(H, n) + products
 
 
@@ -398,7 +416,10 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
     states = at(sum_b, row)  # packed h_{t-1} of the chunk
     inputs = at(states, packed_size(steps * rows, H, n))  # packed x_t
     grad_xs = at(inputs, packed_size(steps * rows, I, n))  # (steps * rows, x_row)
-    delta = at(grad_xs, steps * rows * x_row)  # (steps + 1, rows, row): the last block is the chunk's before
+    deltas = at(grad_xs, steps * rows * x_row)  # packed, and transposed
+    delta = at(
+        deltas, steps * rows * (row + team * padded(TILE, n))
+    )  # (steps + 1, rows, row): the last is the later chunk's
     lagged = at(delta, (steps + 1) * block)  # the same, of one lag,
     further = at(lagged, (steps + 1) * block)  # and of the next
     edges = at(further, (steps + 1) * block)  # (window, rows, row): the first block of each lag
@@ -422,7 +443,7 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
                 if t == T - 1:
                     add_rows(now, row, at(pointer(grad_last), first * H), H, rows, c0, min(c1, H))
                 else:
-                    multiply(now, row, at(now, block), row, ONE, packed_W, rows, H, H, p0, p1)
+                    multiply(now, row, at(now, block), row, packed_W, rows, H, H, p0, p1)
                 _times_slope(now, row, at(pointer(hs), (t * B + first) * H), H, rows, c0, c1, activation)
                 meet(meetings, team)
         else:
@@ -444,7 +465,7 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
                 copy_rows(edge, row, lagged, row, rows, c0, c1)
                 meet(meetings, team)
                 fill_rows_zero(further, row, count * rows, c0, c1)
-                multiply(further, row, at(lagged, block), row, ONE, packed_W, max(reached, 0) * rows, H, H, p0, p1)
+                multiply(further, row, at(lagged, block), row, packed_W, max(reached, 0) * rows, H, H, p0, p1)
                 for s in range(reached):
                     h = at(pointer(hs), ((t0 + s) * B + first) * H)
                     _times_slope(at(further, s * block), row, h, H, rows, c0, c1, activation)
@@ -460,13 +481,14 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
         for r in range(k):
             add_rows(sum_b, ZERO, at(delta, r * row), ZERO, ONE, c0, c1)
         meet(meetings, team)
-        own = at(delta, c0)
-        multiply(at(sum_w, c0 * row), row, own, ONE, row, states, own_rows, k, H, ZERO, panel_count(H, n))
-        multiply(at(sum_u, c0 * x_row), x_row, own, ONE, row, inputs, own_rows, k, I, ZERO, panel_count(I, n))
+        own = at(deltas, (c0 + me * padded(TILE, n)) * steps * rows)
+        pack_tiles(own, at(delta, c0), row, k, own_rows)
+        multiply_transposed(at(sum_w, c0 * row), row, own, states, own_rows, k, H, ZERO, panel_count(H, n))
+        multiply_transposed(at(sum_u, c0 * x_row), x_row, own, inputs, own_rows, k, I, ZERO, panel_count(I, n))
         s0, s1 = part(count, me, team)
         fill_zero(at(grad_xs, s0 * rows * x_row), (s1 - s0) * rows * x_row)
         to = at(grad_xs, s0 * rows * x_row)
-        multiply(to, x_row, at(delta, s0 * block), row, ONE, packed_U, (s1 - s0) * rows, H, I, ZERO, panel_count(I, n))
+        multiply(to, x_row, at(delta, s0 * block), row, packed_U, (s1 - s0) * rows, H, I, ZERO, panel_count(I, n))
         for s in range(s0, s1):
             to = at(pointer(grad_x), ((t0 + s) * B + first) * I)
             write_rows(to, I, at(grad_xs, s * rows * x_row), x_row, rows, ZERO, I, I)
@@ -474,7 +496,7 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
 
     grad_h = at(delta, steps * block)  # dL/dh_0 = delta_1 W
     fill_rows_zero(grad_h, row, rows, c0, c1)
-    multiply(grad_h, row, delta, row, ONE, packed_W, rows, H, H, p0, p1)
+    multiply(grad_h, row, delta, row, packed_W, rows, H, H, p0, p1)
     write_rows(at(pointer(grad_h0), first * H), H, grad_h, row, rows, c0, c1, H)
 
     meet(meetings, members)

@@ -200,6 +200,21 @@ def store_first(typingctx, p, i, vector, n):
 
 
 @intrinsic
+def prefetch(typingctx, p, i):
+    """Ask for the cache line of p[i], which need not exist."""
+
+    def codegen(context, builder, signature, args):
+        address = builder.gep(args[0], [args[1]])
+        types_ = [address.type, _INT32, _INT32, _INT32]
+        function = ir.FunctionType(ir.VoidType(), types_)
+        call = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(call, [address, _INT32(0), _INT32(3), _INT32(1)])  # to read, into every level, data
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp), codegen
+
+
+@intrinsic
 def splat(typingctx, p, i):
     """Return the vector with p[i] in every lane."""
     vector = Vector(p.dtype)

@@ -1,10 +1,9 @@
 """A team of threads that walk through time together, each with its part of the work.
 
-`on_a_team(work, members)` calls work(member, members) once for each member, on threads of its own, for the whole
-sequence: to wake a thread costs as much as many steps. `work` is compiled code that lets go of the interpreter's
-lock, so the members run at once. Where they share a state they `meet` after each step: they spin, since a step is over
-before a sleeping thread would be awake, and after a while they offer their core to others, so that more threads than
-cores are slow and not stuck.
+`on_a_team` calls compiled code once for each member, on threads of its own, for the whole sequence: to wake a thread
+costs as much as many steps. The code lets go of the interpreter's lock, so the members run at once. Where they share a
+state they `meet` after each step: they spin, since a step is over before a sleeping thread would be awake, and after a
+while they offer their core to others, so that more threads than cores are slow and not stuck.
 
 Numba's own `prange` would do the same if its threading layer runs all members at once, which no layer promises.
 """
@@ -29,9 +28,9 @@ _threads = []
 
 def _serve(jobs):
     while True:
-        work, member, members, done = jobs.get()
+        work, member, members, arguments, done = jobs.get()
         try:
-            work(member, members)
+            work(member, members, *arguments)
             done.put(None)
         except BaseException as error:
             done.put(error)
@@ -48,10 +47,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
-def on_a_team(work, members):
-    """Call work(member, members) for every member and wait for all; work(0, 1) where a team is at work already."""
+def on_a_team(work, members, arguments):
+    """Call work(member, members, *arguments) for every member and wait for all; as a team of one if one is at work."""
     if members == 1 or not _one_team.acquire(blocking=False):
-        work(0, 1)
+        work(0, 1, *arguments)
         return
     try:
         while len(_threads) < members - 1:
@@ -59,8 +58,8 @@ def on_a_team(work, members):
             _threads[-1].start()
         done = SimpleQueue()
         for member in range(1, members):
-            _jobs.put((work, member, members, done))
-        work(0, members)
+            _jobs.put((work, member, members, arguments, done))
+        work(0, members, *arguments)
         errors = [done.get() for _ in range(1, members)]
     finally:
         _one_team.release()
@@ -119,9 +118,12 @@ def _give_way(typingctx):
     return types.void(), codegen
 
 
-def new_meetings():
+_nobody_to_meet = np.zeros(1, np.int64)
+
+
+def new_meetings(members):
     """Return the counter by which the members of one team meet."""
-    return np.zeros(1, np.int64)
+    return np.zeros(1, np.int64) if members > 1 else _nobody_to_meet
 
 
 @compiled

@@ -27,6 +27,7 @@ from kernels.simd import (
     load_square,
     load_tile,
     partial_sums,
+    prefetch,
     rank1,
     store,
     store_first,
@@ -39,8 +40,10 @@ from kernels.simd import (
 ROWS = 8 if simd.REGISTERS == 32 else 4
 VECTORS = 3
 
+_AHEAD = 12  # rows of w that are asked for before they are needed: hardware stops at the end of every page
+
 # Numba compiles a function anew for every literal number that it is called with, but not for these.
-ZERO, ONE = np.int64(0), np.int64(1)
+ZERO, ONE, TILE = np.int64(0), np.int64(1), np.int64(ROWS)
 
 
 @compiled
@@ -103,7 +106,7 @@ def pack_columns(packed, source, row, K, columns, first_panel, last_panel):
         to = at(packed, start * n * K)
         for v in range(width):
             column = (start + v) * n
-            for k in range(0, K):
+            for k in range(0, K, n):
                 square = load_square(at(source, column * row + k), row, columns - column, min(K - k))
                 store_square(at(to, (k * width + v) * n), width * n, transpose(square), K - k)
 
@@ -115,6 +118,8 @@ def _make_tile(rows, vectors):
         sums = load_tile(out, out_row, rows, vectors)
         for _ in range(K):
             sums = rank1(sums, a, a_row, w)
+            for v in range(vectors):
+                prefetch(w, (_AHEAD * vectors + v) * n)
             a = at(a, a_k)
             w = at(w, vectors * n)
         store_tile(out, out_row, sums)
@@ -144,27 +149,29 @@ def _make_row(vectors):
 
 
 def _make_panel(vectors):
-    full, half, quarter, row = (
-        _make_tile(ROWS, vectors),
-        _make_tile(4, vectors),
-        _make_tile(2, vectors),
-        _make_row(vectors),
-    )
+    full, row = _make_tile(ROWS, vectors), _make_row(vectors)
+    half, quarter = _make_tile(4, vectors), _make_tile(2, vectors)
 
     @compiled
-    def panel(out, out_row, a, a_row, a_k, w, rows, K):
+    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K):
         r = 0
         while rows - r >= ROWS:
-            full(at(out, r * out_row), out_row, at(a, r * a_row), a_row, a_k, w, K)
+            for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
+                for v in range(vectors):
+                    prefetch(out, ahead * out_row + v * lanes(out))
+            full(at(out, r * out_row), out_row, a, a_row, a_k, w, K)
+            a = at(a, a_tile)
             r += ROWS
         if ROWS > 4 and rows - r >= 4:
-            half(at(out, r * out_row), out_row, at(a, r * a_row), a_row, a_k, w, K)
+            half(at(out, r * out_row), out_row, a, a_row, a_k, w, K)
+            a = at(a, 4 * a_row)
             r += 4
         if rows - r >= 2:
-            quarter(at(out, r * out_row), out_row, at(a, r * a_row), a_row, a_k, w, K)
+            quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K)
+            a = at(a, 2 * a_row)
             r += 2
         if rows - r >= 1:
-            row(at(out, r * out_row), at(a, r * a_row), a_k, w, K)
+            row(at(out, r * out_row), a, a_k, w, K)
 
     return panel
 
@@ -173,23 +180,48 @@ _panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
 
 
 @compiled
-def multiply(out, out_row, a, a_row, a_k, w, rows, K, columns, first_panel, last_panel):
-    """Add a w to `out`, in the columns of the panels from `first_panel` up to `last_panel`.
-
-    out[r out_row + c] += sum over k of a[r a_row + k a_k] w[k, c], where w is packed and has K rows and `columns`
-    columns. The rows of `out` are padded to whole vectors, which are written.
-    """
+def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel):
     n = lanes(out)
     for panel in range(first_panel, last_panel):
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
         to, packed = at(out, start * n), at(w, start * n * K)
         if width == 3:
-            _panel3(to, out_row, a, a_row, a_k, packed, rows, K)
+            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K)
         elif width == 2:
-            _panel2(to, out_row, a, a_row, a_k, packed, rows, K)
+            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K)
         else:
-            _panel1(to, out_row, a, a_row, a_k, packed, rows, K)
+            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K)
+
+
+@compiled
+def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_panel):
+    """Add a w to `out`, in the columns of the panels from `first_panel` up to `last_panel`.
+
+    out[r out_row + c] += sum over k of a[r a_row + k] w[k, c], where w is packed and has K rows and `columns`
+    columns. The rows of `out` are padded to whole vectors, which are written.
+    """
+    _multiply(out, out_row, a, a_row, ONE, ROWS * a_row, w, rows, K, columns, first_panel, last_panel)
+
+
+@compiled
+def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel):
+    """Do the same for an `a` that `pack_tiles` has transposed."""
+    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel)
+
+
+@compiled
+def pack_tiles(packed, source, row, K, columns):
+    """Pack the transpose of the matrix whose row k starts at source[k row]: ROWS columns after ROWS columns.
+
+    As it lies, a tile would take each of its k from another page.
+    """
+    for first in range(0, columns, ROWS):
+        count = min(TILE, columns - first)
+        for k in range(K):
+            p, q = at(source, k * row + first), at(packed, first * K + k * ROWS)
+            for c in range(0, count, lanes(p)):
+                put(q, c, get(p, c, count), count)
 
 
 @compiled
