@@ -115,10 +115,11 @@ def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I)."""
     prepared = params if isinstance(params, Prepared) else prepare(params)
     dtype = prepared.weights.dtype
-    check_array("x_t", x_t, ("B", prepared.input_size), dtype)
     check_fields("state", state, State)
-    check_array("state.h", state.h, (x_t.shape[0], prepared.hidden_size), dtype)
-    h = np.empty(state.h.shape, dtype)
+    B = x_t.shape[0] if type(x_t) is np.ndarray and x_t.ndim else "B"
+    check_array("x_t", x_t, (B, prepared.input_size), dtype)
+    check_array("state.h", state.h, (B, prepared.hidden_size), dtype)
+    h = np.empty((B, prepared.hidden_size), dtype)
     _run(prepared, x_t[None], state.h, h[None], _code(activation))
     return State(h)
 

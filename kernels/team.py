@@ -22,8 +22,8 @@ from kernels.cache import compiled
 from kernels.simd import pointer
 
 _one_team = threading.Lock()
-_jobs = SimpleQueue()
-_threads = []
+_jobs: SimpleQueue = SimpleQueue()
+_threads: list[threading.Thread] = []
 
 
 def _serve(jobs):
