@@ -116,7 +116,7 @@ def forward_step(params, x_t, state, activation="tanh"):
     prepared = params if isinstance(params, Prepared) else prepare(params)
     dtype = prepared.weights.dtype
     check_fields("state", state, State)
-    B = x_t.shape[0] if type(x_t) is np.ndarray and x_t.ndim else "B"
+    B = x_t.shape[0] if isinstance(x_t, np.ndarray) and x_t.ndim else "B"
     check_array("x_t", x_t, (B, prepared.input_size), dtype)
     check_array("state.h", state.h, (B, prepared.hidden_size), dtype)
     h = np.empty((B, prepared.hidden_size), dtype)
