@@ -112,10 +112,10 @@ PRESETS = {
     ),
     "standard": Preset(
         grids=(
-            Grid(hidden=(16, 32, 64, 128, 256, 512), batch=(1, 32), seq_len=(10, 50, 200), threads=(1, 2)),
+            Grid(hidden=(16, 64, 128, 256, 512), batch=(1, 32), seq_len=(10, 50, 200), threads=(1, 2)),
             Grid(hidden=(64, 256), batch=(1, 32), dtype=("float64",)),
         ),
-        effort=Effort(round_s=0.02, fewest=11, most=31, case_s=3.0),
+        effort=Effort(round_s=0.02, fewest=11, most=31, case_s=2.0),
     ),
     "limits": Preset(
         grids=(
