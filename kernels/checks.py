@@ -45,6 +45,13 @@ def check_array(name, a, shape, dtype):
         raise ValueError(f"{name}: expected an aligned array (see numpy.require), got address {a.ctypes.data:#x}")
 
 
+def check_sequence(name, a, columns, dtype):
+    """Check `a` (T, B, columns) as `check_array` does and return T and B."""
+    T, B = a.shape[:2] if isinstance(a, np.ndarray) and a.ndim == 3 and a.size else ("T", "B")
+    check_array(name, a, (T, B, columns), dtype)
+    return T, B
+
+
 def check_fields(name, value, kind):
     """Raise a TypeError unless `value` has the fields of the NamedTuple `kind`; `reference`'s own will do."""
     if getattr(value, "_fields", None) != kind._fields:
@@ -79,9 +86,9 @@ def check_params(params, gates):
     """Check U (gates H, I), W (gates H, H) and b (gates H,) against one another and return H and I."""
     U, W, b = params[:3]
     check_float("params.W", W)
-    check_array("params.W", W, ("H", "H") if gates == 1 else (f"{gates}H", "H"), W.dtype)
-    H = W.shape[1]
-    check_array("params.W", W, (gates * H, H), W.dtype)
-    check_array("params.U", U, (gates * H, "I"), W.dtype)
+    H = W.shape[1] if W.ndim == 2 and W.size else "H"
+    check_array("params.W", W, (f"{gates}H" if gates > 1 and H == "H" else gates * H, H), W.dtype)
+    I = U.shape[1] if isinstance(U, np.ndarray) and U.ndim == 2 and U.size else "I"
+    check_array("params.U", U, (gates * H, I), W.dtype)
     check_array("params.b", b, (gates * H,), W.dtype)
-    return H, U.shape[1]
+    return H, I

@@ -16,7 +16,15 @@ import numpy as np
 
 from kernels.activations import CODES, activate, slope
 from kernels.cache import compiled
-from kernels.checks import check_array, check_dtype, check_fields, check_params, check_size, check_truncate
+from kernels.checks import (
+    check_array,
+    check_dtype,
+    check_fields,
+    check_params,
+    check_sequence,
+    check_size,
+    check_truncate,
+)
 from kernels.simd import align, at, lanes, load, pointer, store, vector_lanes
 from kernels.team import meet, new_meetings, on_a_team, part
 from kernels.tiles import (
@@ -148,8 +156,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     dtype = params.W.dtype
     check_fields("trace", trace, Trace)
     check_fields("trace.initial", trace.initial, State)
-    check_array("trace.hs", trace.hs, ("T", "B", H), dtype)
-    T, B, _ = trace.hs.shape
+    T, B = check_sequence("trace.hs", trace.hs, H, dtype)
     check_array("trace.x", trace.x, (T, B, I), dtype)
     check_array("trace.initial.h", trace.initial.h, (B, H), dtype)
     check_array("grad_hs", grad_hs, (T, B, H), dtype)
@@ -166,7 +173,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     threads = _threads(T * B * H * (H + I), B, H)
     scratch = _scratch(_sizes(_bptt_size, T, B, I, H, window, threads, vector_lanes(dtype)), dtype)
     given = (*params[:2], trace.x, trace.initial.h, trace.hs, grad_hs, last)
-    on_a_team(_bptt, threads, (*given, window, grads, scratch, new_meetings(threads), code))
+    on_a_team(_bptt, threads, (*given, window, *grads, scratch, new_meetings(threads), code))
     U, W, b, x, h = grads
     return Gradients(Params(U, W, b), x, State(h))
 
@@ -175,8 +182,7 @@ def _forward(params, x, state, activation):
     prepared = params if isinstance(params, Prepared) else prepare(params)
     H = prepared.hidden_size
     dtype = prepared.weights.dtype
-    check_array("x", x, ("T", "B", prepared.input_size), dtype)
-    T, B, _ = x.shape
+    T, B = check_sequence("x", x, prepared.input_size, dtype)
     if state is None:
         state = State(np.zeros((B, H), dtype))
     else:
@@ -379,13 +385,31 @@ def _times_slope(delta, row, h, H, rows, c0, c1, activation):
 
 
 @compiled
-def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, scratch, meetings, activation):
+def _bptt(
+    member,
+    members,
+    U,
+    W,
+    x,
+    h0,
+    hs,
+    grad_hs,
+    grad_last,
+    window,
+    grad_U,
+    grad_W,
+    grad_b,
+    grad_x,
+    grad_h0,
+    scratch,
+    meetings,
+    activation,
+):
     """Compute one member's rows or columns of the gradients, from the last step to the first.
 
     Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the states and
     inputs that went in, and the sums are kept at the start of the group's memory until the end.
     """
-    grad_U, grad_W, grad_b, grad_x, grad_h0 = grads
     T, B, H = hs.shape
     I = x.shape[2]
     groups, most_rows = _groups(B, members)
@@ -411,9 +435,13 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
 
     row, x_row = padded(H, n), padded(I, n)
     block = rows * row
-    sum_w = at(memory, group * _bptt_memory(T, B, I, H, window, members, n))  # (H, row)
-    sum_u = at(sum_w, H * row)  # (H, x_row)
-    sum_b = at(sum_u, H * x_row)  # (row,)
+    # The sums of dL/dW (H, row), dL/dU (H, x_row) and dL/db (row,), in the user's arrays if nobody else adds to them
+    # and their rows are whole vectors.
+    sums = at(memory, group * _bptt_memory(T, B, I, H, window, members, n))
+    direct_w, direct_u = groups == 1 and H % n == 0, groups == 1 and I % n == 0
+    sum_w, w_row = (pointer(grad_W), H) if direct_w else (sums, row)
+    sum_u, u_row = (pointer(grad_U), I) if direct_u else (at(sums, H * row), x_row)
+    sum_b = at(sums, H * (row + x_row))
     states = at(sum_b, row)  # packed h_{t-1} of the chunk
     inputs = at(states, packed_size(steps * rows, H, n))  # packed x_t
     grad_xs = at(inputs, packed_size(steps * rows, I, n))  # (steps * rows, x_row)
@@ -425,8 +453,8 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
     further = at(lagged, (steps + 1) * block)  # and of the next
     edges = at(further, (steps + 1) * block)  # (window, rows, row): the first block of each lag
 
-    fill_zero(at(sum_w, c0 * row), own_rows * row)
-    fill_zero(at(sum_u, c0 * x_row), own_rows * x_row)
+    fill_zero(at(sum_w, c0 * w_row), own_rows * w_row)
+    fill_zero(at(sum_u, c0 * u_row), own_rows * u_row)
     fill_zero(at(sum_b, c0), c1 - c0)
 
     for t0 in range((T - 1) // steps * steps, -1, -steps):
@@ -484,8 +512,8 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
         meet(meetings, team)
         own = at(deltas, (c0 + me * padded(TILE, n)) * steps * rows)
         pack_tiles(own, at(delta, c0), row, k, own_rows)
-        multiply_transposed(at(sum_w, c0 * row), row, own, states, own_rows, k, H, ZERO, panel_count(H, n))
-        multiply_transposed(at(sum_u, c0 * x_row), x_row, own, inputs, own_rows, k, I, ZERO, panel_count(I, n))
+        multiply_transposed(at(sum_w, c0 * w_row), w_row, own, states, own_rows, k, H, ZERO, panel_count(H, n))
+        multiply_transposed(at(sum_u, c0 * u_row), u_row, own, inputs, own_rows, k, I, ZERO, panel_count(I, n))
         s0, s1 = part(count, me, team)
         fill_zero(at(grad_xs, s0 * rows * x_row), (s1 - s0) * rows * x_row)
         to = at(grad_xs, s0 * rows * x_row)
@@ -504,8 +532,10 @@ def _bptt(member, members, U, W, x, h0, hs, grad_hs, grad_last, window, grads, s
     r0, r1 = part(H, member, members)
     size = _bptt_memory(T, B, I, H, window, members, n)
     for r in range(r0, r1):
-        _write_sum(at(pointer(grad_W), r * H), at(memory, r * row), groups, size, H)
-        _write_sum(at(pointer(grad_U), r * I), at(memory, H * row + r * x_row), groups, size, I)
+        if not direct_w:
+            _write_sum(at(pointer(grad_W), r * H), at(memory, r * row), groups, size, H)
+        if not direct_u:
+            _write_sum(at(pointer(grad_U), r * I), at(memory, H * row + r * x_row), groups, size, I)
     if member == 0:
         _write_sum(pointer(grad_b), at(memory, H * (row + x_row)), groups, size, H)
 
