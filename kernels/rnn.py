@@ -230,9 +230,9 @@ _ROWS_EACH = 4
 def _threads(products, B, H):
     """Return how many threads are worth their start for so many multiplications."""
     threads = numba.get_num_threads() if products > 400_000 else 1
-    if _ROWS_EACH * threads <= B:
-        return threads
-    return max(1, min(threads, H // 96)) if H >= 192 else 1
+    by_rows = min(threads, B // _ROWS_EACH)
+    by_columns = min(threads, H // 96) if H >= 192 else 1
+    return max(1, by_rows, by_columns)
 
 
 @compiled
