@@ -5,7 +5,7 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -186,9 +186,14 @@ def _shown(path):
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+UsageError: Any = typer.BadParameter.__base__  # click's own, which typer carries under a name that has changed
+
 if __name__ == "__main__":
     try:
-        app(prog_name="python -m bench")
+        sys.exit(app(prog_name="python -m bench", standalone_mode=False))
+    except UsageError as error:
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        sys.exit(2)
     except (ChoiceError, ResultsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, OSError) else 2)  # a full disk is nobody's bad choice

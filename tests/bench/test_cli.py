@@ -131,3 +131,11 @@ def test_help_is_quick():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("words", [["run", "--nonsense"], ["nonsense"], ["run", "--hidden"], ["train", "sine", "--no"]])
+def test_unknown_words_are_one_line(words):
+    done = bench(*words)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
