@@ -109,7 +109,8 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     if floor:
         summary.caption += f" Unchanged libraries moved by up to {floor:.1%}."
 
-    shown = frame[frame["verdict"] != SAME].sort_values("change", na_position="last")
+    nothing_new = (frame["verdict"] == SAME) | frame["why"].isin(["unsupported in both runs", "absent in both runs"])
+    shown = frame[~nothing_new].sort_values("change", na_position="last")
     if shown.empty:
         return [summary]
     rows = Table("Case", "Implementation", "Old", "New", "Times as fast", "Verdict", title="Changes")
