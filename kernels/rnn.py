@@ -446,9 +446,8 @@ def _bptt(
     inputs = at(states, packed_size(steps * rows, H, n))  # packed x_t
     grad_xs = at(inputs, packed_size(steps * rows, I, n))  # (steps * rows, x_row)
     deltas = at(grad_xs, steps * rows * x_row)  # packed, and transposed
-    delta = at(
-        deltas, steps * rows * (row + team * padded(TILE, n))
-    )  # (steps + 1, rows, row): the last is the later chunk's
+    # (steps + 1, rows, row), each: the deltas, whose last block is the later chunk's,
+    delta = at(deltas, steps * rows * (row + team * padded(TILE, n)))
     lagged = at(delta, (steps + 1) * block)  # the same, of one lag,
     further = at(lagged, (steps + 1) * block)  # and of the next
     edges = at(further, (steps + 1) * block)  # (window, rows, row): the first block of each lag

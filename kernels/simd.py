@@ -215,17 +215,6 @@ def prefetch(typingctx, p, i):
 
 
 @intrinsic
-def splat(typingctx, p, i):
-    """Return the vector with p[i] in every lane."""
-    vector = Vector(p.dtype)
-
-    def codegen(context, builder, signature, args):
-        return _splat(builder, builder.load(builder.gep(args[0], [args[1]])), vector.lanes)
-
-    return vector(p, types.intp), codegen
-
-
-@intrinsic
 def full(typingctx, vector, number):
     """Return a vector like `vector` with `number` in every lane."""
 
