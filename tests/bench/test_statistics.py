@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import Interval, geometric_mean, median_interval, paired_ratio, ratio_of_medians, verdict
+from bench.statistics import (
+    Interval,
+    geometric_mean,
+    median_interval,
+    paired_ratio,
+    quick_width,
+    ratio_of_medians,
+    verdict,
+)
 
 
 def skewed(rng, rounds):
@@ -47,6 +55,22 @@ def test_a_speedup_is_base_over_this_round_by_round():
     # A drift that would swamp the ratio of the medians leaves the paired ratio alone.
     drift = np.array([1.0, 10.0, 100.0, 1000.0, 1.0, 10.0, 100.0])
     assert paired_ratio(3 * drift, drift) == pytest.approx((3, 3, 3))
+
+
+@pytest.mark.parametrize("rounds", [3, 5, 6, 7, 11, 31, 101])
+def test_the_quick_width_is_about_that_of_the_report(rounds):
+    rng = np.random.default_rng(rounds)
+    drift = np.exp(np.cumsum(rng.normal(0, 0.1, rounds)))
+    base, times = drift * normal(rng, rounds), 3 * drift * normal(rng, rounds)
+    ratio = paired_ratio(base, times)
+    assert (
+        0.7 * np.log(ratio.high / ratio.low) / 2 < quick_width(base, times) < 1.05 * np.log(ratio.high / ratio.low) / 2
+    )
+
+
+def test_the_quick_width_of_too_few_and_of_equal_rounds():
+    assert quick_width([], []) == quick_width([1.0], [2.0]) == np.inf
+    assert quick_width([3.0] * 2, [1.0] * 2) == quick_width([3.0] * 9, [1.0] * 9) == 0
 
 
 def test_rounds_that_only_one_side_has_are_left_out():
