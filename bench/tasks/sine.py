@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.cases import ChoiceError
-from bench.tasks.model import IMPLEMENTATIONS, Model, Weights, cell
+from bench.tasks.model import RUNGS, Model, Network, Weights
 from bench.tasks.training import UNIT, Data, Learner, Outcome, Settings, Split, race, rmse
 
 LENGTH, WINDOW, TRAIN_RECORDS = 200, 50, 100
@@ -76,9 +76,10 @@ class Saturation(NamedTuple):
 
 
 def saturation(settings: Settings, weights: Weights, split: Split) -> Saturation:
-    model = Model(cell("numpy"), settings.activation, settings.truncate, settings.bias)
-    slopes = model.slopes(weights, split.x)
-    _, gradients = model.gradients(weights, *split)
+    model = Model("rnn", 1, settings.hidden, 1, "last", settings.activation, settings.truncate, settings.bias)
+    network = Network(model, "numpy")
+    slopes = network.slopes(weights, split.x)
+    _, gradients, _ = network.gradients(weights, *split)
     return Saturation(
         all_steps=float(np.mean(slopes == 0)),
         in_reach=float(np.mean(slopes[-1 - settings.truncate :] == 0)),
@@ -91,8 +92,8 @@ class Lesson:
 
     def __init__(self, settings: Settings, implementations: Sequence[str]):
         for name in implementations:
-            if name not in IMPLEMENTATIONS:
-                raise ChoiceError(f"--implementation: expected {' or '.join(IMPLEMENTATIONS)}, got {name!r}")
+            if name not in RUNGS:
+                raise ChoiceError(f"--implementation: expected {' or '.join(RUNGS)}, got {name!r}")
         if settings.batch > TRAIN_RECORDS:
             raise ChoiceError(f"--batch: expected at most {TRAIN_RECORDS}, the training records, got {settings.batch}")
         self.settings = settings

@@ -17,10 +17,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.cases import ChoiceError
-from bench.tasks.model import Model, cell, init_weights, init_weights_unit
-from bench.tasks.optimizers import OPTIMIZERS, clip
+from bench.tasks import learners
+from bench.tasks.model import ACTIVATIONS, Batch, Model, Network, init_weights, init_weights_unit
+from bench.tasks.optimizers import SLOTS, Optimizer
 
-ACTIVATIONS = ("sigmoid", "tanh")
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 
 Outcome = Literal["finished", "interrupted", "diverged"]
@@ -53,7 +53,7 @@ class Settings:
     weights: str = FAN_IN  # the range they are drawn from
 
     def __post_init__(self) -> None:
-        for name, choices in (("activation", ACTIVATIONS), ("optimizer", tuple(OPTIMIZERS))):
+        for name, choices in (("activation", ACTIVATIONS), ("optimizer", tuple(SLOTS))):
             self._expect(name, " or ".join(choices), getattr(self, name) in choices)
         for name, least in (("hidden", 1), ("epochs", 1), ("batch", 1), ("truncate", 0), ("seed", 0)):
             self._expect(name, f"a whole number of {least} or more", getattr(self, name) >= least)
@@ -107,11 +107,21 @@ class Learner:
         self.implementation = implementation
         self.settings = settings
         self.data = data
-        self.model = Model(cell(implementation), settings.activation, settings.truncate, settings.bias)
-        self.weights = draw(data.train.x.shape[2], settings.hidden, rng, data.train.x.dtype)
-        self.optimizer = OPTIMIZERS[settings.optimizer](settings.learning_rate)
+        I, O = data.train.x.shape[2], data.train.y.shape[1]
+        self.model = Model("rnn", I, settings.hidden, O, "last", settings.activation, settings.truncate, settings.bias)
+        self.network = Network(self.model, implementation)
+        self.first_weights = draw(self.model, rng, data.train.x.dtype)
         self.history = History()
         self.compile_s = 0.0
+        self._start()
+
+    def _start(self) -> None:
+        optimizer = Optimizer(self.settings.optimizer, self.settings.learning_rate, self.settings.clip)
+        self.learner = learners.make(self.implementation, self.model, optimizer, self.first_weights)
+
+    @property
+    def weights(self):
+        return self.learner.weights()
 
     def warm_up(self) -> None:
         """Compile everything that training calls, for the shapes it has, and note what that took.
@@ -122,21 +132,18 @@ class Learner:
         passes = []
         for _ in range(2):
             start = time.perf_counter()
-            for size in sizes:
-                self.model.gradients(self.weights, *batch(self.data.train, np.arange(size)))
+            self.learner.learn([Batch(*batch(self.data.train, np.arange(size))) for size in sizes])
             self._measure()
             passes.append(time.perf_counter() - start)
         self.compile_s = max(0.0, passes[0] - passes[1])
         self.history = History()
+        self._start()
         self._measure()
 
     def epoch(self, batches: Sequence[Split]) -> None:
         """Take one step for each batch, then measure the errors."""
         start = time.perf_counter()
-        for x, y in batches:
-            _, gradients = self.model.gradients(self.weights, x, y)
-            clip(gradients, self.settings.clip)
-            self.optimizer.step(self.weights, gradients)
+        self.learner.learn(Batch(x, y) for x, y in batches)
         self.history.seconds.append(time.perf_counter() - start)
         self._measure()
 
@@ -146,7 +153,7 @@ class Learner:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return the predictions (B, O) for x (T, B, I)."""
-        return self.model.predict(self.weights, x)
+        return self.network.predict(self.weights, x)[0]
 
 
 def rmse(prediction: np.ndarray, y: np.ndarray) -> float:

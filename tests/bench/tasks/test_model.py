@@ -1,46 +1,91 @@
 import numpy as np
 import pytest
 
-from bench.tasks.model import Model, cell, init_weights, init_weights_unit
+from bench.tasks.model import CELLS, Model, Network, cell, init_weights, init_weights_unit
+from tests.bench.tasks.examples import example
 
 
-def example(dtype, T=7, B=3, I=2, H=5):
-    rng = np.random.default_rng(3)
-    weights = init_weights(I, H, rng, dtype)
-    weights["d"] += 0.3
-    return weights, rng.standard_normal((T, B, I)).astype(dtype), rng.standard_normal((B, 1)).astype(dtype)
+def there(implementation, name):
+    """Skip the test where a rung has not got a cell."""
+    try:
+        cell(implementation, name)
+    except (ImportError, AttributeError):
+        pytest.skip(f"{implementation} has no {name}")
 
 
-def loss_at(model, weights, x, y):
-    return 0.5 * np.sum((model.predict(weights, x) - y) ** 2) / len(y)
+@pytest.mark.parametrize("loss", ["last", "every", "softmax"])
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_equal_central_differences(name, loss):
+    there("numpy", name)
+    model, weights, batches = example(name, loss)
+    network = Network(model, "numpy")
 
+    def chunks():
+        """Return the loss of the second batch, from the state after the first, as of constant initial state."""
+        return network.gradients(weights, batches[1].x, batches[1].y, state)[0]
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
-@pytest.mark.parametrize("implementation", ["numpy", "numba-simd", pytest.param("numba-jit", marks=pytest.mark.slow)])
-def test_gradients_equal_central_differences(implementation, activation):
-    weights, x, y = example(np.float64)
-    model = Model(cell(implementation), activation)
-    loss, gradients = model.gradients(weights, x, y)
-    assert loss == pytest.approx(loss_at(model, weights, x, y), rel=1e-12)
-    assert set(gradients) == {"U", "W", "b", "V", "d"}
+    state = network.gradients(weights, batches[0].x, batches[0].y)[2]
+    _, gradients, _ = network.gradients(weights, batches[1].x, batches[1].y, state)
+    assert tuple(gradients) == model.weight_names
     step = 1e-6
     for name, gradient in gradients.items():
-        numeric = np.zeros_like(gradient)
-        for at in np.ndindex(gradient.shape):
-            moved = {n: a.copy() for n, a in weights.items()}
-            moved[name][at] += step
-            above = loss_at(model, moved, x, y)
-            moved[name][at] -= 2 * step
-            numeric[at] = (above - loss_at(model, moved, x, y)) / (2 * step)
         assert np.abs(gradient).max() > 1e-4, f"{name}: zeros prove nothing"
-        np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-9, err_msg=name)
+        for at in np.ndindex(gradient.shape):
+            kept = weights[name][at]
+            weights[name][at] = kept + step
+            above = chunks()
+            weights[name][at] = kept - step
+            numeric = (above - chunks()) / (2 * step)
+            weights[name][at] = kept
+            assert gradient[at] == pytest.approx(numeric, rel=1e-6, abs=1e-9), f"{name}{at}"
+
+
+@pytest.mark.parametrize("loss", ["last", "every", "softmax"])
+def test_loss_is_of_the_predictions(loss):
+    model, weights, (batch, _) = example(loss=loss)
+    network = Network(model, "numpy")
+    predicted, state = network.predict(weights, batch.x)
+    if loss == "softmax":
+        shares = np.exp(predicted) / np.exp(predicted).sum(axis=-1, keepdims=True)
+        expected = -np.mean(np.log(np.take_along_axis(shares, batch.y[..., np.newaxis], axis=-1)))
+    else:
+        expected = 0.5 * np.mean(np.sum((predicted - batch.y) ** 2, axis=-1))
+    found, _, last = network.gradients(weights, batch.x, batch.y)
+    assert found == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(last.h, state.h, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("implementation", ["numba-simd", pytest.param("numba-jit", marks=pytest.mark.slow)])
+def test_rungs_agree(implementation, name):
+    there(implementation, name)
+    for loss, choices in (("last", {"truncate": 3}), ("every", {}), ("softmax", {"one_hot": True})):
+        model, weights, (batch, _) = example(name, loss, **choices)
+        ref = Network(model, "numpy").gradients(weights, batch.x, batch.y)
+        comp = Network(model, implementation).gradients(weights, batch.x, batch.y)
+        assert comp[0] == pytest.approx(ref[0], rel=1e-12)
+        for weight, gradient in ref[1].items():
+            np.testing.assert_allclose(comp[1][weight], gradient, rtol=1e-10, atol=1e-14, err_msg=f"{loss} {weight}")
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_an_index_is_a_one_hot_input(name):
+    there("numpy", name)
+    model, weights, (batch, _) = example(name, "softmax", one_hot=True)
+    network = Network(model, "numpy")
+    dense = np.eye(model.input_size)[batch.x]
+    (loss, gradients, _), (ref, expected, _) = (network.gradients(weights, x, batch.y) for x in (batch.x, dense))
+    assert loss == pytest.approx(ref, rel=1e-12)
+    for weight, gradient in expected.items():
+        np.testing.assert_allclose(gradients[weight], gradient, rtol=1e-10, atol=1e-14, err_msg=weight)
 
 
 @pytest.mark.parametrize("truncate", [0, 2, 6, None])
 def test_truncation_is_the_sum_over_its_window(truncate):
-    weights, x, y = example(np.float64)
+    model, weights, (batch, _) = example(truncate=truncate)
+    x, y = batch.x, batch.y
     T = len(x)
-    _, gradients = Model(cell("numpy"), "tanh", truncate).gradients(weights, x, y)
+    _, gradients, _ = Network(model, "numpy").gradients(weights, x, y)
 
     W, U, b = weights["W"], weights["U"], weights["b"]
     hs = [np.zeros((x.shape[1], len(W)))]
@@ -58,46 +103,38 @@ def test_truncation_is_the_sum_over_its_window(truncate):
         np.testing.assert_allclose(gradients[name], expected, rtol=1e-10, atol=1e-14, err_msg=name)
 
 
-@pytest.mark.parametrize("implementation", ["numpy", "numba-simd"])
-def test_truncation_is_the_cells(implementation):
-    """The model hands BPTT only the steps that the loss can reach; the cell, given all, finds the same."""
-    weights, x, y = example(np.float64)
-    _, gradients = Model(cell(implementation), "sigmoid", 3).gradients(weights, x, y)
-
-    ref = cell(implementation)
-    params = ref.Params(weights["U"], weights["W"], weights["b"])
-    trace = ref.forward(params, x, None, "sigmoid")
-    error = (trace.state.h @ weights["V"].T + weights["d"] - y) / len(y)
-    grad_state = ref.State(error @ weights["V"])
-    expected = ref.bptt(params, trace, np.zeros_like(trace.hs), grad_state, 3, "sigmoid").params
-    for name in ("U", "W", "b"):
-        np.testing.assert_allclose(gradients[name], getattr(expected, name), rtol=1e-10, atol=1e-14, err_msg=name)
+def test_truncation_is_of_the_last_steps_loss():
+    with pytest.raises(ValueError, match="truncate: expected None with the loss 'every', got 3"):
+        Model("rnn", 1, 2, 1, "every", truncate=3)
 
 
 def test_without_biases_they_get_no_gradient():
-    weights, x, y = example(np.float32)
-    _, gradients = Model(cell("numpy"), bias=False).gradients(weights, x, y)
+    model, weights, (batch, _) = example(bias=False)
+    _, gradients, _ = Network(model, "numpy").gradients(weights, batch.x, batch.y)
     assert set(gradients) == {"U", "W", "V"}
 
 
 def test_slopes_are_the_derivatives():
-    weights, x, _ = example(np.float64)
     for activation in ("sigmoid", "tanh"):
-        model = Model(cell("numpy"), activation)
+        model, weights, (batch, _) = example(activation=activation)
+        network, x = Network(model, "numpy"), batch.x[:1]
         nudged = weights | {"b": weights["b"] + 1e-6}
-        first = [model.cell.infer(model._params(w), x[:1], None, activation).hs for w in (weights, nudged)]
-        np.testing.assert_allclose(model.slopes(weights, x[:1]), (first[1] - first[0]) / 1e-6, rtol=1e-4)
+        first = [network.cell.infer(network._params(w), x, None, activation).hs for w in (weights, nudged)]
+        np.testing.assert_allclose(network.slopes(weights, x), (first[1] - first[0]) / 1e-6, rtol=1e-4)
 
 
 def test_weights_are_drawn_from_their_range():
-    drawn = init_weights(1, 100, np.random.default_rng(0))
+    model = Model("rnn", 1, 100, 1)
+    drawn = init_weights(model, np.random.default_rng(0))
     assert max(np.abs(a).max() for a in drawn.values()) <= 0.1
-    unit = init_weights_unit(1, 100, np.random.default_rng(0))
+    unit = init_weights_unit(model, np.random.default_rng(0))
     assert all(unit[name].min() >= 0 and unit[name].max() > 0.9 for name in "UWV")
     assert not unit["b"].any()
     assert not unit["d"].any()
 
 
-def test_unknown_implementation():
+def test_unknown_names():
     with pytest.raises(ValueError, match="implementation: expected numpy, numba-jit, numba-simd, got 'nump'"):
-        cell("nump")
+        cell("nump", "rnn")
+    with pytest.raises(ValueError, match="cell: expected rnn, gru, lstm, got 'rnm'"):
+        cell("numpy", "rnm")

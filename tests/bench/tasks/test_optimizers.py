@@ -1,33 +1,75 @@
 import numpy as np
+import pytest
 
-from bench.tasks.optimizers import Adam, Sgd, clip
+from bench.tasks.optimizers import Optimizer, init_slots, limit, update
 
 
-def test_clip_limits_every_element():
+def test_limits():
     gradients = {"W": np.array([[-20.0, 3.0]]), "b": np.array([0.5, 11.0])}
-    clip(gradients, 10)
+    limit(gradients, 10, None)
     np.testing.assert_array_equal(gradients["W"], [[-10, 3]])
     np.testing.assert_array_equal(gradients["b"], [0.5, 10])
 
+    gradients = {"W": np.array([[3.0, 0.0]]), "b": np.array([4.0])}
+    limit(gradients, None, 5.1)
+    np.testing.assert_array_equal(gradients["W"], [[3, 0]])
+    limit(gradients, None, 1.0)
+    np.testing.assert_allclose(gradients["W"], [[0.6, 0]])
+    np.testing.assert_allclose(gradients["b"], [0.8])
 
-def test_sgd_leaves_alone_what_has_no_gradient():
+    gradients = {"W": np.array([-20.0]), "b": np.array([4.0])}
+    limit(gradients, 3, 2.5)  # ±3 each have a norm of 3 sqrt(2)
+    np.testing.assert_allclose(gradients["W"], [-2.5 / np.sqrt(2)])
+
+
+def test_what_has_no_gradient_stays():
     weights = {"W": np.array([1.0, 2.0], np.float32), "b": np.array([3.0], np.float32)}
-    Sgd(0.5).step(weights, {"W": np.array([2.0, -2.0], np.float32)})
+    sgd = Optimizer("sgd", 0.5)
+    update(sgd, weights, {"W": np.array([2.0, -2.0], np.float32)}, init_slots(sgd, weights), 1)
     np.testing.assert_array_equal(weights["W"], [0, 3])
     np.testing.assert_array_equal(weights["b"], [3])
     assert weights["W"].dtype == np.float32
 
 
-def test_adam_follows_its_paper():
+def papers_adam(rate):
     """Algorithm 1 of Kingma and Ba, written out."""
-    rng = np.random.default_rng(0)
-    weights = {"W": rng.standard_normal((3, 4))}
-    ref, m, v = weights["W"].copy(), np.zeros((3, 4)), np.zeros((3, 4))
-    adam = Adam(0.01)
-    for t in range(1, 6):
-        g = rng.standard_normal((3, 4))
-        adam.step(weights, {"W": g})
+    m = v = 0.0
+    t = 0
+
+    def step(weight, g):
+        nonlocal m, v, t
+        t += 1
         m = 0.9 * m + 0.1 * g
         v = 0.999 * v + 0.001 * g**2
-        ref -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        return weight - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+    return step
+
+
+def papers_adagrad(rate):
+    total = 0.0
+
+    def step(weight, g):
+        nonlocal total
+        total = total + g**2
+        return weight - rate * g / (np.sqrt(total) + 1e-10)
+
+    return step
+
+
+@pytest.mark.parametrize(("name", "paper"), [("adam", papers_adam), ("adagrad", papers_adagrad)])
+def test_optimizers_follow_their_papers(name, paper):
+    rng = np.random.default_rng(0)
+    weights = {"W": rng.standard_normal((3, 4))}
+    ref, optimizer = weights["W"].copy(), Optimizer(name, 0.01)
+    slots, step = init_slots(optimizer, weights), paper(0.01)
+    for t in range(1, 6):
+        g = rng.standard_normal((3, 4))
+        update(optimizer, weights, {"W": g.copy()}, slots, t)
+        ref = step(ref, g)
         np.testing.assert_allclose(weights["W"], ref, rtol=1e-12)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="name: expected sgd, adagrad, adam, got 'lion'"):
+        Optimizer("lion", 0.1)

@@ -88,7 +88,7 @@ def test_settings_are_read_from_texts():
     ("choice", "message"),
     [
         ({"activation": "relu"}, "--activation: expected sigmoid or tanh, got 'relu'"),
-        ({"optimizer": "lion"}, "--optimizer: expected sgd or adam, got 'lion'"),
+        ({"optimizer": "lion"}, "--optimizer: expected sgd or adagrad or adam, got 'lion'"),
         ({"hidden": "0"}, "--hidden: expected a whole number of 1 or more, got 0"),
         ({"epochs": "-1"}, "--epochs: expected a whole number of 1 or more, got -1"),
         ({"truncate": "-1"}, "--truncate: expected a whole number of 0 or more, got -1"),

@@ -1,0 +1,50 @@
+"""Who learns: the same model, weights, batches and optimizer, one file for each way to compute them.
+
+`make` returns a `Learner`. Its whole state is a dict of NumPy arrays, so that a training can be kept and gone on with.
+"""
+
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+
+from bench.cases import ChoiceError
+from bench.tasks.model import RUNGS, Batch, Model, Weights
+from bench.tasks.optimizers import Optimizer
+
+PEERS = ("torch", "jax")
+IMPLEMENTATIONS = (*RUNGS, *PEERS)
+
+
+class Learner(Protocol):
+    def learn(self, batches: Iterable[Batch]) -> list[float]:
+        """Take a training step for each batch and return the loss of each, before its step."""
+
+    def weights(self) -> Weights:
+        """Return a copy of the weights."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all that `restore` needs: "weights.U", the optimizer's "mean.U", "state.h", "steps"..."""
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from what `arrays` returned, also that of another implementation."""
+
+
+def available(implementation: str) -> bool:
+    """Tell whether the library of an implementation is installed."""
+    return implementation in RUNGS or find_spec(implementation) is not None
+
+
+def make(implementation: str, model: Model, optimizer: Optimizer, weights: Weights) -> Learner:
+    """Return a learner that begins with a copy of these weights, or raise a ChoiceError."""
+    if implementation not in IMPLEMENTATIONS:
+        raise ChoiceError(f"--implementation: expected {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
+    if not available(implementation):
+        raise ChoiceError(f"--implementation: {implementation} is not installed (pip install {implementation})")
+    if implementation in RUNGS:
+        from bench.tasks.learners.rungs import RungLearner
+
+        return RungLearner(implementation, model, optimizer, weights)
+    return import_module(f"{__name__}.{implementation}").make(model, optimizer, weights)
