@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,13 +26,27 @@ PACKAGES = (
 )
 
 
-def describe():
-    """Return the machine as it is now: the entry "machine" of run.json. What cannot be read is None."""
+def describe(measure=False):
+    """Return the machine as it is now: the entry "machine" of run.json. What cannot be read is None.
+
+    The roofline is the one that was measured before, or None. With `measure` it is measured now if there is none, or
+    one that is too low, and a look at the clock adds its warnings.
+    """
     import psutil
 
+    from bench import roofline
+
     load = list(os.getloadavg())
+    warnings = _warnings(load[0], psutil.cpu_count() or 1)
+    limits = roofline.known()
+    if measure:
+        rates = roofline.clock()
+        if limits is None or roofline.too_low(rates, limits):
+            print("Measuring what this machine can do at most, once: about ten seconds.", file=sys.stderr)
+            limits = roofline.measure()
+        warnings += roofline.doubts(rates, limits)
     return {
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": psutil.cpu_count(logical=False),
         "logical_cpus": psutil.cpu_count(),
         "caches": caches(),
@@ -39,12 +54,49 @@ def describe():
         "os": platform.platform(),
         "python": platform.python_version(),
         "governor": _governor(),
+        "frequency_mhz": _frequency(),
         "simd": simd(),
         "load_average": load,
         "blas": _blas(),
         "versions": versions(),
-        "warnings": _warnings(load[0], psutil.cpu_count() or 1),
+        "roofline": limits,
+        "warnings": warnings,
     }
+
+
+def words(description):
+    """Return what there is to say of a machine, as texts by name; `description` is that of `describe`."""
+    simd = description.get("simd") or {}
+    frequency = description.get("frequency_mhz") or {}
+    blas = description.get("blas") or []
+    about = {
+        "CPU": description.get("cpu"),
+        "Cores": f"{description['cores']} ({description['logical_cpus']} logical)"
+        if description.get("cores")
+        else None,
+        "Vectors": f"{simd.get('name')}, {simd.get('bits')} bits" if simd else None,
+        "Caches": ", ".join(f"{name} {size(number)}" for name, number in (description.get("caches") or {}).items()),
+        "Memory": size(description["memory_bytes"]) if description.get("memory_bytes") else None,
+        "Frequency": ", ".join(f"{name} {number:.0f} MHz" for name, number in frequency.items()),
+        "Frequency governor": description.get("governor"),
+        "Load at the start": ", ".join(f"{load:.2f}" for load in description.get("load_average") or []),
+        "System": description.get("os"),
+        "BLAS": "; ".join(dict.fromkeys(" ".join(filter(None, map(pool.get, _BLAS))) for pool in blas)),
+        "Python": description.get("python"),
+        **(description.get("versions") or {}),
+    }
+    return {name: text or "unknown" for name, text in about.items()}
+
+
+_BLAS = "used_by", "internal_api", "version", "architecture", "threading_layer"
+
+
+def size(number):
+    """Return a number of bytes in the unit that suits it."""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:.0f} B"
 
 
 def versions():
@@ -56,7 +108,8 @@ def versions():
     return found
 
 
-def _cpu():
+def cpu():
+    """Return the name of the CPU."""
     if platform.system() == "Darwin":
         return _sysctl("machdep.cpu.brand_string")
     for line in (_read("/proc/cpuinfo") or "").splitlines():
@@ -92,6 +145,16 @@ def _governor():
     return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
+def _frequency():
+    """Return the clock of the first core in MHz, now and at most, as far as the system tells."""
+    import psutil
+
+    with contextlib.suppress(OSError, AttributeError, NotImplementedError):
+        if found := psutil.cpu_freq():
+            return {name: number for name, number in (("now", found.current), ("at most", found.max)) if number}
+    return None
+
+
 def simd():
     """Return the widest vectors that Numba's compiler may use here."""
     from llvmlite import binding
@@ -118,7 +181,8 @@ def _blas():
     wanted = ("internal_api", "version", "architecture", "threading_layer", "filepath")
     pools = [{name: pool.get(name) for name in wanted} for pool in threadpool_info() if pool["user_api"] == "blas"]
     for pool in pools:
-        pool["filepath"] = Path(pool["filepath"]).name
+        path = Path(pool["filepath"])
+        pool |= {"filepath": path.name, "used_by": next((who for who in ("numpy", "scipy") if who in str(path)), None)}
     return pools
 
 

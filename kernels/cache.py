@@ -14,13 +14,17 @@ from numba import config, njit
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 
 
+def base_folder():
+    """Return the folder of everything that is kept from one process to the next."""
+    return Path(config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unrolled"))
+
+
 def _folder(function):
     own = Path(function.__code__.co_filename)
     digest = hashlib.sha256()
     for source in _SOURCES if own in _SOURCES else [own]:  # the reference, which `jit` compiles, knows no kernels
         digest.update(source.read_bytes())
-    base = config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unrolled")
-    return str(Path(base, digest.hexdigest()[:16]))
+    return str(base_folder() / digest.hexdigest()[:16])
 
 
 def compiled(function):
