@@ -7,6 +7,7 @@ measured after it, and not while code is compiled before the first.
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,10 +179,10 @@ def race(learners: Sequence[Learner], after_epoch: Callable[[int], None] = lambd
     """
     settings, data = learners[0].settings, learners[0].data
     rng = np.random.default_rng([settings.seed, 1])
-    with _one_thread(learners), np.errstate(over="ignore", invalid="ignore"):
+    with threads(1), np.errstate(over="ignore", invalid="ignore"):
         for learner in learners:
             learner.warm_up()
-        with _ctrl_c() as pressed:
+        with ctrl_c() as pressed:
             for epoch in range(1, settings.epochs + 1):
                 shared = batches(data.train, settings.batch, rng)
                 for learner in learners if epoch % 2 else reversed(learners):
@@ -195,15 +196,16 @@ def race(learners: Sequence[Learner], after_epoch: Callable[[int], None] = lambd
 
 
 @contextmanager
-def _one_thread(learners: Sequence[Learner]) -> Iterator[None]:
-    with threadpool_limits(1):
-        if all(learner.implementation == "numpy" for learner in learners):
+def threads(count: int) -> Iterator[None]:
+    """Let NumPy, PyTorch and the kernels use so many threads; the kernels only if they are loaded by now."""
+    with threadpool_limits(count):
+        if "numba" not in sys.modules:
             yield
             return
         import numba
 
         before = numba.get_num_threads()
-        numba.set_num_threads(1)
+        numba.set_num_threads(count)
         try:
             yield
         finally:
@@ -211,7 +213,7 @@ def _one_thread(learners: Sequence[Learner]) -> Iterator[None]:
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
+def ctrl_c() -> Iterator[Callable[[], bool]]:
     """Give a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once."""
     presses: list[int] = []
 
