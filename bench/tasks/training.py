@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,6 +25,7 @@ from bench.tasks.optimizers import SLOTS, Optimizer
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 
 Outcome = Literal["finished", "interrupted", "diverged"]
+S = TypeVar("S")  # the settings of a task, a dataclass
 
 
 class Split(NamedTuple):
@@ -66,7 +67,7 @@ class Settings:
             raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)!r}")
 
 
-def choose(base: Settings, **texts: str | None) -> Settings:
+def choose(base: S, **texts: str | None) -> S:
     """Return `base` with each text that is given in the place of its setting, or raise a ChoiceError."""
     chosen: dict[str, Any] = {}
     for name, text in texts.items():
@@ -78,7 +79,7 @@ def choose(base: Settings, **texts: str | None) -> Settings:
         except ValueError:
             expected = "a whole number" if kind is int else "a number"
             raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {text!r}") from None
-    return replace(base, **chosen)
+    return replace(base, **chosen)  # type: ignore[type-var]
 
 
 @dataclass
