@@ -34,17 +34,17 @@ def describe(measure=False):
     """
     import psutil
 
-    from bench import roofline
+    from bench import peaks
 
     load = list(os.getloadavg())
     warnings = _warnings(load[0], psutil.cpu_count() or 1)
-    limits = roofline.known()
+    limits = peaks.known()
     if measure:
-        rates = roofline.clock()
-        if limits is None or roofline.too_low(rates, limits):
+        rates = peaks.clock()
+        if limits is None or peaks.too_low(rates, limits):
             print("Measuring what this machine can do at most, once: about ten seconds.", file=sys.stderr)
-            limits = roofline.measure()
-        warnings += roofline.doubts(rates, limits)
+            limits = peaks.measure()
+        warnings += peaks.doubts(rates, limits)
     return {
         "cpu": cpu(),
         "cores": psutil.cpu_count(logical=False),

@@ -7,11 +7,23 @@ import numpy as np
 from bench.results import Run
 
 SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
+ROOFLINE = {
+    "measured": "2026-01-02T03:04:05+00:00",
+    "levels": {"L1": 2**15, "L2": 2**20, "L3": 2**25},
+    "rates": [
+        {"dtype": dtype, "threads": threads, "gflops": peak * threads, "bytes_per_s": bandwidths}
+        for dtype, peak in (("float32", 100.0), ("float64", 50.0))
+        for threads, bandwidths in (
+            (1, {"L1": 2e11, "L2": 1e11, "L3": 2e10, "memory": 1e10}),
+            (2, {"L1": 4e11, "L2": 2e11, "L3": 3e10, "memory": 1e10}),
+        )
+    ],
+}
 MACHINE = {
     "cpu": "Imaginary 9000 16-Core Processor",
     "cores": 16,
     "logical_cpus": 32,
-    "caches": {"L1d": 49152, "L2": 1048576, "L3": 33554432},
+    "caches": {"L1d": 2**15, "L2": 2**20, "L3": 2**25},
     "memory_bytes": 24 * 2**30,
     "os": "Linux-6.1.0-x86_64-with-glibc2.36",
     "python": "3.12.1",
@@ -20,6 +32,7 @@ MACHINE = {
     "load_average": [0.1, 0.2, 0.3],
     "blas": [{"internal_api": "openblas", "version": "0.3.30", "architecture": "SkylakeX"}],
     "versions": {"numpy": "2.4.6", "numba": "0.68.1"},
+    "roofline": ROOFLINE,
     "warnings": [],
 }
 

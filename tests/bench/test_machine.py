@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bench import machine, roofline
+from bench import machine, peaks
 
 RATE = {"dtype": "float32", "threads": 1, "gflops": 100.0, "bytes_per_s": {"memory": 1e10}}
 
@@ -48,8 +48,8 @@ def test_sizes(number, text):
 
 
 def test_a_slow_clock_is_warned_of(monkeypatch):
-    monkeypatch.setattr(roofline, "known", lambda: {"measured": "2026-01-02", "rates": [RATE]})
-    monkeypatch.setattr(roofline, "clock", lambda: [50.0] * 20)
+    monkeypatch.setattr(peaks, "known", lambda: {"measured": "2026-01-02", "rates": [RATE]})
+    monkeypatch.setattr(peaks, "clock", lambda: [50.0] * 20)
     assert not any("slowed down" in warning for warning in machine.describe()["warnings"])
     assert any("slowed down" in warning for warning in machine.describe(measure=True)["warnings"])
 
