@@ -3,12 +3,14 @@
 Sizes: T steps, B sequences in a batch, I inputs, H hidden units. Every array is C-contiguous, all of
 one dtype, float32 or float64; a row vector is a state, so `W h` is written `h @ W.T`.
 The activation is "tanh", "relu" or "sigmoid"; any other name raises a ValueError.
+One-hot input may come as indices: x (T, B) integers in [0, I) instead of (T, B, I), and x_t (B,) instead of (B, I).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from reference.parts import project, project_back, sigmoid
 
 class Params(NamedTuple):
     U: np.ndarray  # (H, I)  input to hidden
@@ -28,13 +30,13 @@ class Output(NamedTuple):
 class Trace(NamedTuple):
     hs: np.ndarray  # (T, B, H)  the state after every step
     state: State  # the state after the last step
-    x: np.ndarray  # (T, B, I)  the input
+    x: np.ndarray  # (T, B, I) or (T, B)  the input
     initial: State  # the state before the first step
 
 
 class Gradients(NamedTuple):
     params: Params  # dL/dU, dL/dW, dL/db
-    x: np.ndarray  # (T, B, I)  dL/dx
+    x: np.ndarray | None  # (T, B, I)  dL/dx, None for indices
     state: State  # dL/d(initial state)
 
 
@@ -59,25 +61,24 @@ def prepare(params):
 
 
 def forward_step(params, x_t, state, activation="tanh"):
-    """Return the state after one more step, from x_t (B, I)."""
-    return State(_activate(x_t @ params.U.T + state.h @ params.W.T + params.b, activation))
+    """Return the state after one more step, from x_t (B, I) or (B,)."""
+    return State(_activate(project(params.U, x_t) + state.h @ params.W.T + params.b, activation))
 
 
 def forward(params, x, state=None, activation="tanh"):
-    """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    """Run over x (T, B, I) or (T, B) from `state` (zero if None) and return the trace that `bptt` needs."""
     initial = init_state(params, x.shape[1]) if state is None else state
     output = infer(params, x, initial, activation)
     return Trace(output.hs, output.state, x, initial)
 
 
 def infer(params, x, state=None, activation="tanh"):
-    """Run over x (T, B, I) from `state` (zero if None) and keep only what the user sees."""
-    T, B, I = x.shape
-    H = params.W.shape[0]
+    """Run over x (T, B, I) or (T, B) from `state` (zero if None) and keep only what the user sees."""
+    T, B = x.shape[:2]
     h = init_state(params, B).h if state is None else state.h
 
     # U x_t + b waits for no state: one product serves all steps.
-    inputs = (x.reshape(T * B, I) @ params.U.T + params.b).reshape(T, B, H)
+    inputs = (project(params.U, x.reshape((T * B, *x.shape[2:]))) + params.b).reshape(T, B, -1)
     hs = np.empty_like(inputs)
     for t in range(T):
         h = _activate(inputs[t] + h @ params.W.T, activation)
@@ -95,7 +96,6 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     if truncate is not None and truncate < 0:
         raise ValueError("truncate: expected None or an integer >= 0, got a negative one")
     T, B, H = trace.hs.shape
-    I = trace.x.shape[2]
 
     grad_h = grad_hs.copy()  # dL/dh_t, as far as the loss sees h_t directly
     if grad_state is not None:
@@ -112,13 +112,10 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
 
     previous = np.concatenate((trace.initial.h.reshape(1, B, H), trace.hs[:-1]))  # h_{t-1}
     rows = delta.reshape(T * B, H)
+    grad_U, grad_x = project_back(params.U, trace.x, delta)
     return Gradients(
-        params=Params(
-            U=rows.T @ trace.x.reshape(T * B, I),
-            W=rows.T @ previous.reshape(T * B, H),
-            b=rows.sum(axis=0),
-        ),
-        x=(rows @ params.U).reshape(T, B, I),
+        params=Params(U=grad_U, W=rows.T @ previous.reshape(T * B, H), b=rows.sum(axis=0)),
+        x=grad_x,
         state=State(delta[0] @ params.W),
     )
 
@@ -141,13 +138,12 @@ def _windowed(grad_h, slope, W, window):
 
 def _activate(a, activation):
     """Return act(a)."""
-    zero, half = a.dtype.type(0), a.dtype.type(0.5)
     if activation == "tanh":
         return np.tanh(a)
     if activation == "relu":
-        return np.maximum(a, zero)
+        return np.maximum(a, a.dtype.type(0))
     if activation == "sigmoid":
-        return half + half * np.tanh(half * a)  # 1 / (1 + exp(-a)), which would overflow
+        return sigmoid(a)
     raise ValueError("activation: expected 'tanh', 'relu' or 'sigmoid', got another name")
 
 
