@@ -1,6 +1,5 @@
 """The command line: `python -m bench`."""
 
-import math
 import signal
 import sys
 from datetime import datetime
@@ -9,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cases import OPTIONS, ChoiceError
+from bench.cases import ChoiceError
+from bench.presets import OPTIONS, share
 from bench.results import ResultsError, Run
 from bench.tasks.cli import app as tasks
 
@@ -45,6 +45,7 @@ def run(
     dtype: Annotated[str | None, _choice("dtype")] = None,
     threads: Annotated[str | None, _choice("threads")] = None,
     implementations: Annotated[str | None, _choice("implementations")] = None,
+    precision: Annotated[str | None, _choice("precision")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, though an unfinished run could go on.")] = False,
     reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
 ):
@@ -57,6 +58,7 @@ def run(
     planned = plan(
         preset,
         implementations,
+        precision,
         cell=cell,
         operation=operation,
         hidden=hidden,
@@ -138,7 +140,8 @@ def compare(
 
     from bench import compare as comparison
 
-    least, limit = _share("--threshold", threshold), _share("--fail-on", fail_on)
+    least = share(threshold, "--threshold")
+    limit = None if fail_on is None else share(fail_on, "--fail-on")
     frame = comparison.compare(Run.load(old), Run.load(new), least)
     for table in comparison.tables(frame, least):
         Console().print(table)
@@ -147,37 +150,34 @@ def compare(
         raise typer.Exit(1)
 
 
-def _share(option, text):
-    """Return a share given as "5%" or "0.05"."""
-    try:
-        share = None if text is None else float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if share is not None and not 0 <= share < math.inf:
-        raise ChoiceError(f"{option}: expected a share such as 5% or 0.05, got {text!r}")
-    return share
-
-
 @app.command()
-def machine():
-    """Describe this machine as the reports do."""
+def machine(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure the roofline anew; let nothing else run.")
+    ] = False,
+):
+    """Describe this machine as the reports do, with what it can do at most."""
     from rich.console import Console
     from rich.table import Table
 
-    from bench.machine import describe
+    from bench import peaks, roofline
+    from bench.machine import describe, words
 
-    table = Table(show_header=False)
-    for name, value in describe().items():
-        table.add_row(name.replace("_", " "), _text(value))
+    if measure:
+        typer.echo("Measuring what this machine can do at most: about ten seconds.", err=True)
+        peaks.measure()
+    described = describe(measure=True)
+    for warning in described["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    about = Table(show_header=False)
+    for name, text in words(described).items():
+        about.add_row(name, text)
+    Console().print(about)
+    limits = roofline.table(described["roofline"])
+    table = Table(*limits.columns, title=f"Roofline, measured {described['roofline']['measured'][:10]}")
+    for row in limits.itertuples(index=False):
+        table.add_row(*map(str, row))
     Console().print(table)
-
-
-def _text(value):
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
-    if isinstance(value, list):
-        return "\n".join(map(_text, value)) or "none"
-    return "unknown" if value is None else str(value)
 
 
 def _shown(path):

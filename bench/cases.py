@@ -1,26 +1,14 @@
-"""What is timed: a `Case` is one cell of the grid, a preset a set of grids and the effort spent on each case."""
+"""What is timed: a `Case` is one cell of the grid, a `Grid` all combinations of some sizes."""
 
 import os
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-GATES = {"rnn": 1}  # a cell's name and the blocks of H rows in its weights
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # a cell's name and the blocks of H rows in its weights
+KEPT = {"rnn": 0, "gru": 4, "lstm": 5}  # the arrays (T, B, H) that forward keeps for BPTT beside hs
 OPERATIONS = ("forward_step", "forward", "bptt", "train")
 DTYPES = ("float32", "float64")
-
-OPTIONS = {
-    "preset": "The grid to start from: quick, standard or limits.",
-    "cell": "Cells, separated by commas.",
-    "operation": "Operations: forward_step, forward, bptt, train.",
-    "hidden": "Hidden sizes H.",
-    "seq_len": "Sequence lengths T.",
-    "batch": "Batch sizes B.",
-    "input": "Input sizes I. By default 1 where B = 1, and H otherwise.",
-    "dtype": "float32, float64.",
-    "threads": "Thread counts; each gets processes of its own.",
-    "implementations": "Who takes part: numpy, numba-jit, numba-simd, torch...",
-}
 
 
 class ChoiceError(ValueError):
@@ -47,7 +35,7 @@ class Case:
     def flops(self):
         """Operations of one call: a multiply-add counts as two, and only matrix products count.
 
-        With G blocks of H rows in the weights (G = 1 for the RNN), forward is 2 G H (I + H) for each of the T x B
+        With G blocks of H rows in the weights (RNN 1, GRU 3, LSTM 4), forward is 2 G H (I + H) for each of the T x B
         states. BPTT has two products where forward has one, by the weights and by their inputs: twice as many.
         """
         H, I = self.hidden_size, self.input_size
@@ -59,25 +47,23 @@ class Case:
         """Bytes that one call must at least move between a core and the memory that holds its weights.
 
         The recurrent weights W are read once a step, since a state must be complete before the next one begins.
-        Everything else is moved once. Forward: U and b, x, the initial state and hs. BPTT: U, x, hs, the initial
-        state and dL/dhs, and the gradients of U, W, b, x and the initial state.
+        Everything else is moved once. Forward: U and the biases, x, the initial state, hs and the LSTM's last c.
+        BPTT: U, x, hs, the initial state, dL/dhs and what forward kept for it (GRU: three gates and W_n h + c; LSTM:
+        four gates and the cs), and the gradients of U, W, the biases, x and the initial state. Training: both, and
+        what forward keeps is written before it is read.
         """
         H, I, T, B = self.hidden_size, self.input_size, self.seq_len, self.batch_size
         rows = GATES[self.cell] * H
-        weights = rows * (I + H + 1)
-        forward = T * rows * H + rows * (I + 1) + T * B * (I + H) + B * H
-        bptt = T * rows * H + rows * I + T * B * (I + 2 * H) + B * H + weights + T * B * I + B * H
-        numbers = {"forward_step": forward, "forward": forward, "bptt": bptt, "train": forward + bptt}[self.operation]
+        biases = rows + (H if self.cell == "gru" else 0)
+        last_c = B * H if self.cell == "lstm" else 0
+        state, kept = B * H + last_c, KEPT[self.cell] * T * B * H
+        forward = T * rows * H + rows * I + biases + T * B * (I + H) + state + last_c
+        read = T * rows * H + rows * I + T * B * (I + 2 * H) + state + kept
+        gradients = rows * (I + H) + biases + T * B * I + state
+        bptt = read + gradients
+        train = forward + kept + bptt
+        numbers = {"forward_step": forward, "forward": forward, "bptt": bptt, "train": train}[self.operation]
         return numbers * (4 if self.dtype == "float32" else 8)
-
-
-class Effort(NamedTuple):
-    """How long to look at one case."""
-
-    round_s: float  # the length of one round of one implementation; several calls if they are short
-    fewest: int  # rounds, whatever they cost
-    most: int  # rounds, however cheap they are
-    case_s: float  # the time for all rounds of all implementations between these two
 
 
 class Grid(NamedTuple):
@@ -98,57 +84,35 @@ class Grid(NamedTuple):
             yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads)
 
 
-class Preset(NamedTuple):
-    grids: tuple
-    effort: Effort
-    implementations: tuple | None = None  # None: all there are
+NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": DTYPES}  # the fields of a Grid that are no numbers
 
 
-PRESETS = {
-    "quick": Preset(
-        grids=(Grid(hidden=(16, 64, 256), batch=(1, 32), seq_len=(10, 50)),),
-        effort=Effort(round_s=0.01, fewest=7, most=11, case_s=0.8),
-        implementations=("numpy", "numba-jit", "numba-simd", "torch"),
-    ),
-    "standard": Preset(
-        grids=(
-            Grid(hidden=(16, 64, 128, 256, 512), batch=(1, 32), seq_len=(10, 50, 200), threads=(1, 2)),
-            Grid(hidden=(64, 256), batch=(1, 32), dtype=("float64",)),
-        ),
-        effort=Effort(round_s=0.02, fewest=11, most=31, case_s=2.0),
-    ),
-    "limits": Preset(
-        grids=(
-            Grid(hidden=(16, 64, 100, 256, 512, 1024), batch=(1,), threads=(1, 2)),
-            Grid(hidden=(128, 512), batch=(32,), threads=(1, 2)),
-            Grid(hidden=(1024,), batch=(64,), threads=(1, 2)),
-        ),
-        effort=Effort(round_s=0.02, fewest=11, most=31, case_s=4.0),
-    ),
-}
+def parse(name, text, where):
+    """Return the values of a Grid's field from a text like "64,128", or raise a ChoiceError that begins with `where`.
 
-
-def find_preset(name):
-    """Return the preset of this name, or raise a ChoiceError."""
-    if name not in PRESETS:
-        raise ChoiceError(f"--preset: expected {_either(PRESETS)}, got {name!r}")
-    return PRESETS[name]
-
-
-def choose(preset, **choices):
-    """Return the cases of a preset, with each given choice in the place of the preset's.
-
-    Choices are the fields of `Grid`, as texts like "64,128"; None leaves the preset's. A preset's thread counts
-    beyond this machine's CPUs are left out; asked for by name they are a ChoiceError, as is any other bad choice.
+    More threads than this machine has CPUs are a ChoiceError as well.
     """
-    cpus = usable_cpus()
-    given = {name: _parse(name, text, cpus) for name, text in choices.items() if text is not None}
-    cases = {}
-    for grid in find_preset(preset).grids:
-        fitting = tuple(n for n in grid.threads if n <= cpus)
-        cases |= dict.fromkeys(grid._replace(threads=fitting)._replace(**given).cases())
-    order = {name: n for n, name in enumerate(OPERATIONS)}
-    return sorted(cases, key=lambda c: (c.threads, c.cell, c.dtype, *_sizes(c), order[c.operation]))
+    words = [word.strip() for word in text.split(",")]
+    if name in NAMES:
+        return check(name, words, where)
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise ChoiceError(f"{where}: expected whole numbers of 1 or more, separated by commas, got {text!r}")
+    numbers, cpus = [int(word) for word in words], usable_cpus()
+    if name == "threads" and max(numbers) > cpus:
+        raise ChoiceError(f"{where}: expected at most {cpus}, the CPUs this process may use, got {max(numbers)}")
+    return check(name, numbers, where)
+
+
+def check(name, values, where):
+    """Return a list of values for a Grid's field as a tuple, or raise a ChoiceError that begins with `where`."""
+    if not isinstance(values, list) or not values:
+        raise ChoiceError(f"{where}: expected a list with something in it, got {values!r}")
+    for value in values:
+        if name in NAMES and value not in NAMES[name]:
+            raise ChoiceError(f"{where}: expected {either(NAMES[name])}, got {value!r}")
+        if name not in NAMES and not (type(value) is int and value > 0):
+            raise ChoiceError(f"{where}: expected whole numbers of 1 or more, got {value!r}")
+    return tuple(values)
 
 
 def usable_cpus():
@@ -156,27 +120,7 @@ def usable_cpus():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _sizes(case):
-    return case.hidden_size, case.batch_size, case.input_size, case.seq_len
-
-
-def _parse(name, text, cpus):
-    option = "--" + name.replace("_", "-")
-    words = [word.strip() for word in text.split(",")]
-    names = {"cell": GATES, "operation": OPERATIONS, "dtype": DTYPES}.get(name)
-    if names is not None:
-        for word in words:
-            if word not in names:
-                raise ChoiceError(f"{option}: expected {_either(names)}, got {word!r}")
-        return tuple(words)
-    for word in words:
-        if not (word.isascii() and word.isdigit() and int(word) > 0):
-            raise ChoiceError(f"{option}: expected whole numbers of 1 or more, separated by commas, got {text!r}")
-        if name == "threads" and int(word) > cpus:
-            raise ChoiceError(f"{option}: expected at most {cpus}, the CPUs this process may use, got {word}")
-    return tuple(int(word) for word in words)
-
-
-def _either(names):
+def either(names):
+    """Return "a, b or c"."""
     *rest, last = names
     return f"{', '.join(rest)} or {last}" if rest else last

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.cases import OPTIONS, ChoiceError
+from bench.cases import ChoiceError
+from bench.presets import OPTIONS
 from bench.results import key
 
-EXTRA = ("version", "calls", "compile_s", "max_error", "peak_memory_bytes", "flops", "bytes")  # of a row
+EXTRA = ("version", "calls", "compile_s", "max_error", "stopped", "peak_memory_bytes", "flops", "bytes")  # of a row
 BENCHMARKS = Path(__file__).with_name("test_cells.py")
 
 

@@ -1,22 +1,37 @@
-"""The loop: for each case, build and verify every implementation, then time them turn by turn."""
+"""The loop: for each case, build and verify every implementation, then time them turn by turn.
+
+The rounds of a case end when each ratio to the baseline, and ours to the fastest other, is known to within the
+effort's precision: half of its 95 % interval, by the sign test, is no more. They also end at the case's time limit.
+Either way there are no fewer than the effort's fewest rounds, but for cases with calls so long that five must do.
+What matters is how wide an interval is, never where it lies, and it is looked at only now and then: whoever stops at
+the first sign of a difference finds one sooner or later where there is none.
+"""
 
 import hashlib
+import json
+import math
 import shlex
+import tempfile
 import time
 from dataclasses import asdict
 from datetime import datetime
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from bench import implementations, machine
-from bench.cases import ChoiceError, Effort, choose, find_preset
+from bench.cases import ChoiceError
+from bench.presets import Effort, Grid, choose, find_preset, share
 from bench.results import Run, key, unfinished
-from bench.worker import ROOT, TIME_LIMIT_S, Worker, WorkerError
+from bench.statistics import quick_width
+from bench.worker import ROOT, TIME_LIMIT_S, Worker, WorkerError, cpus_for
 
 REPORTS = ROOT / "reports"
 SEED = 0
+LONG_S = 0.3  # a round of this length is a long one,
+FEWEST_LONG = 5  # of which these are enough
 
 
 class Plan(NamedTuple):
@@ -27,30 +42,47 @@ class Plan(NamedTuple):
     cases: list
     implementations: dict  # the module of each by its name
     effort: Effort
+    description: str = ""
+    grids: tuple[Grid, ...] = ()  # the preset's own
 
 
-def plan(preset="quick", implementations=None, **choices):
-    """Return the Plan for a preset and choices (texts, as `bench.cases.choose` takes them), or raise a ChoiceError."""
-    grid = {name: text for name, text in (choices | {"implementations": implementations}).items() if text is not None}
-    cases = choose(preset, **choices)
-    effort, names = find_preset(preset).effort, find_preset(preset).implementations
-    return Plan(preset, grid, cases, _find_implementations(implementations, names), effort)
+def plan(preset="quick", implementations=None, precision=None, **choices):
+    """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError."""
+    texts = choices | {"implementations": implementations, "precision": precision}
+    grid = {name: text for name, text in texts.items() if text is not None}
+    chosen = find_preset(preset)
+    effort = chosen.effort
+    if precision is not None:
+        effort = effort._replace(precision=share(precision, "--precision"))
+    modules = _find_implementations(implementations, chosen.implementations, preset)
+    return Plan(preset, grid, choose(chosen, **choices), modules, effort, chosen.description, chosen.grids)
 
 
 def open_run(plan, reports=REPORTS, fresh=False):
     """Return (run, resumed): the newest unfinished run of the same plan on the same code and machine, or a new one."""
     about = {name: _about(module) for name, module in plan.implementations.items()}
-    wanted = {"preset": plan.preset, "grid": plan.grid, "seed": SEED, "implementations": about, "source": _source()}
+    wanted = {
+        "preset": plan.preset,
+        "description": plan.description,
+        "grids": [grid._asdict() for grid in plan.grids],
+        "effort": plan.effort._asdict(),
+        "grid": plan.grid,
+        "seed": SEED,
+        "implementations": about,
+        "source": _source(),
+        "cpus": {threads: cpus_for(threads) for threads in sorted({case.threads for case in plan.cases})},
+    }
+    wanted = json.loads(json.dumps(wanted))  # as it will be read again
     run = None if fresh else unfinished(reports, wanted)
     if run is not None:
         _drop_torn_case(run, plan)
         return run, True
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{plan.preset}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(plan.preset).stem}"
     folder, copy = Path(reports, name), 1
     while folder.exists():
         folder, copy = Path(reports, f"{name}-{copy + 1}"), copy + 1
     baseline = "numpy" if "numpy" in about else next(iter(about))
-    info = {"command": _command(plan), "baseline": baseline, "machine": machine.describe(), **wanted}
+    info = {"command": _command(plan), "baseline": baseline, "machine": machine.describe(measure=True), **wanted}
     run = Run.create(folder, info)
     run.lock()
     return run, False
@@ -67,6 +99,7 @@ class Bench:
         self.run, self.plan, self.watch, self.time_limit_s = run, plan, watch, time_limit_s
         self._workers = {}
         self._unable = {}  # why a worker could not even start: it would not for the next case either
+        self._references = tempfile.TemporaryDirectory()  # what one worker computed need not be computed by the next
 
     def __enter__(self):
         return self
@@ -78,6 +111,7 @@ class Bench:
         """End all workers."""
         while self._workers:
             self._workers.popitem()[1].close()
+        self._references.cleanup()
 
     def missing(self, case, names=None):
         """Return those of the implementations whose row for this case the run does not have yet."""
@@ -91,35 +125,51 @@ class Bench:
         if not names:
             return
         rows = {name: self._new_row(case, name) for name in names}
+        reference = Path(self._references.name, f"{case.id}.npz")
         for n, (name, row) in enumerate(rows.items()):
             if row["status"] == "ok":
                 self.watch(f"build and verify {name}", 0.5 * n / len(names))
-                row |= self._ask(row, "build", case=asdict(case), seed=SEED)
+                row |= self._ask(row, "build", case=asdict(case), seed=SEED, reference=str(reference))
+        reference.unlink(missing_ok=True)
         self._time({name: row for name, row in rows.items() if row["status"] == "ok"})
         self.run.append(*rows.values())
 
     def _time(self, rows):
-        """Take the rounds: all in turn, each round led by another, so that the machine's drift hits all alike."""
+        """Take the rounds: all in turn, so that the machine's drift hits all alike."""
+        effort = self.plan.effort
         for name, row in rows.items():
             self.watch(f"warm up {name}", 0.5)
-            row |= self._ask(row, "calibrate", round_s=self.plan.effort.round_s)
-        effort = self.plan.effort
-        done, rounds = 0, 1
-        begin = time.perf_counter()
-        while done < rounds:
-            names = [name for name, row in rows.items() if row["status"] == "ok"]
-            if not names:
-                return
-            lead = done % len(names)
-            for name in names[lead:] + names[:lead]:
+            row |= self._ask(row, "calibrate", round_s=effort.round_s)
+        done, look, begin = 0, 0, time.perf_counter()
+        while working := {name: row for name, row in rows.items() if row["status"] == "ok"}:
+            for name in turn(list(working), done):
                 row = rows[name]
                 reply = self._ask(row, "round", calls=row["calls"])
                 if reply:
                     row["times"].append(reply["seconds"])
             done += 1
-            turn_s = (time.perf_counter() - begin) / done  # with the wait for idle threads
-            rounds = min(effort.most, max(effort.fewest, int(effort.case_s / turn_s)))
-            self.watch("time", 0.5 + 0.5 * done / rounds)
+            long = any(row["times"][-1] * row["calls"] > LONG_S for row in working.values() if row["times"])
+            fewest = min(effort.fewest, FEWEST_LONG) if long else effort.fewest
+            over = time.perf_counter() - begin >= effort.case_s
+            if done >= fewest and (over or done >= look):
+                look = math.ceil(1.15 * done)
+                precise = self._precise(working)
+                for name, row in working.items():
+                    row["stopped"] = "precision" if name in precise else "time"
+                if over or len(precise) == len(working):
+                    return
+            self.watch("time", 0.5 + 0.5 * min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s)))
+
+    def _precise(self, rows):
+        """Return the names of those whose ratios are known well enough."""
+        baseline, ours = self.run.info["baseline"], implementations.OURS
+        times = {name: row["times"] for name, row in rows.items() if row["status"] == "ok"}
+        pairs = [(baseline, name) for name in times if name != baseline and baseline in times]
+        if ours in times and len(times) > 1:
+            others = (name for name in times if name != ours)
+            pairs.append((min(others, key=lambda name: median(times[name])), ours))
+        vague = {name for base, name in pairs if quick_width(times[base], times[name]) > self.plan.effort.precision}
+        return times.keys() - vague - ({baseline} if vague else set())
 
     def _ask(self, row, request, **arguments):
         """Return the reply of the row's worker; a worker that fails is closed and the row says why."""
@@ -140,7 +190,8 @@ class Bench:
         for other in [pair for pair in self._workers if pair[1] != threads]:
             self._workers.pop(other).close()
         if (name, threads) not in self._workers:
-            worker = self._workers[name, threads] = Worker(self.plan.implementations[name], threads, self.time_limit_s)
+            module = self.plan.implementations[name]
+            worker = self._workers[name, threads] = Worker(module, threads, self.time_limit_s, cpus_for(threads))
             try:
                 worker.ask("start")
             except WorkerError as error:
@@ -161,6 +212,7 @@ class Bench:
             "compile_s": None,
             "calls": None,
             "times": [],
+            "stopped": None,
             "peak_memory_bytes": None,
             "flops": case.flops,
             "bytes": case.bytes,
@@ -180,15 +232,27 @@ def expected_seconds(case, plan):
     effort, names = plan.effort, len(plan.implementations)
     call = 1e-5 * case.seq_len + case.flops / 2e10
     turn = names * max(call, effort.round_s)
-    return 0.1 * names + 6 * names * call + turn * min(effort.most, max(effort.fewest, effort.case_s / turn))
+    fewest = FEWEST_LONG if call > LONG_S else effort.fewest
+    return 0.1 * names + 6 * names * call + max(turn * fewest, effort.case_s)
 
 
-def _find_implementations(text, preset):
+def turn(names, n):
+    """Return the order of the n-th round: each leads in its turn, and every other time around the order is reversed.
+
+    So each is as often before any other as behind it, and nobody always finds the caches as the same one left them.
+    """
+    times_around, lead = divmod(n, len(names))
+    order = names[lead:] + names[:lead]
+    return order[::-1] if times_around % 2 else order
+
+
+def _find_implementations(text, names, preset):
     known = implementations.find()
-    names = [name.strip() for name in text.split(",")] if text is not None else preset or known
+    where = f"{preset}: implementations" if text is None else "--implementations"
+    names = [name.strip() for name in text.split(",")] if text is not None else names or known
     for name in names:
         if name not in known:
-            raise ChoiceError(f"--implementations: expected some of {', '.join(known)}, got {name!r}")
+            raise ChoiceError(f"{where}: expected some of {', '.join(known)}, got {name!r}")
     return {name: known[name] for name in known if name in names}
 
 

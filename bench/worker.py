@@ -39,14 +39,37 @@ def environment(threads):
     return os.environ | variables | {"XLA_FLAGS": xla, "NPROC": str(threads), "JAX_PLATFORMS": "cpu"}
 
 
-class Worker:
-    """The harness's end of a worker for the implementation in `module`."""
+def cpus_for(threads):
+    """Return the CPUs for the workers of this thread count: so many, or none where a process cannot be pinned.
 
-    def __init__(self, module, threads, time_limit_s=TIME_LIMIT_S):
+    Each is a core of its own as far as there are enough, and the cores of one package are taken first.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return ()
+    cores = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        cores.setdefault(_core(cpu), []).append(cpu)
+    ranked = sorted((rank, core, cpu) for core, cpus in cores.items() for rank, cpu in enumerate(cpus))
+    return tuple(cpu for _, _, cpu in ranked[:threads])
+
+
+def _core(cpu, cpus=Path("/sys/devices/system/cpu")):
+    """Return the package and the core that a CPU belongs to; each CPU is a core where nothing is told."""
+    topology = cpus / f"cpu{cpu}" / "topology"
+    try:
+        return tuple(int((topology / name).read_text()) for name in ("physical_package_id", "core_id"))
+    except OSError:
+        return 0, cpu
+
+
+class Worker:
+    """The harness's end of a worker for the implementation in `module`, on these CPUs or wherever it likes."""
+
+    def __init__(self, module, threads, time_limit_s=TIME_LIMIT_S, cpus=()):
         self.time_limit_s = time_limit_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", module, str(threads)],
+            [sys.executable, "-m", "bench.worker", module, str(threads), *map(str, cpus)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -115,8 +138,10 @@ class Worker:
 
 def main():
     """Answer the requests on stdin, one by one."""
-    module, threads = sys.argv[1:]
+    module, threads, *cpus = sys.argv[1:]
     _die_with_parent()
+    if cpus:
+        os.sched_setaffinity(0, map(int, cpus))  # before any library looks how many there are
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -149,8 +174,8 @@ class Desk:
         gc.freeze()  # the library's own objects need not be looked through again
         return {}
 
-    def build(self, case, seed):
-        """Prepare a case and verify its second call."""
+    def build(self, case, seed, reference=None):
+        """Prepare a case and verify its second call; the reference is kept in a file for the next worker, if named."""
         from bench import inputs, verify
         from bench.implementations import UnsupportedError
 
@@ -169,7 +194,7 @@ class Desk:
             compile_s = time.perf_counter() - start
             result = prepared.call()
         peak = _peak_memory()
-        errors, message = verify.compare(case, prepared.outputs(result), verify.reference(case, arrays))
+        errors, message = verify.compare(case, prepared.outputs(result), verify.reference(case, arrays, reference))
         self.prepared = prepared
         return {
             "status": "wrong" if message else "ok",

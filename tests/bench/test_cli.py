@@ -10,7 +10,20 @@ import pytest
 from bench.results import key
 from bench.worker import ROOT
 
-SMALL = ("--hidden", "8", "--seq-len", "4", "--batch", "1", "--threads", "1", "--implementations", "numpy")
+SMALL = (
+    "--cell",
+    "rnn",
+    "--hidden",
+    "8",
+    "--seq-len",
+    "4",
+    "--batch",
+    "1",
+    "--threads",
+    "1",
+    "--implementations",
+    "numpy",
+)
 
 
 def command(*words):
@@ -90,7 +103,10 @@ def test_interrupted(tmp_path, sent, code):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--preset", "quik"), "--preset: expected quick, standard or limits, got 'quik'"),
+        (
+            ("--preset", "quik"),
+            "--preset: expected quick, standard, full, limits or deepbench, or a .toml file, got 'quik'",
+        ),
         (("--hidden", "0"), "--hidden: expected whole numbers of 1 or more, separated by commas, got '0'"),
         (("--implementations", "numpy,nympy"), "--implementations: expected some of numpy, numba-jit, numba-simd, "),
     ],
@@ -121,7 +137,7 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 def test_machine_is_told():
     done = bench("machine")
     assert done.returncode == 0, done.stderr
-    for word in ("cpu", "caches", "memory bytes", "simd", "blas", "versions", "numpy"):
+    for word in ("CPU", "Caches", "Memory", "Vectors", "BLAS", "numpy", "FMA peak", "L1"):
         assert word in done.stdout
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench.worker import ROOT
 
-SMALL = ("--hidden=8", "--seq-len=4", "--batch=1", "--threads=1")
+SMALL = ("--cell=rnn", "--hidden=8", "--seq-len=4", "--batch=1", "--threads=1")
 
 
 def run_pytest(*words):
@@ -97,7 +97,10 @@ def test_slow_tests_wait_for_their_option(tmp_path):
     ("word", "message"),
     [
         ("--hidden=x", "ERROR: --hidden: expected whole numbers of 1 or more, separated by commas, got 'x'"),
-        ("--preset=quik", "ERROR: --preset: expected quick, standard or limits, got 'quik'"),
+        (
+            "--preset=quik",
+            "ERROR: --preset: expected quick, standard, full, limits or deepbench, or a .toml file, got 'quik'",
+        ),
         ("-n2", "ERROR: --benchmark: expected one process, got -n: benchmarks would disturb each other"),
     ],
 )
