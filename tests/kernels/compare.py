@@ -38,19 +38,22 @@ class Inputs(NamedTuple):
     """All that the functions of a cell are called with."""
 
     params: Any
-    x: np.ndarray  # (T, B, I)
+    x: np.ndarray  # (T, B, I), or (T, B) of integers: where the one is in each one-hot input
     state: Any
     grad_hs: np.ndarray  # (T, B, H)
     grad_state: Any
 
 
-def draw(cell, size, dtype, seed=0):
-    """Return random Inputs: parameters as the cell draws them, the rest of the size of 1."""
+def draw(cell, size, dtype, seed=0, one_hot=None):
+    """Return random Inputs: parameters as the cell draws them, the rest of the size of 1.
+
+    With `one_hot`, x is (T, B) of that integer type: where the one is.
+    """
     rng = np.random.default_rng([seed, *size])
     H, I, T, B = size
     return Inputs(
         cell.init_params(I, H, rng, dtype),
-        rng.standard_normal((T, B, I)).astype(dtype),
+        rng.integers(I, size=(T, B), dtype=one_hot) if one_hot else rng.standard_normal((T, B, I)).astype(dtype),
         _draw_state(cell, size, dtype, rng),
         rng.standard_normal((T, B, H)).astype(dtype),
         _draw_state(cell, size, dtype, rng),
@@ -96,6 +99,9 @@ def assert_close(comp, reference, inputs, call, n):
     for name, a in named(comp).items():
         ref, bound = bounds[name]
         assert a.shape == ref.shape, f"{name}: shape {a.shape}, expected {ref.shape}"
+        if a.dtype.kind == "i":
+            np.testing.assert_array_equal(a, ref, err_msg=name)
+            continue
         assert np.finfo(a.dtype).eps / 2 == u, f"{name}: dtype {a.dtype}"
         error = np.abs(a - ref).max()
         if not error <= bound:  # a NaN is wrong as well
@@ -107,18 +113,22 @@ def _bounds(reference, inputs, call, n, u, draws=4):
     """Return for each array of the result the float64 reference and the largest error allowed."""
     if u < np.finfo(np.float32).eps / 2:
         n *= 2
-    ref = named(call(reference, rebuild(inputs, reference, np.float64)))
+
+    def run(change):
+        changed = rebuild(inputs, reference, lambda a: a if a.dtype.kind == "i" else change(a.astype(np.float64)))
+        return named(call(reference, changed))
+
+    ref = run(lambda a: a)
     spread = dict.fromkeys(ref, 0.0)
     rng = np.random.default_rng(0)
     size = 2.0**-30  # far above float64's own rounding, and small enough for the response to be linear
     for _ in range(draws):
-        disturbed = rebuild(inputs, reference, lambda a: a * (1 + size * rng.uniform(-1, 1, a.shape)))
-        for name, a in named(call(reference, disturbed)).items():
+        for name, a in run(lambda a: a * (1 + size * rng.uniform(-1, 1, a.shape))).items():
             spread[name] = max(spread[name], np.abs(a - ref[name]).max() * u / size)
     return {name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max()) for name, a in ref.items()}
 
 
-def assert_same(comp, ref, size):
+def assert_same(comp, ref, size, what=""):
     """Assert that two results of one computation, taken in other ways, differ by rounding alone.
 
     A sum of n terms errs by n u of their size at worst, and there are two of them; as much again for what the
@@ -127,7 +137,7 @@ def assert_same(comp, ref, size):
     n = size.H + size.I + size.T * size.B
     for name, a in named(ref).items():
         error, bound = np.abs(named(comp)[name] - a).max(), 4 * n * np.finfo(a.dtype).eps / 2 * np.abs(a).max()
-        assert error <= bound, f"{name}: differs by {error:.1e}, allowed {bound:.1e}"
+        assert error <= bound, f"{what} {name}: differs by {error:.1e}, allowed {bound:.1e}".strip()
 
 
 class Backward(NamedTuple):
@@ -139,9 +149,9 @@ class Backward(NamedTuple):
     grad_state: Any
 
 
-def check_forward(cell, reference, size, dtype, *options):
+def check_forward(cell, reference, size, dtype, *options, one_hot=None):
     """Check `forward_step`, `infer` and `forward` of a cell against its reference, with and without a state."""
-    inputs = draw(cell, size, dtype)
+    inputs = draw(cell, size, dtype, one_hot=one_hot)
     n = size.H + size.I + 1
 
     def forward_step(cell, inputs):
@@ -160,12 +170,12 @@ def check_forward(cell, reference, size, dtype, *options):
         assert_close(call(cell, without), reference, without, call, n)
 
 
-def check_bptt(cell, reference, size, dtype, truncate, *options):
+def check_bptt(cell, reference, size, dtype, truncate, *options, one_hot=None):
     """Check `bptt` of a cell against its reference on the cell's own trace, with and without `grad_state`.
 
     The trace is an input here: bptt answers for its own rounding alone, and relu has the same slopes for both.
     """
-    inputs = draw(cell, size, dtype)
+    inputs = draw(cell, size, dtype, one_hot=one_hot)
     trace = cell.forward(inputs.params, inputs.x, inputs.state, *options)
 
     def bptt(cell, inputs):

@@ -6,7 +6,6 @@ lie in memory that cannot be written to. A fault ends the process, after a trace
 
 import ctypes
 import faulthandler
-import importlib
 import itertools
 import mmap
 import sys
@@ -14,9 +13,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
-
-OPTIONS = {"rnn": [("tanh",), ("relu",), ("sigmoid",)]}  # of each cell's functions
 
 PAGE = mmap.PAGESIZE
 NO_ACCESS, READ = 0, mmap.PROT_READ
@@ -77,12 +75,12 @@ def sizes(amount):
 
 def main(cell, dtype, amount):
     faulthandler.enable()
-    module = importlib.import_module(f"kernels.{cell}")
+    cell = find(cell)
     cases = list(itertools.product(sizes(amount), (False, True)))
     for n, (size, at_end) in enumerate(cases):
-        options = OPTIONS[cell][n % len(OPTIONS[cell])]
+        options = cell.options[n % len(cell.options)]
         print(size, *options, "at the end" if at_end else "at the start", flush=True)
-        check(module, size, np.dtype(dtype), options, at_end)
+        check(cell.kernels, size, np.dtype(dtype), options, at_end)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,38 @@
+"""The kernels of every cell on several threads, among several threads, and in a forked process."""
+
+import sys
+
+import numba
+import pytest
+
+from tests.kernels.apart import run_apart
+from tests.kernels.cells import by_cell, by_dtype, by_edge
+from tests.kernels.compare import assert_same, calls, draw
+
+
+@pytest.mark.skipif(numba.get_num_threads() < 2, reason="needs two threads")
+@by_cell
+@by_dtype
+@by_edge
+def test_two_threads_give_what_one_gives(size, dtype, cell):
+    """Not to the bit: a row's sums are ordered by the tile that it falls into, and the weights' gradients are split."""
+    by_name = calls(cell.kernels, draw(cell.kernels, size, dtype))
+    threads = numba.get_num_threads()
+    for call, function in by_name.items():
+        found = []
+        try:
+            for n in (1, 2):
+                numba.set_num_threads(n)
+                found.append(function())
+        finally:
+            numba.set_num_threads(threads)
+        ref, comp = found
+        assert_same(comp, ref, size, call)
+
+
+@by_cell
+@pytest.mark.parametrize("threads", [2, 8])
+def test_calls_from_anywhere(threads, cell):
+    """Eight threads are more than most machines that run this have cores: slower, and right."""
+    fork = ["fork"] if sys.platform == "linux" else []
+    run_apart("tests.kernels.concurrent", cell.name, *fork, timeout=120, NUMBA_NUM_THREADS=str(threads))
