@@ -50,6 +50,11 @@ def quote(text: str) -> Markup:
     return Markup("<blockquote>{}</blockquote>").format(Markup(coded))
 
 
+def preformatted(text: str) -> Markup:
+    """Return a text with its own line breaks."""
+    return Markup("<pre>{}</pre>").format(text)
+
+
 def heading(text: str) -> Markup:
     return Markup("<h3>{}</h3>").format(text)
 

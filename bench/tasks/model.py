@@ -120,6 +120,12 @@ class Network:
         T, B, H = output.hs.shape
         return self.head.outputs(head, output.hs.reshape(T * B, H)).reshape(T, B, -1), output.state
 
+    def step(self, weights: Any, x_t: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """Return the outputs (B, O) after one more step, from x_t (B, I) or (B,), and the state; see `prepare`."""
+        params, head = weights
+        state = self.cell.forward_step(params, x_t, state, *self._activation)
+        return self.head.outputs(head, state.h), state
+
     def gradients(
         self, weights: Weights, x: np.ndarray, y: np.ndarray, state: Any = None
     ) -> tuple[float, Weights, Any]:

@@ -6,6 +6,7 @@ Characters are indices into the text's own alphabet. The text is split by positi
 
 import importlib.metadata
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ LEAST = 1000  # characters that a text must have
 class Corpus(NamedTuple):
     name: str
     alphabet: str  # every character of the text once, in the order of their code points
-    train: np.ndarray  # (N,) int32, indices into the alphabet, as are the others
+    train: np.ndarray  # (N,) int64, indices into the alphabet, as are the others
     validation: np.ndarray
     test: np.ndarray
 
@@ -62,7 +63,7 @@ def split(name: str, text: str) -> Corpus:
     alphabet, indices = np.unique(points, return_inverse=True)
     held_out = int(HELD_OUT * len(points))
     ends = [len(points) - 2 * held_out, len(points) - held_out]
-    return Corpus(name, "".join(map(chr, alphabet)), *np.split(indices.astype(np.int32), ends))
+    return Corpus(name, "".join(map(chr, alphabet)), *np.split(indices, ends))
 
 
 def encode(alphabet: str, text: str) -> np.ndarray:
@@ -71,10 +72,10 @@ def encode(alphabet: str, text: str) -> np.ndarray:
     for character in text:
         if character not in index:
             raise ChoiceError(f"--seed-text: expected characters of the text learned, got {character!r}")
-    return np.array([index[character] for character in text], np.int32)
+    return np.array([index[character] for character in text])
 
 
-def decode(alphabet: str, indices: np.ndarray) -> str:
+def decode(alphabet: str, indices: Iterable[int]) -> str:
     return "".join(alphabet[index] for index in indices)
 
 

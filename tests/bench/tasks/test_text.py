@@ -15,7 +15,6 @@ def test_split_is_by_position():
     assert corpus.alphabet == "abcdefghijklmnopqrstuvwxyz"
     assert [len(part) for part in corpus[2:]] == [900, 50, 50]
     assert "".join(decode(corpus.alphabet, part) for part in corpus[2:]) == words
-    assert corpus.train.dtype == np.int32
     np.testing.assert_array_equal(encode(corpus.alphabet, words), np.concatenate(corpus[2:]))
 
 

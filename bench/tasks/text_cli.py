@@ -1,0 +1,172 @@
+"""The commands for text: `python -m bench train text` and `python -m bench generate`."""
+
+import math
+import shlex
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cases import ChoiceError
+
+
+def _option(words: str, default: str | bool = False):
+    return typer.Option(help=words, show_default=default)
+
+
+def text(
+    file: Annotated[Path | None, _option("A UTF-8 text to learn.", "Shakespeare's plays, from the text extra")] = None,
+    cell: Annotated[str | None, _option("rnn, gru or lstm.", "gru")] = None,
+    hidden: Annotated[str | None, _option("Hidden units.", "256")] = None,
+    seq_len: Annotated[str | None, _option("Characters that the gradient flows back through.", "64")] = None,
+    batch: Annotated[str | None, _option("Streams that the text is read in, side by side.", "32")] = None,
+    optimizer: Annotated[str | None, _option("sgd, adagrad or adam.", "adam")] = None,
+    learning_rate: Annotated[str | None, _option("Of the optimizer.", "0.004")] = None,
+    clip_norm: Annotated[str | None, _option("Bound on the norm of the gradients.", "1")] = None,
+    seed: Annotated[str | None, _option("Of the weights and the samples.", "0")] = None,
+    threads: Annotated[str | None, _option("Threads to compute with.", "1")] = None,
+    implementation: Annotated[
+        str | None,
+        _option("One, or several with commas to race: numpy, numba-jit, numba-simd, torch, jax.", "numba-simd"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps in all.")] = None,
+    minutes: Annotated[
+        float | None, _option("Stop after so many minutes.", "5, unless --steps or --goal are given")
+    ] = None,
+    goal: Annotated[
+        float | None, _option("Stop at so many bits per character on the validation text.", "in a race the n-gram's")
+    ] = None,
+    resume: Annotated[
+        Path | None, _option("Go on with the training that was kept in this folder, with its settings.")
+    ] = None,
+    output: Annotated[Path | None, _option("The report's folder.", "reports/<time>-text, or that of --resume")] = None,
+) -> None:
+    """Predict the next character of a text; the last line printed is the report's path.
+
+    Ctrl-C ends the training, keeps it, and reports what is there. `--resume` goes on with it, `generate` lets it write.
+    """
+    from bench.run import REPORTS
+    from bench.tasks import text as task
+    from bench.tasks.text_training import Bounds, Lesson, Settings
+    from bench.tasks.training import choose
+
+    settings = {
+        "cell": cell,
+        "hidden": hidden,
+        "seq_len": seq_len,
+        "batch": batch,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "clip_norm": clip_norm,
+        "seed": seed,
+        "threads": threads,
+    }
+    for name, value in (("--minutes", minutes), ("--goal", goal)):
+        if value is not None and not 0 < value < math.inf:
+            raise ChoiceError(f"{name}: expected a number above 0, got {value}")
+    corpus = task.shakespeare() if file is None else task.from_file(file)
+    if resume is None:
+        folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-text"
+        lesson = Lesson(corpus, choose(Settings(), **settings), (implementation or "numba-simd").split(","))
+    else:
+        folder = output or resume
+        for name, given in {**settings, "implementation": implementation}.items():
+            if given is not None:
+                raise ChoiceError(f"--{name.replace('_', '-')}: expected none beside --resume, got {given!r}")
+        lesson = Lesson.resume(corpus, resume)
+    if folder.exists() and not folder.is_dir():
+        raise ChoiceError(f"--output: expected a folder, got the file {folder}")
+
+    lesson.goal = goal or lesson.goal
+    racing = len(lesson.histories) > 1
+    if not (minutes or steps or goal or racing):
+        minutes = 5
+    _train(lesson, Bounds(steps or math.inf, minutes or math.inf, lesson.goal if goal or racing else 0), folder)
+
+    from bench.tasks import text_report
+
+    judged = lesson.judge()
+    for words in text_report.summary(lesson, judged):
+        typer.echo(words)
+    page = text_report.write(lesson, judged, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]])).resolve()
+    typer.echo(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)
+    if lesson.outcome == "interrupted":
+        raise typer.Exit(130)
+
+
+def _train(lesson, bounds, folder):
+    """Train with a bar, keep the training after every round, and show what the model writes by then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(16), TimeRemainingColumn(), TextColumn("left")
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+        bar = progress.add_task("text: compiling", total=1)
+        shown = lesson.histories[lesson.shown]
+        told = len(lesson.samples)
+
+        def after_group(share):
+            progress.update(bar, completed=share, description=f"text: step {lesson.step}, {_state(lesson, shown)}")
+
+        def after_round():
+            nonlocal told
+            lesson.save(folder)
+            for sample in lesson.samples[told:]:
+                title = f"After {sample.step} steps, {sample.bits:.2f} bits per character, at the temperature"
+                progress.console.print(f"{title} {sample.temperature}:\n{sample.text}\n", markup=False)
+            told = len(lesson.samples)
+
+        lesson.train(bounds, after_group, after_round)
+        progress.update(bar, completed=1)
+
+
+def _state(lesson, history):
+    """Return the loss, the speed and the last look at the validation text in words."""
+    words = [f"validation {history.bits[-1]:.3f} bits per character"] if history.bits else []
+    if history.losses:
+        recent = history.losses[-100:]
+        groups = history.seconds[-10:]
+        steps = history.ends[-1] - ([0, *history.ends])[-1 - len(groups)]
+        speed = steps * lesson.settings.batch * lesson.settings.seq_len / sum(groups)
+        words = [f"loss {sum(recent) / len(recent):.3f}", *words, f"{speed / 1000:.3g} k characters a second"]
+    return ", ".join(words)
+
+
+def generate(
+    model: Annotated[Path, typer.Argument(help="A model that `train text` has kept: model.npz, or its folder.")],
+    seed_text: Annotated[str | None, _option("What the text goes on from.", "the end of a line")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Below 1 likely characters get likelier; 0 takes the likeliest.")
+    ] = 0.8,
+    length: Annotated[int, typer.Option(min=0, help="Characters to write.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+) -> None:
+    """Write text, character by character, with a model that has learned one; to standard error how fast that was."""
+    from itertools import chain, islice
+
+    import numpy as np
+
+    from bench.tasks import generate, text
+    from bench.tasks.model import Network
+    from bench.tasks.training import threads
+
+    trained, alphabet, weights = generate.load(model / "model.npz" if model.is_dir() else model)
+    first = text.encode(alphabet, seed_text) if seed_text else generate.opening(alphabet)
+    network = Network(trained, "numba-simd")
+    said = generate.sample(network, weights, first, temperature, np.random.default_rng(seed))
+    try:
+        with threads(1):
+            said = chain([next(said)], said)  # which compiles, before the clock starts
+            start = time.perf_counter()
+            sys.stdout.write(seed_text or "")
+            for index in islice(said, length):
+                sys.stdout.write(alphabet[index])
+                sys.stdout.flush()
+            taken = time.perf_counter() - start
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    typer.echo()
+    typer.echo(f"{length / taken:.0f} characters a second", err=True)
