@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from bench.tasks.text_cli import text
+
 app = typer.Typer(help="Learn a task from start to end and report how soon each implementation gets there.")
+app.command()(text)
 
 
 def _option(words: str, default: str):
