@@ -12,6 +12,7 @@ from bench.cases import ChoiceError
 from bench.presets import OPTIONS, share
 from bench.results import ResultsError, Run
 from bench.tasks.cli import app as tasks
+from bench.tasks.text_cli import generate
 
 app = typer.Typer(
     help="How fast can a recurrent network run on this CPU, and who gets closest?",
@@ -20,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tasks, name="train")
+app.command()(generate)
 
 
 def _choice(name):
@@ -147,6 +149,29 @@ def compare(
         Console().print(table)
     if limit is not None and len(slower := comparison.regressions(frame, limit)):
         typer.echo(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def null(
+    comparisons: Annotated[int, typer.Option(min=1, help="How many, of all implementations together.")] = 200,
+    reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
+):
+    """Put the harness to the test: compare implementations with themselves, and fail if they come out different."""
+    from rich.progress import track
+
+    from bench import null
+    from bench.run import REPORTS
+
+    pairs = null.compare(comparisons, reports or REPORTS)
+    found = list(track(pairs, "comparing alike with alike", total=comparisons))
+    for one in (one for one in found if one.different):
+        low, high = one.ratio.low, one.ratio.high
+        typer.echo(f"{one.implementation}, {one.case.id}: {one.ratio.median:.3f} ({low:.3f} to {high:.3f})")
+    different, off = sum(one.different for one in found), null.median_ratio(found) - 1
+    typer.echo(f"{different} of {len(found)} null comparisons came out different; {null.allowed(len(found))} may.")
+    typer.echo(f"The median of their ratios is off 1 by {off:+.2%}; {null.OFF:.0%} either way is allowed.")
+    if not null.passes(found):
         raise typer.Exit(1)
 
 

@@ -58,7 +58,7 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
     return Plan(preset, grid, choose(chosen, **choices), modules, effort, chosen.description, chosen.grids)
 
 
-def open_run(plan, reports=REPORTS, fresh=False):
+def open_run(plan, reports=REPORTS, fresh=False, command=None):
     """Return (run, resumed): the newest unfinished run of the same plan on the same code and machine, or a new one."""
     about = {name: _about(module) for name, module in plan.implementations.items()}
     wanted = {
@@ -82,7 +82,8 @@ def open_run(plan, reports=REPORTS, fresh=False):
     while folder.exists():
         folder, copy = Path(reports, f"{name}-{copy + 1}"), copy + 1
     baseline = "numpy" if "numpy" in about else next(iter(about))
-    info = {"command": _command(plan), "baseline": baseline, "machine": machine.describe(measure=True), **wanted}
+    about_us = {"command": command or _command(plan), "machine": machine.describe(measure=True)}
+    info = {**about_us, "baseline": baseline, **wanted}
     run = Run.create(folder, info)
     run.lock()
     return run, False
@@ -107,10 +108,14 @@ class Bench:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
-        """End all workers."""
+    def restart(self):
+        """End all workers; the next case starts new ones."""
         while self._workers:
             self._workers.popitem()[1].close()
+
+    def close(self):
+        """End all workers for good."""
+        self.restart()
         self._references.cleanup()
 
     def missing(self, case, names=None):
