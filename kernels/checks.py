@@ -8,6 +8,7 @@ hidden copy is a lie. Errors read "argument: expected this, got that".
 import numpy as np
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+INDICES = (np.dtype(np.int32), np.dtype(np.int64))
 
 
 def check_float(name, a):
@@ -45,13 +46,6 @@ def check_array(name, a, shape, dtype):
         raise ValueError(f"{name}: expected an aligned array (see numpy.require), got address {a.ctypes.data:#x}")
 
 
-def check_sequence(name, a, columns, dtype):
-    """Check `a` (T, B, columns) as `check_array` does and return T and B."""
-    T, B = a.shape[:2] if isinstance(a, np.ndarray) and a.ndim == 3 and a.size else ("T", "B")
-    check_array(name, a, (T, B, columns), dtype)
-    return T, B
-
-
 def check_fields(name, value, kind):
     """Raise a TypeError unless `value` has the fields of the NamedTuple `kind`; `reference`'s own will do."""
     if getattr(value, "_fields", None) != kind._fields:
@@ -82,13 +76,35 @@ def check_dtype(name, dtype):
         raise TypeError(f"{name}: expected float32 or float64, got {np.dtype(dtype)}")
 
 
-def check_params(params, gates):
-    """Check U (gates H, I), W (gates H, H) and b (gates H,) against one another and return H and I."""
-    U, W, b = params[:3]
+def check_params(params, kind, gates):
+    """Check the fields U (gates H, I), W (gates H, H), b (gates H,), and c (H,) if there is one; return H and I."""
+    check_fields("params", params, kind)
+    U, W, b, *c = params
     check_float("params.W", W)
     H = W.shape[1] if W.ndim == 2 and W.size else "H"
     check_array("params.W", W, (f"{gates}H" if gates > 1 and H == "H" else gates * H, H), W.dtype)
     I = U.shape[1] if isinstance(U, np.ndarray) and U.ndim == 2 and U.size else "I"
     check_array("params.U", U, (gates * H, I), W.dtype)
     check_array("params.b", b, (gates * H,), W.dtype)
+    for a in c:
+        check_array("params.c", a, (H,), W.dtype)
     return H, I
+
+
+def check_state(name, state, kind, shape, dtype):
+    """Check the fields of a state, each of this shape (B, H)."""
+    check_fields(name, state, kind)
+    for field, a in zip(kind._fields, state, strict=True):
+        check_array(f"{name}.{field}", a, shape, dtype)
+
+
+def check_input(name, x, sizes, I, dtype):
+    """Check `x` (*sizes, I) of floats, or (*sizes) of the indices 0 to I - 1 of one-hot inputs; return its sizes."""
+    one_hot = isinstance(x, np.ndarray) and x.dtype in INDICES
+    shape = sizes if one_hot else (*sizes, I)
+    if isinstance(x, np.ndarray) and x.ndim == len(shape) and x.size:
+        shape = tuple(n if isinstance(want, str) else want for want, n in zip(shape, x.shape, strict=True))
+    check_array(name, x, shape, x.dtype if one_hot else dtype)
+    if one_hot and not (x.min() >= 0 and x.max() < I):
+        raise ValueError(f"{name}: expected indices from 0 to {I - 1}, got {x.min()} to {x.max()}")
+    return shape[: len(sizes)]

@@ -44,6 +44,7 @@ _AHEAD = 12  # rows of w that are asked for before they are needed: hardware sto
 
 # Numba compiles a function anew for every literal number that it is called with, but not for these.
 ZERO, ONE, TILE = np.int64(0), np.int64(1), np.int64(ROWS)
+REPLACE, ADD = ZERO, ONE  # what a product does to what is there
 
 
 @compiled
@@ -81,21 +82,16 @@ def panel_start(panel, columns, n):
 
 
 @compiled
-def pack_rows(packed, source, row, K, columns, first_panel, last_panel):
-    """Pack panels of the matrix whose row k starts at source[k row]."""
+def pack_rows(packed, source, row, k0, k1, K, columns, first_panel, last_panel):
+    """Pack the rows from k0 up to k1 of panels of a matrix of K rows, of which row k starts at source[k row]."""
     n = lanes(packed)
     for panel in range(first_panel, last_panel):
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
         to = at(packed, start * n * K)
-        for k in range(K):
+        for k in range(k0, k1):
             for v in range(width):
-                column = (start + v) * n
-                if columns - column >= n:
-                    store(to, (k * width + v) * n, load(source, k * row + column))
-                else:
-                    vector = load_first(source, k * row + column, columns - column)
-                    store(to, (k * width + v) * n, vector)
+                store(to, (k * width + v) * n, get(at(source, k * row), (start + v) * n, columns))
 
 
 @compiled
@@ -115,9 +111,11 @@ def pack_columns(packed, source, row, K, columns, first_panel, last_panel):
 
 def _make_tile(rows, vectors):
     @compiled
-    def tile(out, out_row, a, a_row, a_k, w, K):
+    def tile(out, out_row, a, a_row, a_k, w, K, how):
         n = lanes(out)
-        sums = load_tile(out, out_row, rows, vectors)
+        sums = zero_tile(out, rows, vectors)
+        if how == ADD:
+            sums = load_tile(out, out_row, rows, vectors)
         for _ in range(K):
             sums = rank1(sums, a, a_row, w)
             for v in range(vectors):
@@ -134,14 +132,17 @@ def _make_row(vectors):
     apart = 8 if vectors == 1 else 4
 
     @compiled
-    def row(out, a, a_k, w, K):
+    def row(out, a, a_k, w, K, how):
         n = lanes(out)
+        total = zero_tile(out, 1, vectors)
+        if how == ADD:
+            total = load_tile(out, 0, 1, vectors)
         sums = zero_tile(out, apart, vectors)
         k = 0
         while k + apart <= K:
             sums = partial_sums(sums, at(a, k * a_k), a_k, at(w, k * vectors * n))
             k += apart
-        total = fold(sums, load_tile(out, 0, 1, vectors))
+        total = fold(sums, total)
         while k < K:
             total = rank1(total, at(a, k * a_k), 0, at(w, k * vectors * n))
             k += 1
@@ -155,25 +156,25 @@ def _make_panel(vectors):
     half, quarter = _make_tile(4, vectors), _make_tile(2, vectors)
 
     @compiled
-    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K):
+    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how):
         r = 0
         while rows - r >= ROWS:
             for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
                 for v in range(vectors):
                     prefetch(out, ahead * out_row + v * lanes(out))
-            full(at(out, r * out_row), out_row, a, a_row, a_k, w, K)
+            full(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
             a = at(a, a_tile)
             r += ROWS
         if ROWS > 4 and rows - r >= 4:
-            half(at(out, r * out_row), out_row, a, a_row, a_k, w, K)
+            half(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
             a = at(a, 4 * a_row)
             r += 4
         if rows - r >= 2:
-            quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K)
+            quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
             a = at(a, 2 * a_row)
             r += 2
         if rows - r >= 1:
-            row(at(out, r * out_row), a, a_k, w, K)
+            row(at(out, r * out_row), a, a_k, w, K, how)
 
     return panel
 
@@ -182,18 +183,18 @@ _panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
 
 
 @compiled
-def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel):
+def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how):
     n = lanes(out)
     for panel in range(first_panel, last_panel):
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
         to, packed = at(out, start * n), at(w, start * n * K)
         if width == 3:
-            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K)
+            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
         elif width == 2:
-            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K)
+            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
         else:
-            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K)
+            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
 
 
 @compiled
@@ -203,13 +204,13 @@ def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_pane
     out[r out_row + c] += sum over k of a[r a_row + k] w[k, c], where w is packed and has K rows and `columns`
     columns. The rows of `out` are padded to whole vectors, which are written.
     """
-    _multiply(out, out_row, a, a_row, ONE, ROWS * a_row, w, rows, K, columns, first_panel, last_panel)
+    _multiply(out, out_row, a, a_row, ONE, ROWS * a_row, w, rows, K, columns, first_panel, last_panel, ADD)
 
 
 @compiled
-def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel):
-    """Do the same for an `a` that `pack_tiles` has transposed."""
-    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel)
+def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel, how):
+    """Do the same for an `a` that `pack_tiles` has transposed; `how` is ADD, or REPLACE for whatever was in `out`."""
+    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how)
 
 
 @compiled
@@ -285,17 +286,13 @@ def fill_rows_zero(p, row, rows, first, last):
 
 
 @compiled
-def pack_part(packed, source, rows, B, columns, k0, k1, K, first_panel, last_panel):
-    """Pack the rows from k0 to k1 of panels of a matrix of K rows, which lie `rows` at a time, every B rows.
-
-    Row k is the (k % rows)-th of the rows that start at source[(k // rows) B columns].
-    """
-    n = lanes(packed)
+def add_packed_row(to, packed, k, K, columns, first_panel, last_panel):
+    """Add row k of panels of a packed matrix of K rows to a padded row."""
+    n = lanes(to)
     for panel in range(first_panel, last_panel):
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
-        to = at(packed, start * n * K)
-        for k in range(k0, k1):
-            q = at(source, (k // rows * B + k % rows) * columns)
-            for v in range(width):
-                store(to, (k * width + v) * n, get(q, (start + v) * n, columns))
+        source = at(packed, (start * K + k * width) * n)
+        for v in range(width):
+            c = (start + v) * n
+            store(to, c, load(to, c) + load(source, v * n))

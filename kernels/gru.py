@@ -1,0 +1,223 @@
+"""The GRU, its reset gate after the product, and its BPTT (Cho et al. 2014; the reset as in cuDNN and PyTorch):
+
+    r = sigmoid(U_r x_t + W_r h_{t-1} + b_r)
+    z = sigmoid(U_z x_t + W_z h_{t-1} + b_z)
+    n = tanh(U_n x_t + b_n + r * inner),  inner = W_n h_{t-1} + c
+    h_t = (1 - z) n + z h_{t-1}
+
+The names, shapes and results of `reference.gru`.
+
+Sizes: T steps, B sequences in a batch, I inputs, H hidden units; the gates r, z, n lie in this order in blocks of H.
+Every array of a call is C-contiguous and of one dtype, float32 or float64, and no size is 0; anything else is refused
+with a ValueError or a TypeError that names the argument (`kernels.checks`). For one-hot inputs x may hold their
+indices, integers (T, B). No input is written to, and every array that is returned owns its memory.
+
+Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba.extending import overload
+
+from kernels import recurrence
+from kernels.activations import sigmoid, tanh
+from kernels.cache import compiled
+from kernels.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.doors import (
+    Gradients,
+    Output,
+    Prepared,
+    check_start,
+    draw_params,
+    lay_out,
+    prepared,
+    run_bptt,
+    run_forward,
+    zero_state,
+)
+from kernels.recurrence import advance, is_a, retreat
+from kernels.simd import at, full, load, multiply_add, pointer, store
+from kernels.tiles import get, put
+
+__all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
+
+GATES = np.int64(3)
+BLOCKS = np.int64(4)  # of sums: n's of the inputs, r, z, n's of the state
+STATES = np.int64(1)
+
+
+class Params(NamedTuple):
+    U: np.ndarray  # (3H, I)  input to gates
+    W: np.ndarray  # (3H, H)  hidden to gates
+    b: np.ndarray  # (3H,)    bias
+    c: np.ndarray  # (H,)     bias inside the reset product
+
+
+class State(NamedTuple):
+    h: np.ndarray  # (B, H)
+
+
+class Trace(NamedTuple):
+    hs: np.ndarray  # (T, B, H)  the state after every step
+    state: State  # the state after the last step
+    x: np.ndarray  # (T, B, I)  the input
+    initial: State  # the state before the first step
+    gates: np.ndarray  # (T, B, 3H)  r, z, n
+    inner: np.ndarray  # (T, B, H)  W_n h_{t-1} + c
+
+
+def init_params(input_size, hidden_size, rng, dtype=np.float32):
+    """Draw U, W, b and c from the uniform distribution on ±1/sqrt(H), as PyTorch does."""
+    return draw_params(Params, GATES, input_size, hidden_size, rng, dtype)
+
+
+def init_state(params, batch_size):
+    """Return the zero state, h (B, H), for Params or Prepared."""
+    return zero_state(State, params, batch_size)
+
+
+def prepare(params):
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+    H, _ = check_params(params, Params, GATES)
+    biases = np.concatenate((params.b[2 * H :], params.b[: 2 * H], params.c))
+    return lay_out(params.U, params.W, biases.reshape(BLOCKS, H))
+
+
+def forward_step(params, x_t, state):
+    """Return the state after one more step, from x_t (B, I)."""
+    weights = prepared(params, prepare, GATES)
+    state = check_start(State, weights, x_t, state, "x_t", ("B",))
+    h = np.empty_like(state.h)
+    run_forward(_infer, weights, x_t[None], state.h, h[None], *_kept(0, 0, 0, h.dtype))
+    return State(h)
+
+
+def forward(params, x, state=None):
+    """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    hs, last, initial, gates, inner = _forward(params, x, state, keep=True)
+    return Trace(hs, last, x, initial, gates, inner)
+
+
+def infer(params, x, state=None):
+    """Run over x (T, B, I) from `state` (zero if None) and keep only what the user sees."""
+    hs, last, *_ = _forward(params, x, state, keep=False)
+    return Output(hs, last)
+
+
+def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
+    """Return the gradients of a loss L, given how it depends on the states.
+
+    grad_hs (T, B, H) is dL/dhs, and grad_state, where given, dL/d(last state), which is added to it.
+    With `truncate=k` the loss gradient of each step flows back through k earlier steps, so that it
+    reaches k + 1 of them; None is full BPTT, and so is any k >= T - 1.
+    """
+    H, I = check_params(params, Params, GATES)
+    dtype = params.W.dtype
+    check_fields("trace", trace, Trace)
+    T, B = check_input("trace.x", trace.x, ("T", "B"), I, dtype)
+    for name, shape in (("hs", (T, B, H)), ("gates", (T, B, 3 * H)), ("inner", (T, B, H))):
+        check_array(f"trace.{name}", getattr(trace, name), shape, dtype)
+    check_state("trace.initial", trace.initial, State, (B, H), dtype)
+    check_array("grad_hs", grad_hs, (T, B, H), dtype)
+    if grad_state is None:
+        grad_state = State(np.zeros((B, H), dtype))
+    check_state("grad_state", grad_state, State, (B, H), dtype)
+    check_truncate(truncate)
+
+    U, W = (np.empty(p.shape, dtype) for p in params[:2])
+    biases = np.empty((BLOCKS, H), dtype)
+    x = np.empty(trace.x.shape if trace.x.ndim == 3 else (0, 0, 0), dtype)
+    h = np.empty((B, H), dtype)
+    arrays = (trace.hs, trace.gates, trace.inner, grad_hs, grad_state.h[None], U, W, biases, x, h[None])
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)
+    b = np.concatenate((biases[1], biases[2], biases[0]))
+    return Gradients(Params(U, W, b, biases[3].copy()), x if x.size else None, State(h))
+
+
+def _forward(params, x, state, keep):
+    weights = prepared(params, prepare, GATES)
+    state = check_start(State, weights, x, state)
+    (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
+    hs = np.empty((T, B, H), dtype)
+    gates, inner = _kept(T, B, H, dtype) if keep else _kept(0, 0, 0, dtype)
+    run_forward(_infer, weights, x, state.h, hs, gates, inner)
+    return hs, State(hs[-1].copy()), state, gates, inner
+
+
+def _kept(T, B, H, dtype):
+    """Return the arrays for the gates and inner of all steps, empty ones if there is nothing to keep."""
+    return np.empty((T, B, 3 * H), dtype), np.empty((T, B, H), dtype)
+
+
+class _Forward(NamedTuple):
+    gates: np.ndarray  # (T, B, 3H), or empty
+    inner: np.ndarray  # (T, B, H), or empty
+
+
+class _Backward(NamedTuple):
+    gates: np.ndarray  # (T, B, 3H)
+    inner: np.ndarray  # (T, B, H)
+    hs: np.ndarray  # (T, B, H)
+    initial: np.ndarray  # (B, H)  h_0
+
+
+@compiled
+def _infer(member, members, weights, I, x, h0, hs, gates, inner, scratch, meetings):
+    cell = _Forward(gates, inner)
+    recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
+
+
+@overload(advance)
+def _advance(cell, sums, apart, previous, t, b, c):
+    if is_a(cell, _Forward):
+
+        def advance(cell, sums, apart, previous, t, b, c):
+            r, z = sigmoid(load(sums, apart)), sigmoid(load(sums, 2 * apart))
+            inner = load(sums, 3 * apart)
+            n = tanh(multiply_add(r, inner, load(sums, 0)))
+            if cell.gates.size > 0:
+                _, B, H = cell.inner.shape
+                row = t * B + b
+                gates = at(pointer(cell.gates), row * 3 * H)
+                put(gates, c, r, H)
+                put(at(gates, H), c, z, H)
+                put(at(gates, 2 * H), c, n, H)
+                put(at(pointer(cell.inner), row * H), c, inner, H)
+            return multiply_add(z, previous - n, n)
+
+        return advance
+
+
+@compiled
+def _bptt(
+    member, members, U, W, x, h0, window,
+    hs, gates, inner, grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch, meetings,
+):  # fmt: skip
+    recurrence.bptt(
+        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, _Backward(gates, inner, hs, h0),
+        grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch, meetings,
+    )  # fmt: skip
+
+
+@overload(retreat)
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+    if is_a(cell, _Backward):
+
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+            _, B, H = cell.hs.shape
+            row = t * B + b
+            gates = at(pointer(cell.gates), row * 3 * H)
+            r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
+            inner = get(at(pointer(cell.inner), row * H), c, H)
+            before = at(pointer(cell.hs), (row - B) * H) if t > 0 else at(pointer(cell.initial), b * H)
+
+            one = full(r, 1.0)
+            delta_n = grad_h * (one - z) * (one - n * n)
+            store(deltas, 0, delta_n)
+            store(deltas, apart, delta_n * inner * (r - r * r))
+            store(deltas, 2 * apart, grad_h * (get(before, c, H) - n) * (z - z * z))
+            store(deltas, 3 * apart, delta_n * r)
+            store(carry, 0, grad_h * z)
+
+        return retreat

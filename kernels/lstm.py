@@ -1,0 +1,229 @@
+"""The LSTM (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000), and its BPTT:
+
+    i = sigmoid(U_i x_t + W_i h_{t-1} + b_i)
+    f = sigmoid(U_f x_t + W_f h_{t-1} + b_f)
+    g = tanh(U_g x_t + W_g h_{t-1} + b_g)
+    o = sigmoid(U_o x_t + W_o h_{t-1} + b_o)
+    c_t = f c_{t-1} + i g
+    h_t = o tanh(c_t)
+
+The names, shapes and results of `reference.lstm`.
+
+Sizes: T steps, B sequences in a batch, I inputs, H hidden units; the gates i, f, g, o lie in this order in blocks of H.
+Every array of a call is C-contiguous and of one dtype, float32 or float64, and no size is 0; anything else is refused
+with a ValueError or a TypeError that names the argument (`kernels.checks`). For one-hot inputs x may hold their
+indices, integers (T, B). No input is written to, and every array that is returned owns its memory.
+
+Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba.extending import overload
+
+from kernels import recurrence
+from kernels.activations import sigmoid, tanh
+from kernels.cache import compiled
+from kernels.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.doors import (
+    Gradients,
+    Output,
+    Prepared,
+    check_start,
+    draw_params,
+    lay_out,
+    prepared,
+    run_bptt,
+    run_forward,
+    zero_state,
+)
+from kernels.recurrence import advance, is_a, retreat
+from kernels.simd import at, full, load, multiply_add, pointer, store
+from kernels.tiles import get, put
+
+__all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
+
+GATES = BLOCKS = np.int64(4)
+STATES = np.int64(2)
+
+
+class Params(NamedTuple):
+    U: np.ndarray  # (4H, I)  input to gates
+    W: np.ndarray  # (4H, H)  hidden to gates
+    b: np.ndarray  # (4H,)    bias
+
+
+class State(NamedTuple):
+    h: np.ndarray  # (B, H)
+    c: np.ndarray  # (B, H)  the memory
+
+
+class Trace(NamedTuple):
+    hs: np.ndarray  # (T, B, H)  h after every step
+    state: State  # the state after the last step
+    x: np.ndarray  # (T, B, I)  the input
+    initial: State  # the state before the first step
+    gates: np.ndarray  # (T, B, 4H)  i, f, g, o
+    cs: np.ndarray  # (T, B, H)  c after every step
+
+
+def init_params(input_size, hidden_size, rng, dtype=np.float32):
+    """Draw U, W and b from the uniform distribution on ±1/sqrt(H), as PyTorch does."""
+    return draw_params(Params, GATES, input_size, hidden_size, rng, dtype)
+
+
+def init_state(params, batch_size):
+    """Return the zero state, h and c (B, H), for Params or Prepared."""
+    return zero_state(State, params, batch_size)
+
+
+def prepare(params):
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+    H, _ = check_params(params, Params, GATES)
+    return lay_out(params.U, params.W, params.b.reshape(GATES, H))
+
+
+def forward_step(params, x_t, state):
+    """Return the state after one more step, from x_t (B, I)."""
+    weights = prepared(params, prepare, GATES)
+    state = check_start(State, weights, x_t, state, "x_t", ("B",))
+    h, c = np.empty_like(state.h), state.c.copy()
+    run_forward(_infer, weights, x_t[None], state.h, h[None], c, *_kept(0, 0, 0, h.dtype))
+    return State(h, c)
+
+
+def forward(params, x, state=None):
+    """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    hs, last, initial, gates, cs = _forward(params, x, state, keep=True)
+    return Trace(hs, last, x, initial, gates, cs)
+
+
+def infer(params, x, state=None):
+    """Run over x (T, B, I) from `state` (zero if None) and keep only what the user sees."""
+    hs, last, *_ = _forward(params, x, state, keep=False)
+    return Output(hs, last)
+
+
+def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
+    """Return the gradients of a loss L, given how it depends on the states.
+
+    grad_hs (T, B, H) is dL/dhs, and grad_state, where given, dL/d(last state), which is added to it.
+    With `truncate=k` the loss gradient of each step flows back through k earlier steps, so that it
+    reaches k + 1 of them; None is full BPTT, and so is any k >= T - 1.
+    """
+    H, I = check_params(params, Params, GATES)
+    dtype = params.W.dtype
+    check_fields("trace", trace, Trace)
+    T, B = check_input("trace.x", trace.x, ("T", "B"), I, dtype)
+    for name, shape in (("hs", (T, B, H)), ("gates", (T, B, 4 * H)), ("cs", (T, B, H))):
+        check_array(f"trace.{name}", getattr(trace, name), shape, dtype)
+    check_state("trace.initial", trace.initial, State, (B, H), dtype)
+    check_array("grad_hs", grad_hs, (T, B, H), dtype)
+    grad_last = np.zeros((STATES, B, H), dtype)
+    if grad_state is not None:
+        check_state("grad_state", grad_state, State, (B, H), dtype)
+        grad_last[0], grad_last[1] = grad_state
+    check_truncate(truncate)
+
+    U, W, b = (np.empty(p.shape, dtype) for p in params)
+    x = np.empty(trace.x.shape if trace.x.ndim == 3 else (0, 0, 0), dtype)
+    first = np.empty((STATES, B, H), dtype)
+    kept = (trace.gates, trace.cs, trace.initial.c)
+    arrays = (trace.hs, *kept, grad_hs, grad_last, U, W, b.reshape(GATES, H), x, first)
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)
+    return Gradients(Params(U, W, b), x if x.size else None, State(*(a.copy() for a in first)))
+
+
+def _forward(params, x, state, keep):
+    weights = prepared(params, prepare, GATES)
+    state = check_start(State, weights, x, state)
+    (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
+    hs, c = np.empty((T, B, H), dtype), state.c.copy()
+    gates, cs = _kept(T, B, H, dtype) if keep else _kept(0, 0, 0, dtype)
+    run_forward(_infer, weights, x, state.h, hs, c, gates, cs)
+    return hs, State(hs[-1].copy(), c), state, gates, cs
+
+
+def _kept(T, B, H, dtype):
+    """Return the arrays for the gates and cs of all steps, empty ones if there is nothing to keep."""
+    return np.empty((T, B, 4 * H), dtype), np.empty((T, B, H), dtype)
+
+
+class _Forward(NamedTuple):
+    c: np.ndarray  # (B, H)  of the step before, and then of this one
+    gates: np.ndarray  # (T, B, 4H), or empty
+    cs: np.ndarray  # (T, B, H), or empty
+
+
+class _Backward(NamedTuple):
+    gates: np.ndarray  # (T, B, 4H)
+    cs: np.ndarray  # (T, B, H)
+    initial: np.ndarray  # (B, H)  c_0
+
+
+@compiled
+def _infer(member, members, weights, I, x, h0, hs, c, gates, cs, scratch, meetings):
+    cell = _Forward(c, gates, cs)
+    recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
+
+
+@overload(advance)
+def _advance(cell, sums, apart, previous, t, b, c):
+    if is_a(cell, _Forward):
+
+        def advance(cell, sums, apart, previous, t, b, c):
+            B, H = cell.c.shape
+            i, f = sigmoid(load(sums, 0)), sigmoid(load(sums, apart))
+            g, o = tanh(load(sums, 2 * apart)), sigmoid(load(sums, 3 * apart))
+            memory = at(pointer(cell.c), b * H)
+            c_t = multiply_add(f, get(memory, c, H), i * g)
+            put(memory, c, c_t, H)
+            if cell.gates.size > 0:
+                row = t * B + b
+                gates = at(pointer(cell.gates), row * 4 * H)
+                put(gates, c, i, H)
+                put(at(gates, H), c, f, H)
+                put(at(gates, 2 * H), c, g, H)
+                put(at(gates, 3 * H), c, o, H)
+                put(at(pointer(cell.cs), row * H), c, c_t, H)
+            return o * tanh(c_t)
+
+        return advance
+
+
+@compiled
+def _bptt(
+    member, members, U, W, x, h0, window,
+    hs, gates, cs, c0, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch, meetings,
+):  # fmt: skip
+    recurrence.bptt(
+        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, _Backward(gates, cs, c0),
+        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch, meetings,
+    )  # fmt: skip
+
+
+@overload(retreat)
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+    if is_a(cell, _Backward):
+
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+            _, B, H = cell.cs.shape
+            row = t * B + b
+            gates = at(pointer(cell.gates), row * 4 * H)
+            i, f = get(gates, c, H), get(at(gates, H), c, H)
+            g, o = get(at(gates, 2 * H), c, H), get(at(gates, 3 * H), c, H)
+            squashed = tanh(get(at(pointer(cell.cs), row * H), c, H))
+            before = at(pointer(cell.cs), (row - B) * H) if t > 0 else at(pointer(cell.initial), b * H)
+            c_before = get(before, c, H)
+
+            one = full(i, 1.0)
+            grad_c = multiply_add(grad_h * o, one - squashed * squashed, load(carry, carry_apart))
+            store(deltas, 0, grad_c * g * (i - i * i))
+            store(deltas, apart, grad_c * c_before * (f - f * f))
+            store(deltas, 2 * apart, grad_c * i * (one - g * g))
+            store(deltas, 3 * apart, grad_h * squashed * (o - o * o))
+            store(carry, 0, full(i, 0.0))
+            store(carry, carry_apart, grad_c * f)
+
+        return retreat
