@@ -52,34 +52,43 @@ def _result(lesson: Lesson, found: float) -> str:
 
 
 def _race(lesson: Lesson) -> list[str]:
-    """Return who got to the goal when, and how much faster each is than the first, the baseline."""
-    goal = lesson.goal
-    (base, first), *others = lesson.histories.items()
+    """Return who got to the goal when, and how much faster the implementation shown is than the others."""
+    shown, others = lesson.shown, _others(lesson)
     words = []
     for name, history in lesson.histories.items():
-        arrival = _seconds_to(history, goal)
+        arrival = _seconds_to(history, lesson.goal)
         if arrival is None:
-            words.append(f"{name} did not get to {goal:.3f} bits per character: the least was {min(history.bits):.3f}.")
+            words.append(
+                f"{name} did not get to {lesson.goal:.3f} bits per character: {min(history.bits):.3f} was least."
+            )
         else:
-            words.append(f"{name} first took {goal:.3f} bits per character after {race.seconds(arrival)} of training.")
+            words.append(f"{name} first took {lesson.goal:.3f} bits per character after {race.seconds(arrival)}.")
     paragraphs = [" ".join(words)]
-    for name, history in others:
-        ratio = paired_ratio(first.seconds, history.seconds)
+    for name, history in others.items():
+        ratio = paired_ratio(history.seconds, lesson.histories[shown].seconds)
+        interval = f"{ratio.low:.3g} to {ratio.high:.3g}"
         match verdict(ratio):
-            case "faster" | "slower":
-                result = f"{name} trains {ratio.median:.3g} times as fast as {base}"
+            case "faster":
+                result = f"{shown} is {ratio.median:.3g} times as fast as {name}"
+            case "slower":
+                result = f"{shown} takes {1 / ratio.median:.3g} times as long as {name}"
+                interval = f"{1 / ratio.high:.3g} to {1 / ratio.low:.3g}"
             case _:
-                result = f"{name} and {base} cannot be told apart"
+                result = f"{shown} and {name} cannot be told apart"
         paragraphs.append(
-            f"Step for step {result} (95 % interval of the median ratio {ratio.low:.3g} to {ratio.high:.3g}, "
-            f"{race.plural(len(history.seconds), 'turn')} of ten steps each)."
+            f"Step for step {result} (95 % interval of the median ratio {interval}; one training each, the "
+            f"implementations taking {race.plural(len(history.seconds), 'turn')} of ten steps)."
         )
-    apart = max(_difference(first, history) for _, history in others)
+    apart = max(_difference(history, lesson.histories[shown]) for history in others.values())
     paragraphs.append(
-        "All began with the same weights and read the same chunks of text. Their losses differ by "
+        "All began with the same weights and read the same chunks of text. The losses of their steps differ by "
         f"{apart:.1g} of their size at most."
     )
     return paragraphs
+
+
+def _others(lesson: Lesson) -> dict[str, History]:
+    return {name: history for name, history in lesson.histories.items() if name != lesson.shown}
 
 
 def _difference(a: History, b: History) -> float:
@@ -151,28 +160,26 @@ def _metrics(lesson: Lesson, history: History) -> dict:
 
 
 def _comparisons(lesson: Lesson) -> list[dict]:
-    (base, first), *others = lesson.histories.items()
+    ours = lesson.histories[lesson.shown]
     return [
         {
-            "baseline": base,
-            "implementation": name,
-            "speedup": paired_ratio(first.seconds, history.seconds)._asdict(),
-            "largest_relative_difference": _difference(first, history),
+            "baseline": name,
+            "implementation": lesson.shown,
+            "speedup": paired_ratio(history.seconds, ours.seconds)._asdict(),
+            "largest_relative_difference": _difference(history, ours),
         }
-        for name, history in others
+        for name, history in _others(lesson).items()
     ]
 
 
 def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
     described, settings = metrics["machine"], lesson.settings
-    by_time, by_characters, on_test = figures.items()
     names = list(lesson.histories)
-    came_out = page.section(
-        "What came out",
-        *map(page.paragraph, summary(lesson, metrics["bits"])),
-        page.table(_bits_table(lesson, metrics["bits"]), "Bits per character."),
-        *([page.table(_race_table(lesson), "The race.")] if len(names) > 1 else []),
-    )
+    tables = [page.table(_bits_table(lesson, metrics["bits"]), "Bits per character.")]
+    if len(names) > 1:
+        caption = f"The race to {lesson.goal:.3f} bits per character on the validation text."
+        tables.append(page.table(_race_table(lesson), caption))
+    came_out = page.section("What came out", *map(page.paragraph, summary(lesson, metrics["bits"])), *tables)
     learning = page.section(
         "The loss as it learns",
         page.paragraph(
@@ -181,19 +188,15 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
             f"{SMOOTH} steps together. The seconds are those of the training steps alone, without compiling and "
             "without reading the validation text."
         ),
-        page.charts(dict([by_time, by_characters]), legend=names),
-    )
-    yardsticks = page.section(
-        "What it is measured by",
+        page.charts(figures, legend=names),
         page.paragraph(
-            f"A bit per character less is half the surprise. Uniform knows the {len(lesson.corpus.alphabet)} "
-            "characters and nothing else; the unigram knows how frequent each is; the order-3 n-gram, how frequent it "
-            "is after the three before it (interpolated Witten-Bell smoothing). All count in the training text and are "
-            "judged, as the network is, on a text that comes after it."
+            f"The yardsticks: uniform knows the {len(lesson.corpus.alphabet)} characters and nothing else; the unigram "
+            "knows how frequent each is; the order-3 n-gram, how frequent it is after the three before it "
+            "(interpolated Witten-Bell smoothing). They count in the training text and are judged, as the network is, "
+            "on a text that comes after it. With a bit less, half as many characters are left to choose from."
         ),
-        page.charts(dict([on_test])),
     )
-    blocks = [came_out, learning, yardsticks]
+    blocks = [came_out, learning]
     if lesson.samples:
         blocks.append(_samples(lesson.samples))
     sizes = metrics["text"]["characters"]
@@ -227,13 +230,13 @@ def _bits_table(lesson: Lesson, judged: dict[str, float]) -> pd.DataFrame:
 
 def _race_table(lesson: Lesson) -> pd.DataFrame:
     """Return a column for each learner and short labels: it has to fit a phone."""
-    columns: dict[str, list] = {"": ["goal, s", "characters/s", "ms a step", "bits", "compiling, s"]}
+    columns: dict[str, list] = {"": ["goal, s", "ms a step", "characters/s", "bits", "compiling, s"]}
     for name, history in lesson.histories.items():
         seconds = sum(history.seconds)
         columns[name] = [
             race.number(_seconds_to(history, lesson.goal)),
-            race.number(_characters(lesson) / seconds),
             race.number(1e3 * seconds / lesson.step),
+            (charts.count(_characters(lesson) / seconds), _characters(lesson) / seconds),
             race.number(history.bits[-1], 4),
             race.number(history.compile_s, 2),
         ]
