@@ -1,6 +1,7 @@
 """The commands for text: `python -m bench train text` and `python -m bench generate`."""
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -27,7 +28,7 @@ def text(
     learning_rate: Annotated[str | None, _option("Of the optimizer.", "0.004")] = None,
     clip_norm: Annotated[str | None, _option("Bound on the norm of the gradients.", "1")] = None,
     seed: Annotated[str | None, _option("Of the weights and the samples.", "0")] = None,
-    threads: Annotated[str | None, _option("Threads to compute with.", "1")] = None,
+    threads: Annotated[str | None, _option("Threads to compute with.", "1 in a race, else every CPU")] = None,
     implementation: Annotated[
         str | None,
         _option("One, or several with commas to race: numpy, numba-jit, numba-simd, torch, jax.", "numba-simd"),
@@ -70,7 +71,9 @@ def text(
     corpus = task.shakespeare() if file is None else task.from_file(file)
     if resume is None:
         folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-text"
-        lesson = Lesson(corpus, choose(Settings(), **settings), (implementation or "numba-simd").split(","))
+        implementations = (implementation or "numba-simd").split(",")
+        base = Settings(threads=1 if len(implementations) > 1 else os.cpu_count() or 1)
+        lesson = Lesson(corpus, choose(base, **settings), implementations)
     else:
         folder = output or resume
         for name, given in {**settings, "implementation": implementation}.items():
@@ -102,14 +105,15 @@ def _train(lesson, bounds, folder):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(16), TimeRemainingColumn(), TextColumn("left")
+    columns = TextColumn("{task.description}"), BarColumn(8), TimeRemainingColumn(), TextColumn("left")
     with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
-        bar = progress.add_task("text: compiling", total=1)
+        bar = progress.add_task("compiling", total=1)
         shown = lesson.histories[lesson.shown]
+        size = lesson.settings.batch * lesson.settings.seq_len  # characters of a step
         told = len(lesson.samples)
 
         def after_group(share):
-            progress.update(bar, completed=share, description=f"text: step {lesson.step}, {_state(lesson, shown)}")
+            progress.update(bar, completed=share, description=f"step {lesson.step}, {_state(shown, size)}")
 
         def after_round():
             nonlocal told
@@ -123,16 +127,15 @@ def _train(lesson, bounds, folder):
         progress.update(bar, completed=1)
 
 
-def _state(lesson, history):
-    """Return the loss, the speed and the last look at the validation text in words."""
-    words = [f"validation {history.bits[-1]:.3f} bits per character"] if history.bits else []
-    if history.losses:
-        recent = history.losses[-100:]
-        groups = history.seconds[-10:]
-        steps = history.ends[-1] - ([0, *history.ends])[-1 - len(groups)]
-        speed = steps * lesson.settings.batch * lesson.settings.seq_len / sum(groups)
-        words = [f"loss {sum(recent) / len(recent):.3f}", *words, f"{speed / 1000:.3g} k characters a second"]
-    return ", ".join(words)
+def _state(history, size):
+    """Return the speed, the loss and the last look at the validation text, in bits per character."""
+    from bench.charts import count
+
+    groups = history.seconds[-10:]
+    steps = history.ends[-1] - ([0, *history.ends])[-1 - len(groups)]
+    speed = count(steps * size / sum(groups))
+    recent = history.losses[-steps:]
+    return f"{speed} characters/s, loss {sum(recent) / len(recent):.2f}, validation {history.bits[-1]:.2f} bits"
 
 
 def generate(
