@@ -1,94 +1,204 @@
 """The commands of `python -m bench train`."""
 
+import inspect
 import shlex
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bench.cases import ChoiceError
 from bench.tasks.text_cli import text
 
 app = typer.Typer(help="Learn a task from start to end and report how soon each implementation gets there.")
 app.command()(text)
 
+SETTINGS = {  # the options of `bench.tasks.training.Settings`, which every task but the text has
+    "cell": "rnn, gru or lstm.",
+    "activation": "Of the rnn: sigmoid or tanh.",
+    "hidden": "Hidden units.",
+    "epochs": "Passes over the training records.",
+    "batch": "Records in a training step.",
+    "optimizer": "sgd, adagrad or adam.",
+    "learning_rate": "Of the optimizer.",
+    "truncate": "Earlier steps that the gradient flows back through; the steps less one is full BPTT.",
+    "clip": "Bound on each element of the gradients.",
+    "clip_norm": "Bound on the norm of all gradients together.",
+    "goal": "The error that the race is to.",
+    "seed": "Of the weights and the order of the records.",
+    "seeds": "Trainings, each with a seed of its own.",
+    "threads": "Threads of each implementation.",
+}
 
-def _option(words: str, default: str):
+
+def _option(words: str, default: str | bool = False) -> Any:
     return typer.Option(help=words, show_default=default)
 
 
-@app.callback()
-def train() -> None:
-    """Keep `sine` a command of its own while it is the only one."""
+Racers = Annotated[str | None, _option("Who races, with commas between.", "numpy,numba-simd,torch,jax, if installed")]
+Output = Annotated[Path | None, _option("The report's folder.", "reports/<time>-<task>")]
+Window = Annotated[int, typer.Option(help="Rows that the network reads before it says what comes next.")]
 
 
-@app.command()
+def _with_settings(command: Callable) -> Callable:
+    """Register a command that takes an option for each of SETTINGS in the place of its **choices."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, _option(words)]
+        )
+        for name, words in SETTINGS.items()
+    ]
+    command.__signature__ = signature.replace(parameters=own + shared)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in own + shared}
+    return app.command()(command)
+
+
+@_with_settings
 def sine(
-    activation: Annotated[str | None, _option("sigmoid or tanh.", "tanh")] = None,
-    hidden: Annotated[str | None, _option("Hidden units.", "100")] = None,
-    implementation: Annotated[
-        str | None, _option("numpy, numba-jit or numba-simd.", "numpy and numba-simd, in turn")
-    ] = None,
-    epochs: Annotated[str | None, _option("Passes over the 100 training records.", "100")] = None,
-    batch: Annotated[str | None, _option("Records in a training step.", "20")] = None,
-    optimizer: Annotated[str | None, _option("sgd or adam.", "adam")] = None,
-    learning_rate: Annotated[str | None, _option("Of the optimizer.", "0.002")] = None,
-    truncate: Annotated[
-        str | None, _option("Earlier steps that the gradient flows back through; 49 is full BPTT.", "5")
-    ] = None,
-    clip: Annotated[str | None, _option("Bound on each element of the gradients.", "1")] = None,
-    seed: Annotated[str | None, _option("Of the weights and the order of the records.", "0")] = None,
+    frequencies: Annotated[str, typer.Option(help="Of the waves that are added up, in radians a step.")] = "1",
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise on every value.")] = 0.0,
+    horizon: Annotated[int, typer.Option(help="Values that are predicted at once.")] = 1,
     article: Annotated[
-        bool, typer.Option("--article", help="The article's settings, for each of the above that is not given.")
+        bool, typer.Option("--article", help="The article's settings, for each that is not given.")
     ] = False,
-    output: Annotated[Path | None, _option("The report's folder.", "reports/<time>-sine")] = None,
+    implementation: Racers = None,
+    output: Output = None,
+    **choices: str | None,
 ) -> None:
-    """Predict the next value of a sine; the last line printed is the report's path.
+    """Predict the next values of a sine; the last line printed is the report's path.
 
     Ctrl-C ends the training and reports what is there.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from bench.cases import ChoiceError
-    from bench.run import REPORTS
-    from bench.tasks.sine import ARTICLE, DEFAULT, Lesson
+    from bench.tasks import sine_report
+    from bench.tasks.sine import ARTICLE, DEFAULT, Sine, Wave
     from bench.tasks.training import choose
 
-    settings = choose(
-        ARTICLE if article else DEFAULT,
-        activation=activation,
-        hidden=hidden,
-        epochs=epochs,
-        batch=batch,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        truncate=truncate,
-        clip=clip,
-        seed=seed,
-    )
-    lesson = Lesson(settings, [implementation] if implementation else ["numpy", "numba-simd"])
-    folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-sine"
+    wave = Wave(_frequencies(frequencies), noise, horizon)
+    base = ARTICLE if article else DEFAULT
+    _race(lambda: Sine(choose(base, **choices), wave), implementation, output, sine_report.write)
+
+
+@_with_settings
+def stocks(
+    csv: Annotated[
+        Path | None, _option("A table of days with a header, the earliest first.", "Google's, from Matplotlib")
+    ] = None,
+    target: Annotated[str, typer.Option(help="The column that is to be foretold.")] = "close",
+    window: Window = 30,
+    implementation: Racers = None,
+    output: Output = None,
+    **choices: str | None,
+) -> None:
+    """Foretell the next day's price and say whether that beats yesterday's; the last line is the report's path.
+
+    The features are those of open, high, low, close and volume that the table has. Ctrl-C ends the training and
+    reports what is there.
+    """
+    from bench.tasks import forecast_report
+    from bench.tasks.stocks import DEFAULT, course, load
+    from bench.tasks.training import choose
+
+    settings = choose(DEFAULT, **choices)
+    _race(lambda: course(settings, load(csv, target), window), implementation, output, forecast_report.write)
+
+
+@_with_settings
+def series(
+    csv: Annotated[Path, typer.Option(help="A table with a header, the earliest row first.")],
+    column: Annotated[str, typer.Option(help="The column of numbers to foretell.")],
+    window: Window = 30,
+    implementation: Racers = None,
+    output: Output = None,
+    **choices: str | None,
+) -> None:
+    """Foretell the next value of any column of numbers; the last line printed is the report's path.
+
+    Ctrl-C ends the training and reports what is there.
+    """
+    from bench.tasks import forecast_report
+    from bench.tasks.series import DEFAULT, course, load
+    from bench.tasks.training import choose
+
+    settings = choose(DEFAULT, **choices)
+    _race(lambda: course(settings, load(csv, column), window), implementation, output, forecast_report.write)
+
+
+def _frequencies(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ChoiceError(f"--frequencies: expected numbers with commas between, got {text!r}") from None
+
+
+def _race(course: Callable, implementation: str | None, output: Path | None, write: Callable) -> None:
+    """Race on a course, show how far it is, write the report and print where."""
+    from bench.tasks.race_report import race_words
+    from bench.tasks.training import Race, racers
+
+    race = Race(course(), racers(implementation))
+    folder = _folder(race.course.name, output)
+    _run([race])
+    for words in race_words(race):
+        typer.echo(words)
+    _finish([race], write(race, folder, _command()))
+
+
+def _folder(task: str, output: Path | None) -> Path:
+    from bench.run import REPORTS
+
+    folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-{task}"
     if folder.exists() and not folder.is_dir():
         raise ChoiceError(f"--output: expected a folder, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn())
+
+def _run(races: list) -> None:
+    """Run the races one by one, behind a bar with the error, windows a second and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("sine: compiling", total=settings.epochs, state="")
+        for race in races:
+            course, settings = race.course, race.course.settings
+            bar = progress.add_task(f"{course.name}: compiling", total=None, state="")
 
-        def show(epoch: int) -> None:
-            state = f"validation RMSE {lesson.learners[-1].history.validation_rmse[-1]:.4f}"
-            progress.update(bar, description=f"sine: epoch {epoch}", completed=epoch, state=state)
+            def watch(seed: int, epoch: int, race=race, course=course, settings=settings, bar=bar) -> None:
+                history = race.histories[race.shown][-1] if epoch else None
+                state = ""
+                if history is not None:
+                    records = course.records / history.seconds[-1]
+                    state = f"{course.measure} {history.validation[-1]:.4f}, {records:,.0f} windows/s, left"
+                progress.update(
+                    bar,
+                    description=f"{course.name}, {course.model.cell}: seed {seed + 1}/{settings.seeds}, epoch {epoch}",
+                    completed=seed * settings.epochs + epoch,
+                    total=settings.seeds * settings.epochs,
+                    state=state,
+                )
 
-        lesson.train(show)
+            race.run(watch)
+            if race.outcome == "interrupted":
+                return
 
-    from bench.tasks import sine_report
 
-    for words in sine_report.summary(lesson):
-        typer.echo(words)
-    page = sine_report.write(lesson, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]])).resolve()
+def _command() -> str:
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+
+
+def _finish(races: list, page: Path) -> None:
+    page = page.resolve()
     typer.echo(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)
-    if lesson.outcome == "interrupted":
+    if any(race.outcome == "interrupted" for race in races):
         raise typer.Exit(130)

@@ -5,6 +5,7 @@ An optimizer changes the weights, a dict of arrays by name, in place. What it re
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,4 +74,4 @@ def _adam(weight, gradient, mean, square, learning_rate, steps):
     weight -= learning_rate / mean_share * mean / (np.sqrt(square / square_share) + 1e-8)
 
 
-_RULES = {"sgd": _sgd, "adagrad": _adagrad, "adam": _adam}
+_RULES: dict[str, Callable[..., None]] = {"sgd": _sgd, "adagrad": _adagrad, "adam": _adam}

@@ -1,82 +1,181 @@
-"""What every task reports: who learned it how fast, as words, a table, curves and numbers for `metrics.json`."""
+"""What every task reports: who learned it how fast, as words, a table, curves and numbers for `metrics.json`.
+
+One implementation, `Race.shown`, is compared with each of the others.
+"""
 
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from bench import charts
-from bench.statistics import paired_ratio, verdict
-from bench.tasks.training import Learner, Settings
+from bench import charts, machine, page
+from bench.statistics import Interval, median_interval, paired_ratio, verdict
+from bench.tasks.learners import available
+from bench.tasks.model import RUNGS
+from bench.tasks.training import RACE, Race
 
 SAME_CURVE = 1e-2  # relative difference of the errors, below what can be seen on a chart
 
 
-def race_words(learners: Sequence[Learner], target: float) -> list[str]:
-    """Return what the race showed, a paragraph each; the first learner is the baseline."""
-    base, *others = learners
-    words = [" ".join(_arrival(learner, target) for learner in reversed(learners))]
-    for learner in others:
-        words += [_ratio(base, learner), _with_compiling(base, learner, target)]
-    return [*words, _agreement(learners)] if others else words
+def report(
+    race: Race,
+    folder: Path,
+    command: str,
+    title: str,
+    blocks: Sequence[Markup],
+    figures: dict[str, Figure],
+    metrics: dict,
+    summary: Sequence[str] = (),
+) -> Path:
+    """Write metrics.json, charts/ and report.html of a race into `folder`, and return the page's path.
+
+    `summary` begins the page, `blocks` come after what the race came to, and `metrics` are the task's own numbers.
+    """
+    course, described = race.course, machine.describe()
+    figures = {"Error by epoch": curves(race, by_time=False), "Error by time": curves(race, by_time=True)} | figures
+    numbers = {
+        "format": 2,
+        "task": course.name,
+        "command": command,
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "outcome": race.outcome,
+        "settings": vars(course.settings),
+        **race_metrics(race),
+        **metrics,
+        "machine": described,
+    }
+    drawn = [
+        page.section(
+            "What came out",
+            *map(page.paragraph, [*summary, *race_words(race)]),
+            page.table(race_table(race), _caption(race)),
+        ),
+        *blocks,
+        _learning(race, figures),
+        _training(race, described, command),
+    ]
+    lead = f"{_units(race)}, on {plural(course.settings.threads, 'thread')} of {described['cpu']}"
+    return write(folder, numbers, figures, page.render(title, drawn, lead))
 
 
-def _arrival(learner: Learner, target: float) -> str:
-    history, name = learner.history, learner.implementation
-    epochs, arrival = history.epochs_to(target), history.seconds_to(target)
-    if epochs is None or arrival is None:
-        least = min(history.validation_rmse)
-        return f"{name} did not get to a validation error of {target:g}: the least was {least:.3g}."
+def race_words(race: Race) -> list[str]:
+    """Return what the race showed, a paragraph each."""
+    epochs = len(race.history(race.shown).seconds)
+    if race.outcome == "diverged":
+        return [
+            f"The training diverged: after {plural(epochs, 'epoch')} the error is no longer a finite number. "
+            "Lower --learning-rate."
+        ]
+    words = []
+    if race.outcome == "interrupted":
+        done = plural(len(race.histories[race.shown]), "seed")
+        wanted = race.course.settings
+        words = [
+            f"Interrupted after {plural(epochs, 'epoch')} of {wanted.epochs} and {done} of {wanted.seeds}: this is how "
+            "far it got."
+        ]
+    words.append(" ".join(_arrival(race, name) for name in (race.shown, *_others(race))))
+    words += [_ratio(race, name) for name in _others(race)]
+    words.append(_compiling(race))
+    if _others(race):
+        words.append(_agreement(race))
+    if absent := [name for name in RACE if not available(name)]:
+        words.append(f"Not installed, and so not in the race: {', '.join(absent)}.")
+    return words
+
+
+def _others(race: Race) -> list[str]:
+    return [name for name in race.implementations if name != race.shown]
+
+
+def _goal(race: Race) -> str:
+    kind = "training" if race.course.judge == "train" else "validation"
+    return f"a {kind} error of {race.course.settings.goal:g}"
+
+
+def _arrived(race: Race, implementation: str) -> list[float]:
+    """Return the seconds to the goal with those seeds that got there."""
+    return [taken for taken in race.seconds_to_goal(implementation) if taken is not None]
+
+
+def _arrival(race: Race, name: str) -> str:
+    seeds, times = len(race.histories[name]), _arrived(race, name)
+    if not times:
+        least = min(min(getattr(history, race.course.judge)) for history in race.histories[name])
+        return f"{name} did not get to {_goal(race)}: the least was {least:.3g}."
+    goal, judge = race.course.settings.goal, race.course.judge
+    epochs = [history.epochs_to(goal, judge) for history in race.histories[name]]
+    typical = int(np.median([epoch for epoch in epochs if epoch is not None]))
+    share = "" if len(times) == seeds else f" with {len(times)} of {plural(seeds, 'seed')}"
     return (
-        f"{name} first got to a validation error of {target:g} in {seconds(arrival)} of training, "
-        f"{plural(epochs, 'epoch')}."
+        f"{name} got to {_goal(race)} in {seconds(float(np.median(times)))} of training, "
+        f"{plural(typical, 'epoch')}{share}."
     )
 
 
-def _ratio(base: Learner, learner: Learner) -> str:
-    this, other = learner.implementation, base.implementation
-    ratio = paired_ratio(base.history.seconds, learner.history.seconds)
-    scope = "one training run each, the two taking turns at every epoch in one process, on one thread"
-    if len(learner.history.seconds) == 1:
-        return (
-            f"In the only epoch {this} was {ratio.median:.3g} times as fast as {other}: too little to tell them apart."
-        )
-    interval = f"{ratio.low:.3g} to {ratio.high:.3g}"
+def speedup(race: Race, other: str) -> Interval:
+    """Return how many times sooner than `other` the shown implementation was at the goal, over the seeds."""
+    pairs = zip(race.seconds_to_goal(other), race.seconds_to_goal(race.shown), strict=True)
+    both = [(a, b) for a, b in pairs if a is not None and b is not None and b > 0]
+    return paired_ratio([a for a, _ in both], [b for _, b in both])
+
+
+def epoch_speedup(race: Race, other: str) -> Interval:
+    """Return how many times as fast as `other` an epoch of the shown implementation was, over all epochs."""
+    base, this = ([t for history in race.histories[name] for t in history.seconds] for name in (other, race.shown))
+    return paired_ratio(base, this)
+
+
+def _ratio(race: Race, other: str) -> str:
+    epoch = epoch_speedup(race, other)
+    seeds = len(race.histories[other])
+    scope = f"{plural(sum(len(history.seconds) for history in race.histories[other]), 'epoch')} in turn"
+    words = f"Epoch for epoch {_verdict(race.shown, other, epoch)} (95 % interval {_ends(epoch)}, {scope})."
+    sooner = speedup(race, other)
+    if math.isnan(sooner.low):
+        return words
+    return (
+        f"{words} To the goal it took {other} {sooner.median:.3g} times the seconds of {race.shown} "
+        f"({_ends(sooner)}, {plural(seeds, 'seed')})."
+    )
+
+
+def _verdict(this: str, other: str, ratio: Interval) -> str:
     match verdict(ratio):
         case "faster":
-            result = f"{this} trained {ratio.median:.3g} times as fast as {other}"
+            return f"{this} trained {ratio.median:.3g} times as fast as {other}"
         case "slower":
-            result = f"{this} took {1 / ratio.median:.3g} times as long as {other}"
-            interval = f"{1 / ratio.high:.3g} to {1 / ratio.low:.3g}"
+            return f"{this} took {1 / ratio.median:.3g} times as long as {other}"
         case _:
-            result = f"{this} and {other} cannot be told apart"
-    epochs = len(learner.history.seconds)
-    return f"Epoch for epoch {result} (95 % interval of the median ratio {interval}, {epochs} epochs; {scope})."
+            return f"{this} and {other} cannot be told apart"
 
 
-def _with_compiling(base: Learner, learner: Learner, target: float) -> str:
-    this, other = learner.implementation, base.implementation
-    once = f"Not in these times: {this} compiles its code once, or loads it from the disk, here in"
-    arrivals = learner.history.seconds_to(target), base.history.seconds_to(target)
-    if arrivals[0] is None or arrivals[1] is None:
-        return f"{once} {seconds(learner.compile_s)}."
-    whole = f"{seconds(arrivals[0] + learner.compile_s)} to that error, and {other} {seconds(arrivals[1])}"
-    return f"{once} {seconds(learner.compile_s)}. With that it needed {whole}."
+def _ends(ratio: Interval) -> str:
+    if math.isnan(ratio.low):
+        return "none of a single one"
+    ends = (1 / ratio.high, 1 / ratio.low) if verdict(ratio) == "slower" else (ratio.low, ratio.high)
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
-def _agreement(learners: Sequence[Learner]) -> str:
-    base, *others = learners
+def _compiling(race: Race) -> str:
+    once = ", ".join(f"{name} {seconds(race.compile_s[name])}" for name in (race.shown, *_others(race)))
+    return f"Not in these times is what is done once, compiling or loading compiled code: {once}."
+
+
+def _agreement(race: Race) -> str:
     start = "All began with the same weights and saw the same batches in the same order."
-    first, most = (
-        max(difference(base, learner) for learner in others) for difference in (first_difference, largest_difference)
-    )
+    first = max(first_difference(race, other) for other in _others(race))
+    most = max(largest_difference(race, other) for other in _others(race))
     if most == 0:
         return f"{start} Their errors after every epoch are equal to the last bit."
     if most < SAME_CURVE:
@@ -90,96 +189,191 @@ def _agreement(learners: Sequence[Learner]) -> str:
     )
 
 
-def relative_differences(base: Learner, learner: Learner) -> np.ndarray:
-    """Return how far apart their errors were after each epoch, training and validation, (epochs, 2)."""
-    a, b = (np.array([one.history.train_rmse, one.history.validation_rmse]).T[1:] for one in (base, learner))
+def relative_differences(race: Race, other: str) -> np.ndarray:
+    """Return how far apart two were after each epoch of the first seed, training and validation, (epochs, 2)."""
+    histories = race.history(race.shown), race.history(other)
+    a, b = (np.array([history.train, history.validation]).T[1:] for history in histories)
     return np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
 
 
-def largest_difference(base: Learner, learner: Learner) -> float:
-    return float(relative_differences(base, learner).max())
+def largest_difference(race: Race, other: str) -> float:
+    return float(relative_differences(race, other).max())
 
 
-def first_difference(base: Learner, learner: Learner) -> float:
-    return float(relative_differences(base, learner)[0].max())
+def first_difference(race: Race, other: str) -> float:
+    return float(relative_differences(race, other)[0].max())
 
 
-def race_table(learners: Sequence[Learner], target: float) -> pd.DataFrame:
-    """Return a column for each learner and short labels: it has to fit a phone."""
-    labels = ["RMSE", "goal, epochs", "goal, s", "ms an epoch", "all, epochs", "all, s", "compiling, s"]
-    columns: dict[str, list] = {"": labels}
-    for learner in reversed(learners):
-        history = learner.history
-        columns[learner.implementation] = [
-            number(history.validation_rmse[-1], 2),
-            number(history.epochs_to(target)),
-            number(history.seconds_to(target)),
-            number(1e3 * float(np.median(history.seconds))),
-            len(history.seconds),
-            number(sum(history.seconds)),
-            number(learner.compile_s, 2),
-        ]
-    return pd.DataFrame(columns)
+def _caption(race: Race) -> str:
+    measure, shown = race.course.measure, race.shown
+    return (
+        f"Seconds of training to {_goal(race)} ({measure}), the median over seeds with its 95 % interval; how many "
+        f"times those of {shown}; milliseconds of the median epoch; what is done once; the {measure} at the end."
+    )
 
 
-def race_metrics(learners: Sequence[Learner], target: float) -> dict:
-    """Return the numbers of the race for `metrics.json`; an error that is not finite is None."""
-    base, *others = learners
-    return {
-        "target_rmse": target,
-        "implementations": {
-            learner.implementation: {
-                "train_rmse": learner.history.train_rmse[-1],
-                "validation_rmse": learner.history.validation_rmse[-1],
-                "epochs": len(learner.history.seconds),
-                "seconds": sum(learner.history.seconds),
-                "compile_s": learner.compile_s,
-                "epochs_to_target": learner.history.epochs_to(target),
-                "seconds_to_target": learner.history.seconds_to(target),
-                "history": asdict(learner.history),
+def race_table(race: Race) -> pd.DataFrame:
+    """Return a row for each implementation, the shown one first."""
+    rows = []
+    for name in (race.shown, *_others(race)):
+        times = median_interval(_arrived(race, name))
+        ratio = speedup(race, name)
+        rows.append(
+            {
+                "": name,
+                "to the goal, s": number(None if math.isnan(times.median) else times.median),
+                "95 %": "" if math.isnan(times.low) else f"{times.low:.3g}–{times.high:.3g}",
+                f"× {race.shown}": number(None if math.isnan(ratio.median) else ratio.median),
+                "95 % of ×": "" if math.isnan(ratio.low) or name == race.shown else f"{ratio.low:.3g}–{ratio.high:.3g}",
+                "ms an epoch": number(1e3 * _typical_epoch(race, name)),
+                "once, s": number(race.compile_s[name], 2),
+                "error": number(race.history(name).validation[-1]),
             }
-            for learner in learners
+        )
+    return pd.DataFrame(rows)
+
+
+def _typical_epoch(race: Race, implementation: str) -> float:
+    return float(np.median([taken for history in race.histories[implementation] for taken in history.seconds]))
+
+
+def race_metrics(race: Race) -> dict:
+    """Return the numbers of the race for `metrics.json`; an error that is not finite is None."""
+    return {
+        "measure": race.course.measure,
+        "goal": {"of": race.course.judge, "error": race.course.settings.goal},
+        "absent": [name for name in RACE if not available(name)],
+        "implementations": {
+            name: {
+                "train": race.history(name).train[-1],
+                "validation": race.history(name).validation[-1],
+                "epochs": len(race.history(name).seconds),
+                "seconds": sum(race.history(name).seconds),
+                "epoch_seconds": _typical_epoch(race, name),
+                "compile_s": race.compile_s[name],
+                "seconds_to_goal": race.seconds_to_goal(name),
+                "median_seconds_to_goal": median_interval(_arrived(race, name))._asdict(),
+                "histories": [asdict(history) for history in race.histories[name]],
+            }
+            for name in race.implementations
         },
         "comparisons": [
             {
-                "baseline": base.implementation,
-                "implementation": learner.implementation,
-                "epoch_speedup": paired_ratio(base.history.seconds, learner.history.seconds)._asdict(),
-                "first_relative_difference": first_difference(base, learner),
-                "largest_relative_difference": largest_difference(base, learner),
+                "implementation": race.shown,
+                "baseline": other,
+                "speedup_to_goal": speedup(race, other)._asdict(),
+                "epoch_speedup": epoch_speedup(race, other)._asdict(),
+                "first_relative_difference": first_difference(race, other),
+                "largest_relative_difference": largest_difference(race, other),
             }
-            for learner in others
+            for other in _others(race)
         ],
     }
 
 
-def settings_table(settings: Settings) -> pd.DataFrame:
+def _learning(race: Race, figures: dict[str, Figure]) -> Markup:
+    seeds = len(race.histories[race.shown])
+    shade = f" The line is the median of {seeds} seeds, and all of them lie in the shade." if seeds > 1 else ""
+    return page.section(
+        "The error as it learns",
+        page.paragraph(
+            "The same errors twice: against epochs, and against the seconds of training. Compiling, and measuring the "
+            "error after each epoch, are not in the seconds. Where a line cannot be seen another lies on it: against "
+            f"epochs, those of the implementations should.{shade}"
+        ),
+        page.charts({label: figures[label] for label in ("Error by epoch", "Error by time")}),
+    )
+
+
+def _training(race: Race, described: dict, command: str) -> Markup:
+    model, settings = race.course.model, race.course.settings
+    loss = {
+        "last": "half the squared error of the outputs after the last step",
+        "every": "half the squared error of the outputs after every step",
+        "softmax": "the cross-entropy of a softmax after every step",
+    }[model.loss]
+    reach = (
+        "" if model.truncate is None else f"; its gradient flows back through {plural(model.truncate, 'earlier step')}"
+    )
+    return page.section(
+        "How it was trained",
+        page.paragraph(
+            f"{_units(race)} and a linear layer. The loss is {loss}{reach}. The weights are drawn from "
+            f"{settings.weights}; all arithmetic is float32. {_at_work(race)} Each implementation has a process of its "
+            "own, and they take turns at every epoch. One network of ours measures the errors of all, from their "
+            "weights."
+        ),
+        page.table(settings_table(settings)),
+        page.paragraph(f"Made by: {command}", "small"),
+        page.paragraph(_machine(described), "small"),
+        *(page.paragraph(warning, "small") for warning in described["warnings"]),
+    )
+
+
+def _at_work(race: Race) -> str:
+    """Return what is in the times of the implementations of this race."""
+    ours = [name for name in race.implementations if name in RUNGS]
+    words = []
+    if ours:
+        words.append(f"With {' and '.join(ours)} the cell's forward pass and BPTT are those of that rung.")
+    if "torch" in race.implementations:
+        words.append("torch is torch.nn, autograd and torch.optim.")
+    if "jax" in race.implementations:
+        words.append("jax has the whole step, the optimizer with it, in one jitted function.")
+    return " ".join(words)
+
+
+def _units(race: Race) -> str:
+    model = race.course.model
+    kind = {
+        "rnn": f"An Elman RNN of {{}} {model.activation} units",
+        "gru": "A GRU of {} units",
+        "lstm": "An LSTM of {} units",
+    }
+    return kind[model.cell].format(model.hidden_size)
+
+
+def _machine(described: dict) -> str:
+    names = ("numpy", "numba", "torch", "jax")
+    versions = ", ".join(f"{name} {described['versions'][name]}" for name in names if described["versions"].get(name))
+    return f"{described['cpu']}, {described['os']}, Python {described['python']}, {versions}."
+
+
+def settings_table(settings: Any) -> pd.DataFrame:
     rows = [(name.replace("_", " "), str(value)) for name, value in asdict(settings).items()]
     return pd.DataFrame(rows, columns=["setting", "value"])
 
 
-def curves(learners: Sequence[Learner], target: float, by_time: bool) -> Figure:
-    """Return the errors against the epochs, or against the seconds of training."""
+def curves(race: Race, by_time: bool) -> Figure:
+    """Return the errors against the epochs, or against the seconds of training: medians over the seeds."""
+    judge = race.course.judge
 
     def draw(axes: Axes) -> None:
-        for number, learner in enumerate(learners):
-            history = learner.history
-            x = np.cumsum([0, *history.seconds]) if by_time else np.arange(len(history.train_rmse))
+        for place, name in enumerate(race.implementations):
+            histories = race.histories[name]
+            epochs = min(len(history.seconds) for history in histories)
+            errors = np.array([getattr(history, judge)[: epochs + 1] for history in histories])
+            times = np.median([np.cumsum([0, *history.seconds[:epochs]]) for history in histories], axis=0)
+            begin = 1 if by_time else 0  # a logarithmic axis has no place for the start
+            x = (times if by_time else np.arange(epochs + 1))[begin:]
+            low, middle, high = np.quantile(errors[:, begin:], (0, 0.5, 1), axis=0)
             every = max(1, len(x) // 10)
-            style = charts.line(learner.implementation) | {"linewidth": 1.6}
+            style = charts.line(name) | {"linewidth": 1.6}
             # Curves that lie on one another are told apart by markers at different epochs.
-            axes.plot(x, history.validation_rmse, **style, markevery=(number * every // len(learners), every))
-            axes.plot(x, history.train_rmse, color=charts.INK, linewidth=0.9, linestyle=":", zorder=5)
-        axes.plot([], [], color=charts.INK, label="validation")
-        axes.plot([], [], color=charts.INK, linewidth=0.9, linestyle=":", label="training")
-        axes.axhline(target, color=charts.INK, linewidth=0.8, linestyle="--", label=f"goal, {target:g}")
+            first = place * every // len(race.implementations)
+            axes.plot(x, middle, **style, markevery=(first, every))
+            if len(histories) > 1:
+                axes.fill_between(x, low, high, color=charts.look(name).colour, alpha=0.12, linewidth=0)
+        goal = race.course.settings.goal
+        axes.axhline(goal, color=charts.INK, linewidth=0.8, linestyle="--", label=f"goal, {goal:g}")
         axes.set_yscale("log")
+        if by_time and race.outcome != "diverged":
+            axes.set_xscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylabel("RMSE")
+        axes.set_ylabel(f"{'training' if judge == 'train' else 'validation'} {race.course.measure}")
         axes.set_xlabel("seconds of training" if by_time else "epochs")
         axes.set_title("Error by time" if by_time else "Error by epoch")
-
-        axes.legend(loc="upper right", fontsize=8)
+        axes.legend(loc="best", fontsize=8)
 
     return charts.sheet([draw], legend=False)
 

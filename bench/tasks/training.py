@@ -1,36 +1,39 @@
 """Training: several implementations learn the same model from the same weights and batches, epoch by epoch in turn.
 
-Taking turns in one process lets whatever slows the machine down hit all of them alike, so that the ratio of their
-times for one epoch means something. The clock runs during the epoch's training steps alone: not while the error is
-measured after it, and not while code is compiled before the first.
+Each has a process of its own, and one works at a time: whatever slows the machine down hits all of them alike, so that
+the ratio of their times means something. The clock runs in that process during an epoch's training steps alone: not
+while the error is measured after it, which one and the same network does for all, and not while code is compiled
+before the first. The whole is repeated with other seeds, since how soon a goal is met is a matter of luck, too.
 """
 
 import math
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.cases import ChoiceError
-from bench.tasks import learners
-from bench.tasks.model import ACTIVATIONS, Batch, Model, Network, init_weights, init_weights_unit
+from bench.tasks.learners import available, check
+from bench.tasks.learners.apart import Apart
+from bench.tasks.model import ACTIVATIONS, CELLS, Batch, Model, Network, Weights, init_weights, init_weights_unit
 from bench.tasks.optimizers import SLOTS, Optimizer
 
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
+RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that are installed
 
 Outcome = Literal["finished", "interrupted", "diverged"]
 S = TypeVar("S")  # the settings of a task, a dataclass
+C = TypeVar("C", bound="Course")
 
 
 class Split(NamedTuple):
-    x: np.ndarray  # (T, N, I)  N records
-    y: np.ndarray  # (N, O)     their targets
+    x: np.ndarray  # (T, N, I) numbers, or (T, N) indices: N records
+    y: np.ndarray  # their targets, (N, O) or (T, N, ...): see `bench.tasks.model.Batch`
 
 
 class Data(NamedTuple):
@@ -42,25 +45,35 @@ class Data(NamedTuple):
 class Settings:
     """How a task is trained, as the command line has it; a setting out of range raises a ChoiceError."""
 
-    activation: str = "tanh"
+    cell: str = "rnn"
+    activation: str = "tanh"  # of the rnn
     hidden: int = 100
     epochs: int = 100
     batch: int = 20
     optimizer: str = "adam"
     learning_rate: float = 0.002
     truncate: int = 5  # the loss's gradient flows back through so many earlier steps
-    clip: float = 1.0  # bound on every element of the gradients
+    clip: float = math.inf  # bound on every element of the gradients
+    clip_norm: float = math.inf  # bound on the norm of all gradients together
+    goal: float = 0.02  # the validation error that the race is to
     seed: int = 0
+    seeds: int = 5  # trainings, with so many seeds from `seed` on
+    threads: int = 1
     bias: bool = True
     weights: str = FAN_IN  # the range they are drawn from
 
     def __post_init__(self) -> None:
-        for name, choices in (("activation", ACTIVATIONS), ("optimizer", tuple(SLOTS))):
+        for name, choices in (("cell", CELLS), ("activation", ACTIVATIONS), ("optimizer", tuple(SLOTS))):
             self._expect(name, " or ".join(choices), getattr(self, name) in choices)
-        for name, least in (("hidden", 1), ("epochs", 1), ("batch", 1), ("truncate", 0), ("seed", 0)):
-            self._expect(name, f"a whole number of {least} or more", getattr(self, name) >= least)
-        for name in ("learning_rate", "clip"):
+        for name in ("hidden", "epochs", "batch", "seeds", "threads"):
+            self._expect(name, "a whole number of 1 or more", getattr(self, name) >= 1)
+        for name in ("truncate", "seed"):
+            self._expect(name, "a whole number of 0 or more", getattr(self, name) >= 0)
+        for name in ("learning_rate", "goal"):
             self._expect(name, "a number above 0", 0 < getattr(self, name) < math.inf)
+        for name in ("clip", "clip_norm"):
+            self._expect(name, "a number above 0", getattr(self, name) > 0)
+        self._expect("activation", f"tanh for the cell {self.cell}", self.cell == "rnn" or self.activation == "tanh")
 
     def _expect(self, name: str, expected: str, met: bool) -> None:
         if not met:
@@ -82,118 +95,200 @@ def choose(base: S, **texts: str | None) -> S:
     return replace(base, **chosen)  # type: ignore[type-var]
 
 
+class Course:
+    """A task as a race runs it: its data, the model that learns them, and how its errors are measured.
+
+    This one draws its batches from the training records, in another order for each epoch.
+    """
+
+    name = ""  # of the task, as in its command
+    measure = "RMSE"
+    judge = "validation"  # the records whose error is to meet the goal, "train" where little can be foretold
+
+    def __init__(self, settings: Settings, data: Data, loss: str = "last", sizes: tuple[int, int] | None = None):
+        """Take data of numbers, or of indices; those need `sizes`, how many inputs and outputs there are."""
+        x, y = data.train
+        T, records = x.shape[:2]
+        if settings.batch > records:
+            raise ChoiceError(f"--batch: expected at most {records}, the training records, got {settings.batch}")
+        input_size, output_size = sizes or (x.shape[2], y.shape[-1])
+        reach = settings.truncate if loss == "last" and settings.truncate + 1 < T else None
+        self.settings = settings
+        self.data = data
+        self.model = Model(
+            cell=settings.cell,
+            input_size=input_size,
+            hidden_size=settings.hidden,
+            output_size=output_size,
+            loss=loss,
+            activation=settings.activation,
+            truncate=reach,
+            bias=settings.bias,
+        )
+        self.optimizer = Optimizer(
+            settings.optimizer,
+            settings.learning_rate,
+            clip=settings.clip if settings.clip < math.inf else None,
+            clip_norm=settings.clip_norm if settings.clip_norm < math.inf else None,
+        )
+        self.network = Network(self.model, "numba-simd")
+
+    @property
+    def records(self) -> int:
+        """How many records an epoch learns from."""
+        return self.data.train.x.shape[1]
+
+    def init_weights(self, seed: int) -> Weights:
+        draw = init_weights_unit if self.settings.weights == UNIT else init_weights
+        return draw(self.model, np.random.default_rng(seed))
+
+    def batches(self, rng: np.random.Generator) -> list[Batch]:
+        """Return an epoch's batches: all records, in an order drawn from `rng`; the last batch may be smaller."""
+        x, y = self.data.train
+        order = rng.permutation(x.shape[1])
+        parts = [order[start : start + self.settings.batch] for start in range(0, len(order), self.settings.batch)]
+        return [Batch(np.ascontiguousarray(x[:, part]), y[part]) for part in parts]
+
+    def predict(self, weights: Weights, x: np.ndarray) -> np.ndarray:
+        """Return the outputs for x, from the zero state: (N, O), or (T, N, O) where the loss is on every step."""
+        return self.network.predict(weights, x)[0]
+
+    def error(self, outputs: np.ndarray, y: np.ndarray) -> float:
+        """Return how far the outputs are from the targets, in the unit of `measure`; 0 is best."""
+        return rmse(outputs, y)
+
+
 @dataclass
 class History:
-    """What each epoch brought. The errors have one entry more, their first: before any training."""
+    """What each epoch of one training brought. The errors have one entry more, their first: before any training."""
 
     seconds: list[float] = field(default_factory=list)
-    train_rmse: list[float] = field(default_factory=list)
-    validation_rmse: list[float] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
 
-    def epochs_to(self, rmse: float) -> int | None:
-        """Return the epochs until the validation error was first `rmse` or less; None if it never was."""
-        return next((epoch for epoch, error in enumerate(self.validation_rmse) if error <= rmse), None)
+    def epochs_to(self, goal: float, judge: str = "validation") -> int | None:
+        """Return the epochs until the error that judges was first `goal` or less; None if it never was."""
+        return next((epoch for epoch, error in enumerate(getattr(self, judge)) if error <= goal), None)
 
-    def seconds_to(self, rmse: float) -> float | None:
+    def seconds_to(self, goal: float, judge: str = "validation") -> float | None:
         """Return the seconds of training until then."""
-        epochs = self.epochs_to(rmse)
+        epochs = self.epochs_to(goal, judge)
         return None if epochs is None else sum(self.seconds[:epochs])
 
 
-class Learner:
-    """One implementation at work: its model, weights and optimizer, and what it has been through."""
+class Race(Generic[C]):
+    """A course, learned by some implementations; the first is the baseline.
 
-    def __init__(self, implementation: str, settings: Settings, data: Data):
-        draw = init_weights_unit if settings.weights == UNIT else init_weights
-        rng = np.random.default_rng(settings.seed)
-        self.implementation = implementation
-        self.settings = settings
-        self.data = data
-        I, O = data.train.x.shape[2], data.train.y.shape[1]
-        self.model = Model("rnn", I, settings.hidden, O, "last", settings.activation, settings.truncate, settings.bias)
-        self.network = Network(self.model, implementation)
-        self.first_weights = draw(self.model, rng, data.train.x.dtype)
-        self.history = History()
-        self.compile_s = 0.0
-        self._start()
+    `histories` are by implementation, one for each seed; the `weights` are those after the first seed's training.
+    """
 
-    def _start(self) -> None:
-        optimizer = Optimizer(self.settings.optimizer, self.settings.learning_rate, self.settings.clip)
-        self.learner = learners.make(self.implementation, self.model, optimizer, self.first_weights)
+    def __init__(self, course: C, implementations: Sequence[str]):
+        for name in implementations:
+            check(name)
+        self.course = course
+        self.implementations = tuple(implementations)
+        self.histories: dict[str, list[History]] = {name: [] for name in implementations}
+        self.weights: dict[str, Weights] = {}
+        self.compile_s: dict[str, float] = {}
+        self.outcome: Outcome = "interrupted"
 
     @property
-    def weights(self):
-        return self.learner.weights()
+    def shown(self) -> str:
+        """The implementation whose predictions are shown."""
+        return "numba-simd" if "numba-simd" in self.implementations else self.implementations[0]
 
-    def warm_up(self) -> None:
-        """Compile everything that training calls, for the shapes it has, and note what that took.
+    def history(self, implementation: str) -> History:
+        """Return the history of the first seed."""
+        return self.histories[implementation][0]
 
-        `compile_s` is what a first pass takes beyond a second one: compiling, or loading the compiled code from disk.
+    def predict(self, implementation: str, x: np.ndarray) -> np.ndarray:
+        """Return what an implementation's network says on x after the first seed's training."""
+        return self.course.predict(self.weights[implementation], x)
+
+    def seconds_to_goal(self, implementation: str) -> list[float | None]:
+        """Return the seconds to the goal with each seed."""
+        course = self.course
+        return [h.seconds_to(course.settings.goal, course.judge) for h in self.histories[implementation]]
+
+    def run(self, watch: Callable[[int, int], None] = lambda seed, epoch: None) -> None:
+        """Train all, seed by seed, and note in `outcome` how it ended.
+
+        Ctrl-C ends the training after the epoch in work, and so does an error that is no longer finite.
+        `watch` gets the number of the seed, from 0, and the epochs done; a 0 after processes were started.
         """
-        sizes = {self.settings.batch, len(self.data.train.y) % self.settings.batch or self.settings.batch}
+        settings = self.course.settings
+        with ExitStack() as stack:
+            pressed = stack.enter_context(ctrl_c())
+            stack.enter_context(threads(1))
+            stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
+            learners = [stack.enter_context(closing(Apart(name, settings.threads))) for name in self.implementations]
+            for learner in learners:
+                self.compile_s[learner.implementation] = self._warm_up(learner)
+            watch(0, 0)
+            for number in range(settings.seeds):
+                self.outcome = self._train(learners, number, pressed, watch)
+                if self.outcome != "finished":
+                    if number:  # the seeds before it are complete
+                        for histories in self.histories.values():
+                            histories.pop()
+                    return
+
+    def _warm_up(self, learner: Apart) -> float:
+        """Compile everything that training calls, for the shapes it has, and return the seconds that took.
+
+        They are what a first pass takes beyond a second one: compiling, or loading the compiled code from disk.
+        """
+        course = self.course
+        learner.begin(course.model, course.optimizer, course.init_weights(course.settings.seed))
+        shapes = {batch.x.shape: batch for batch in course.batches(np.random.default_rng(0))}
         passes = []
         for _ in range(2):
-            start = time.perf_counter()
-            self.learner.learn([Batch(*batch(self.data.train, np.arange(size))) for size in sizes])
-            self._measure()
-            passes.append(time.perf_counter() - start)
-        self.compile_s = max(0.0, passes[0] - passes[1])
-        self.history = History()
-        self._start()
-        self._measure()
+            learner.learn(shapes.values())
+            passes.append(learner.seconds)
+        return max(0.0, passes[0] - passes[1])
 
-    def epoch(self, batches: Sequence[Split]) -> None:
-        """Take one step for each batch, then measure the errors."""
-        start = time.perf_counter()
-        self.learner.learn(Batch(x, y) for x, y in batches)
-        self.history.seconds.append(time.perf_counter() - start)
-        self._measure()
+    def _train(self, learners, number, pressed, watch) -> Outcome:
+        course, settings = self.course, self.course.settings
+        seed = settings.seed + number
+        rng = np.random.default_rng([seed, 1])
+        weights = course.init_weights(seed)
+        histories = {name: History() for name in self.implementations}
+        for learner in learners:
+            name = learner.implementation
+            learner.begin(course.model, course.optimizer, weights)
+            self.histories[name].append(histories[name])
+            self._measure(histories[name], weights)
+            if number == 0:
+                self.weights[name] = weights
+        for epoch in range(1, settings.epochs + 1):
+            shared = course.batches(rng)
+            for learner in learners if epoch % 2 else reversed(learners):
+                learner.learn(shared)
+                history = histories[learner.implementation]
+                history.seconds.append(learner.seconds)
+                weights = learner.weights()
+                self._measure(history, weights)
+                if number == 0:
+                    self.weights[learner.implementation] = weights
+            watch(number, epoch)
+            if not all(math.isfinite(history.train[-1]) for history in histories.values()):
+                return "diverged"
+            if pressed() and epoch < settings.epochs:
+                return "interrupted"
+        return "interrupted" if pressed() and number < settings.seeds - 1 else "finished"
 
-    def _measure(self) -> None:
-        self.history.train_rmse.append(rmse(self.predict(self.data.train.x), self.data.train.y))
-        self.history.validation_rmse.append(rmse(self.predict(self.data.validation.x), self.data.validation.y))
+    def _measure(self, history: History, weights: Weights) -> None:
+        for split, errors in zip(self.course.data, (history.train, history.validation), strict=True):
+            errors.append(self.course.error(self.course.predict(weights, split.x), split.y))
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return the predictions (B, O) for x (T, B, I)."""
-        return self.network.predict(self.weights, x)[0]
+
+def racers(text: str | None) -> list[str]:
+    """Return the implementations named in a text, with commas between them, or all of RACE that are installed."""
+    return [name for name in RACE if available(name)] if text is None else text.split(",")
 
 
 def rmse(prediction: np.ndarray, y: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(prediction - y, dtype=np.float64))))
-
-
-def batch(split: Split, records: np.ndarray) -> Split:
-    return Split(np.ascontiguousarray(split.x[:, records]), split.y[records])
-
-
-def batches(split: Split, size: int, rng: np.random.Generator) -> list[Split]:
-    """Return all records in batches of `size`, in an order drawn from `rng`; the last batch may be smaller."""
-    order = rng.permutation(len(split.y))
-    return [batch(split, order[start : start + size]) for start in range(0, len(order), size)]
-
-
-def race(learners: Sequence[Learner], after_epoch: Callable[[int], None] = lambda epoch: None) -> Outcome:
-    """Train all learners in turn, on one thread, and return how it ended.
-
-    Ctrl-C ends the training after the epoch in work, and so does an error that is no longer finite.
-    `after_epoch` gets the number of epochs done.
-    """
-    settings, data = learners[0].settings, learners[0].data
-    rng = np.random.default_rng([settings.seed, 1])
-    with threads(1), np.errstate(over="ignore", invalid="ignore"):
-        for learner in learners:
-            learner.warm_up()
-        with ctrl_c() as pressed:
-            for epoch in range(1, settings.epochs + 1):
-                shared = batches(data.train, settings.batch, rng)
-                for learner in learners if epoch % 2 else reversed(learners):
-                    learner.epoch(shared)
-                after_epoch(epoch)
-                if not all(math.isfinite(learner.history.train_rmse[-1]) for learner in learners):
-                    return "diverged"
-                if pressed() and epoch < settings.epochs:
-                    return "interrupted"
-    return "finished"
 
 
 @contextmanager

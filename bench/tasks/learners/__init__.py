@@ -1,6 +1,7 @@
 """Who learns: the same model, weights, batches and optimizer, one file for each way to compute them.
 
-`make` returns a `Learner`. Its whole state is a dict of NumPy arrays, so that a training can be kept and gone on with.
+`make` returns a `Learner`, and `apart.Apart` is one in a process of its own, for races. Its whole state is a dict of
+NumPy arrays, so that a training can be kept and gone on with.
 """
 
 from collections.abc import Iterable
@@ -37,12 +38,17 @@ def available(implementation: str) -> bool:
     return implementation in RUNGS or find_spec(implementation) is not None
 
 
-def make(implementation: str, model: Model, optimizer: Optimizer, weights: Weights) -> Learner:
-    """Return a learner that begins with a copy of these weights, or raise a ChoiceError."""
+def check(implementation: str) -> None:
+    """Raise a ChoiceError unless this is an implementation and its library is installed."""
     if implementation not in IMPLEMENTATIONS:
         raise ChoiceError(f"--implementation: expected {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
     if not available(implementation):
         raise ChoiceError(f"--implementation: {implementation} is not installed (pip install {implementation})")
+
+
+def make(implementation: str, model: Model, optimizer: Optimizer, weights: Weights) -> Learner:
+    """Return a learner in this process that begins with a copy of these weights; see `check`."""
+    check(implementation)
     if implementation in RUNGS:
         from bench.tasks.learners.rungs import RungLearner
 

@@ -6,6 +6,7 @@ before it; a one-hot input takes columns of U instead. The losses stay on the de
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class JaxLearner:
         self.model = model
         self.optimizer = optimizer
         self.steps = 0
-        self.state = None
+        self.state: Any = None
         self._weights = {name: jnp.array(a) for name, a in weights.items()}
         names = model.weight_names
         self._slots = {s: {name: jnp.zeros_like(self._weights[name]) for name in names} for s in SLOTS[optimizer.name]}

@@ -5,6 +5,7 @@ have not got are zero and stay so.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class TorchLearner:
         self.model = model
         self.settings = optimizer
         self.steps = 0
-        self.state = None  # (1, B, H), or a pair of them
+        self.state: Any = None  # (1, B, H), or a pair of them
         dtype = torch.from_numpy(weights["W"]).dtype
         self.rnn = MODULES[model.cell](model.input_size, model.hidden_size, dtype=dtype)
         self.parameters = self._parameters(weights)
@@ -79,7 +80,7 @@ class TorchLearner:
     def _loss(self, batch):
         x, y = torch.from_numpy(batch.x), torch.from_numpy(batch.y)
         if x.ndim == 2:
-            x = functional.one_hot(x, self.model.input_size).to(self.rnn.weight_ih_l0.dtype)
+            x = functional.one_hot(x.long(), self.model.input_size).to(self.rnn.weight_ih_l0.dtype)
         state = None if batch.fresh else self.state
         if self.model.truncate is not None and self.model.truncate + 1 < len(x):
             with torch.no_grad():  # the loss sees the last state alone, so no gradient goes further back
@@ -89,7 +90,7 @@ class TorchLearner:
         self.state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
         outputs = functional.linear(hs[-1] if self.model.loss == "last" else hs, *self._head())
         if self.model.loss == "softmax":
-            return functional.cross_entropy(outputs.flatten(0, 1), y.flatten())
+            return functional.cross_entropy(outputs.flatten(0, 1), y.flatten().long())
         return 0.5 * (outputs - y).square().sum(-1).mean()
 
     def _head(self):
