@@ -76,13 +76,13 @@ PRESETS = {
     "full": Preset(
         "every cell, operation and implementation, H from 16 to 1024, T from 1 to 1000, one and two threads",
         grids=(
-            Grid(hidden=(16, 64, 256, 1024), batch=(1,), cell=CELLS, threads=(1, 2)),
-            Grid(hidden=(16, 64, 256), batch=(32,), cell=CELLS, threads=(1, 2)),
+            Grid(hidden=(16, 64, 128, 256, 512, 1024), batch=(1,), cell=CELLS, threads=(1, 2)),
+            Grid(hidden=(16, 64, 128, 256, 512), batch=(32,), cell=CELLS, threads=(1, 2)),
             Grid(hidden=(1024,), batch=(32,), seq_len=(10,), cell=CELLS, threads=(1, 2)),
             Grid(hidden=(64,), batch=(1,), seq_len=(10, 200, 1000), cell=CELLS, operation=("forward", "train")),
-            Grid(hidden=(128,), batch=(1, 32), cell=CELLS, dtype=("float64",)),
+            Grid(hidden=(64, 256), batch=(1, 32), cell=CELLS, operation=("forward", "train"), dtype=("float64",)),
         ),
-        effort=Effort(case_s=2.0),
+        effort=Effort(round_s=0.015, fewest=9, case_s=1.5),
     ),
     "limits": Preset(
         "the sizes for which goals are set: every cell and peer, one and two threads, up to H = 1024 and B = 64",
