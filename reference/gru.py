@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reference.parts import project, project_back, sigmoid
+from reference.parts import project, project_all, project_back, sigmoid
 
 
 class Params(NamedTuple):
@@ -71,7 +71,7 @@ def prepare(params):
 
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I) or (B,)."""
-    inputs = project(params.U, x_t) + params.b
+    inputs = project(params, x_t)
     return State(_step(params, inputs, state.h, np.empty_like(inputs), np.empty_like(state.h)))
 
 
@@ -80,7 +80,7 @@ def forward(params, x, state=None):
     T, B = x.shape[:2]
     H = params.W.shape[1]
     initial = init_state(params, B) if state is None else state
-    inputs = _inputs(params, x)
+    inputs = project_all(params, x)
     h = initial.h
     hs, gates = np.empty((T, B, H), inputs.dtype), np.empty_like(inputs)
     inner = np.empty_like(hs)
@@ -94,19 +94,13 @@ def infer(params, x, state=None):
     """Run over x (T, B, I) or (T, B) from `state` (zero if None) and keep only what the user sees."""
     T, B = x.shape[:2]
     h = init_state(params, B).h if state is None else state.h
-    inputs = _inputs(params, x)
+    inputs = project_all(params, x)
     hs, gates = np.empty((T, B, params.W.shape[1]), inputs.dtype), np.empty_like(inputs[0])
     inner = np.empty_like(h)
     for t in range(T):
         h = _step(params, inputs[t], h, gates, inner)
         hs[t] = h
     return Output(hs, State(h))
-
-
-def _inputs(params, x):
-    """Return U x_t + b of all steps, (T, B, 3H): it waits for no state, so one product serves them all."""
-    T, B = x.shape[:2]
-    return (project(params.U, x.reshape((T * B, *x.shape[2:]))) + params.b).reshape(T, B, -1)
 
 
 def _step(params, inputs, h, gates, inner):

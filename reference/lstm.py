@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reference.parts import project, project_back, sigmoid
+from reference.parts import project, project_all, project_back, sigmoid
 
 
 class Params(NamedTuple):
@@ -73,7 +73,7 @@ def prepare(params):
 
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I) or (B,)."""
-    inputs = project(params.U, x_t) + params.b
+    inputs = project(params, x_t)
     h, c = _step(params, inputs, state.h, state.c, np.empty_like(inputs))
     return State(h, c)
 
@@ -83,7 +83,7 @@ def forward(params, x, state=None):
     T, B = x.shape[:2]
     H = params.W.shape[1]
     initial = init_state(params, B) if state is None else state
-    inputs = _inputs(params, x)
+    inputs = project_all(params, x)
     h, c = initial.h, initial.c
     hs, gates = np.empty((T, B, H), inputs.dtype), np.empty_like(inputs)
     cs = np.empty_like(hs)
@@ -97,19 +97,13 @@ def infer(params, x, state=None):
     """Run over x (T, B, I) or (T, B) from `state` (zero if None) and keep only what the user sees."""
     T, B = x.shape[:2]
     initial = init_state(params, B) if state is None else state
-    inputs = _inputs(params, x)
+    inputs = project_all(params, x)
     h, c = initial.h, initial.c
     hs, gates = np.empty((T, B, params.W.shape[1]), inputs.dtype), np.empty_like(inputs[0])
     for t in range(T):
         h, c = _step(params, inputs[t], h, c, gates)
         hs[t] = h
     return Output(hs, State(h, c))
-
-
-def _inputs(params, x):
-    """Return U x_t + b of all steps, (T, B, 4H): it waits for no state, so one product serves them all."""
-    T, B = x.shape[:2]
-    return (project(params.U, x.reshape((T * B, *x.shape[2:]))) + params.b).reshape(T, B, -1)
 
 
 def _step(params, inputs, h, c, gates):

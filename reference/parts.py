@@ -1,6 +1,6 @@
-"""What the cells share: the logistic function, and the product of the input's weights in both directions.
+"""What the cells share: the logistic function, and the product of U and the input, in both directions.
 
-An input is a row of I numbers, or, for one-hot input, the index of its one: an integer in [0, I).
+An input is I numbers, or, for one-hot input, the index of its one: an integer in [0, I).
 """
 
 import numpy as np
@@ -12,11 +12,17 @@ def sigmoid(a):
     return half + half * np.tanh(half * a)
 
 
-def project(U, x):
-    """Return U x for each of N inputs, (N, G), from U (G, I) and x, N rows (N, I) or indices (N,)."""
-    if x.ndim == 1:
-        return U.T[x]
-    return x @ U.T
+def project(params, x_t):
+    """Return U x_t + b (B, G) of one step, from U (G, I), b (G,) and x_t (B, I) or (B,)."""
+    if x_t.ndim == 1:
+        return params.U.T[x_t] + params.b
+    return x_t @ params.U.T + params.b
+
+
+def project_all(params, x):
+    """Return U x_t + b (T, B, G) of all steps, from x (T, B, I) or (T, B): as it waits for no state, in one product."""
+    T, B = x.shape[:2]
+    return project(params, x.reshape((T * B, *x.shape[2:]))).reshape(T, B, -1)
 
 
 def project_back(U, x, delta):

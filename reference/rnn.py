@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reference.parts import project, project_back, sigmoid
+from reference.parts import project, project_all, project_back, sigmoid
+
 
 class Params(NamedTuple):
     U: np.ndarray  # (H, I)  input to hidden
@@ -62,7 +63,7 @@ def prepare(params):
 
 def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I) or (B,)."""
-    return State(_activate(project(params.U, x_t) + state.h @ params.W.T + params.b, activation))
+    return State(_activate(project(params, x_t) + state.h @ params.W.T, activation))
 
 
 def forward(params, x, state=None, activation="tanh"):
@@ -74,13 +75,10 @@ def forward(params, x, state=None, activation="tanh"):
 
 def infer(params, x, state=None, activation="tanh"):
     """Run over x (T, B, I) or (T, B) from `state` (zero if None) and keep only what the user sees."""
-    T, B = x.shape[:2]
-    h = init_state(params, B).h if state is None else state.h
-
-    # U x_t + b waits for no state: one product serves all steps.
-    inputs = (project(params.U, x.reshape((T * B, *x.shape[2:]))) + params.b).reshape(T, B, -1)
+    h = init_state(params, x.shape[1]).h if state is None else state.h
+    inputs = project_all(params, x)
     hs = np.empty_like(inputs)
-    for t in range(T):
+    for t in range(len(x)):
         h = _activate(inputs[t] + h @ params.W.T, activation)
         hs[t] = h
     return Output(hs, State(h))
