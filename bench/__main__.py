@@ -81,10 +81,12 @@ def run(
     try:
         with Bench(current, planned) as bench:
             _measure_all(bench, planned)
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except (KeyboardInterrupt, SystemExit, OSError) as stop:
         kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
-        typer.echo(f"Interrupted: {kept}. The same command goes on there.", err=True)
-        raise typer.Exit(128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)) from None
+        why = f"{stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
+        typer.echo(f"{why}: {kept}. The same command goes on there.", err=True)
+        codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
+        raise typer.Exit(codes.get(type(stop), 1)) from None
     current.finish()
     typer.echo(_shown(write_report(current)))
 

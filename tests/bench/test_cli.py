@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from bench.results import key
@@ -98,6 +99,21 @@ def test_interrupted(tmp_path, sent, code):
     assert 2 <= len(rows_in(tmp_path)) < 4
     (info,) = tmp_path.glob("*/run.json")
     assert json.loads(info.read_text())["finished"] is None
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="needs prlimit")
+def test_a_full_disk(tmp_path):
+    """A limit on the size of a file, set in the midst of the run, stands in for the disk."""
+    words = ("run", *SMALL, "--reports", tmp_path)
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_rows(process, tmp_path, 1)
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (100, 100))
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    kept = len(rows_in(tmp_path))
+    assert 1 <= kept < 4
+    assert errors.splitlines()[-1].startswith(f"File too large: {kept} rows are kept in ")
 
 
 @pytest.mark.parametrize(

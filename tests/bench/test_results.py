@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -37,6 +38,23 @@ def test_a_torn_last_line_is_dropped_and_written_over(run, cut):
     assert again.rows == [row(1)]
     again.append(row(3))
     assert [json.loads(line)["hidden_size"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+def test_a_full_disk_keeps_what_is_there(run):
+    """A limit on the size of a file stands in for the disk: what is beyond it cannot be written."""
+    run.append(row(1), row(2))
+    size = (run.folder / "rows.jsonl").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            run.append(row(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (run.folder / "rows.jsonl").stat().st_size > size
+    assert run.rows == Run.load(run.folder).rows == [row(1), row(2)]
+    run.append(row(4))
+    assert Run.load(run.folder).rows == [row(1), row(2), row(4)]
 
 
 def test_dropped_rows_are_written_over(run):
