@@ -3,7 +3,7 @@
 forward_step and forward take weights that were transposed once, which is faster here than a transpose in every step.
 bptt is the compiled function that `jax.vjp` returned, the backward pass alone, on the residuals of one forward;
 train is forward and vjp in one compiled function, with two sets of weights in turn, as they come: transposed ones
-are slower there. Both return the gradients of U, W, b, x and the initial state. Every array lies on the device
+are slower there. Both return the gradients of the weights, x and the initial state. Every array lies on the device
 before, each call waits for its results (`block_until_ready`), and these stay JAX's arrays. XLA's threads are fixed
 at start, by the environment of the worker. float64 switches `jax_enable_x64` on.
 """
@@ -14,7 +14,7 @@ from itertools import cycle
 
 import numpy as np
 
-from bench.implementations import Prepared, UnsupportedError
+from bench.implementations import Prepared
 
 
 def version():
@@ -33,59 +33,86 @@ def start(threads):
 def prepare(case, inputs):
     import jax
 
-    if case.cell != "rnn":
-        raise UnsupportedError(f"no {case.cell} here yet")
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     ready = jax.block_until_ready
-    x, h, grad_hs = jax.device_put((inputs.x, inputs.state.h, inputs.grad_hs))
-    U, W, b = inputs.params[0]
-    transposed = jax.device_put((np.ascontiguousarray(U.T), np.ascontiguousarray(W.T), b))
+    step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[case.cell]
+    x, state, grad_hs = jax.device_put((inputs.x, tuple(inputs.state), inputs.grad_hs))
+    weights = tuple(inputs.params[0])
+    transposed = jax.device_put(tuple(np.ascontiguousarray(a.T) for a in weights))
+    names = [f"state.{field}" for field in inputs.state._fields]
+
+    def states(last):
+        return {name: np.asarray(part) for name, part in zip(names, last, strict=True)}
 
     if case.operation == "forward_step":
-        step, x_t = jax.jit(_step), x[0]
-        return Prepared(lambda: ready(step(*transposed, x_t, h)), lambda h: {"state.h": np.asarray(h)})
+        one, x_t = jax.jit(lambda weights, x_t, state: step(weights, _project(weights, x_t), state)), x[0]
+        return Prepared(lambda: ready(one(transposed, x_t, state)), states)
     if case.operation == "forward":
-        run = jax.jit(_run)
+        run = jax.jit(lambda weights, x, state: _run(step, weights, x, state))
         return Prepared(
-            lambda: ready(run(*transposed, x, h)),
-            lambda result: {"hs": np.asarray(result[0]), "state.h": np.asarray(result[1])},
+            lambda: ready(run(transposed, x, state)), lambda result: {"hs": np.asarray(result[0])} | states(result[1])
         )
 
     def outputs(gradients):
-        return dict(zip(("params.U", "params.W", "params.b", "x", "state.h"), map(np.asarray, gradients), strict=True))
+        weights, x, state = gradients
+        arrays = {f"params.{n}": np.asarray(a) for n, a in zip(inputs.params[0]._fields, weights, strict=True)}
+        return arrays | {"x": np.asarray(x)} | states(state)
+
+    def vjp(weights, x, state):
+        """Return the function of dL/dhs that gives the gradients; it holds the residuals of a forward pass."""
+        return jax.vjp(lambda weights, *data: _run(step, [a.T for a in weights], *data)[0], weights, x, state)[1]
 
     if case.operation == "bptt":
-        residuals = jax.jit(_backward)(U, W, b, x, h)
+        residuals = jax.jit(vjp)(weights, x, state)
         backward = jax.jit(lambda residuals, grad_hs: residuals(grad_hs))
         return Prepared(lambda: ready(backward(residuals, grad_hs)), outputs)
 
     turns = cycle([jax.device_put(tuple(params)) for params in inputs.params])
-    train = jax.jit(lambda U, W, b: _backward(U, W, b, x, h)(grad_hs))
-    return Prepared(lambda: ready(train(*next(turns))), outputs)
+    train = jax.jit(lambda weights, x, state, grad_hs: vjp(weights, x, state)(grad_hs))
+    return Prepared(lambda: ready(train(next(turns), x, state, grad_hs)), outputs)
 
 
-def _step(U, W, b, x_t, h):
-    import jax.numpy as jnp
-
-    return jnp.tanh(x_t @ U + h @ W + b)
-
-
-def _run(U, W, b, x, h):
-    """Return hs and the last state, from U (I, H) and W (H, H) transposed."""
-    import jax.numpy as jnp
+def _run(step, weights, x, state):
+    """Return hs and the last state, from U (I, G H) and W (H, G H) transposed."""
     from jax import lax
 
-    def step(h, projected):
-        h = jnp.tanh(projected + h @ W)
-        return h, h
+    def advance(state, projected):
+        state = step(weights, projected, state)
+        return state, state[0]
 
-    h, hs = lax.scan(step, h, x @ U + b)
-    return hs, h
+    state, hs = lax.scan(advance, state, _project(weights, x))
+    return hs, state
 
 
-def _backward(U, W, b, x, h):
-    """Return the function of dL/dhs that gives the gradients; it holds the residuals of a forward pass."""
-    import jax
+def _project(weights, x):
+    U, _, b, *_ = weights
+    return x @ U + b
 
-    _, backward = jax.vjp(lambda U, W, b, x, h: _run(U.T, W.T, b, x, h)[0], U, W, b, x, h)
-    return backward
+
+def _rnn(weights, projected, state):
+    import jax.numpy as jnp
+
+    return (jnp.tanh(projected + state[0] @ weights[1]),)
+
+
+def _gru(weights, projected, state):
+    import jax.numpy as jnp
+    from jax.nn import sigmoid
+
+    _, W, _, c = weights
+    (h,) = state
+    x_r, x_z, x_n = jnp.split(projected, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(h @ W, 3, axis=-1)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + r * (h_n + c))
+    return ((1 - z) * n + z * h,)
+
+
+def _lstm(weights, projected, state):
+    import jax.numpy as jnp
+    from jax.nn import sigmoid
+
+    h, c = state
+    i, f, g, o = jnp.split(projected + h @ weights[1], 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+    return sigmoid(o) * jnp.tanh(c), c

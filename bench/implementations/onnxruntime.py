@@ -1,4 +1,4 @@
-"""ONNX Runtime's RNN operator on the CPU, in a graph of that one node with the weights as constants.
+"""ONNX Runtime's RNN, GRU and LSTM operators on the CPU, in a graph of one such node with the weights as constants.
 
 The session packs the weights when it is built. Inputs and outputs are bound to NumPy's memory once (IOBinding), so a
 call copies nothing at the border and writes its results to the same place each time. forward_step is the same
@@ -11,6 +11,7 @@ from importlib.metadata import version as package_version
 import numpy as np
 
 from bench.implementations import Prepared, UnsupportedError
+from reference.layouts import to_onnx
 
 _options: dict = {}  # of the sessions in this process
 
@@ -33,53 +34,57 @@ def start(threads):
 def prepare(case, inputs):
     import onnxruntime
 
-    if case.cell != "rnn":
-        raise UnsupportedError(f"no {case.cell} here yet")
     if case.operation not in ("forward_step", "forward"):
         raise UnsupportedError("inference only")
     if case.dtype != "float32":
-        raise UnsupportedError("its RNN operator is there for float32 alone")
+        raise UnsupportedError("its recurrent operators are there for float32 alone")
 
     options = onnxruntime.SessionOptions()
     for name, value in _options.items():
         setattr(options, name, value)
-    model = _model(case, inputs.params[0]).SerializeToString()
+    model = _model(case, inputs).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
-    hs, last = np.empty((T, 1, B, H), case.dtype), np.empty((1, B, H), case.dtype)
+    arrays = {"x": inputs.x} | {field: part[None] for field, part in inputs.state._asdict().items()}
+    results = {"hs": np.empty((T, 1, B, H), case.dtype)}
+    results |= {f"state.{field}": np.empty((1, B, H), case.dtype) for field in inputs.state._fields}
     binding = session.io_binding()
-    arrays = {"x": inputs.x, "h": inputs.state.h[None]}
     for name, array in arrays.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    for name, array in (("hs", hs), ("last", last)):
+    for name, array in results.items():
         binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
     def outputs(_):
-        return {"state.h": last[0]} if case.operation == "forward_step" else {"hs": hs[:, 0], "state.h": last[0]}
+        named = {name: array.reshape(-1, B, H) if name == "hs" else array[0] for name, array in results.items()}
+        if case.operation == "forward_step":
+            del named["hs"]
+        return named
 
-    def call(_alive=(arrays, hs, last)):  # the binding points to their memory and holds no reference
+    def call(_alive=(arrays, results)):  # the binding points to their memory and holds no reference
         session.run_with_iobinding(binding)
 
     return Prepared(call, outputs)
 
 
-def _model(case, params):
-    """Return a model of one RNN node, whose second bias is zero."""
+def _model(case, inputs):
+    """Return a model of one node, from x (T, B, I) and the state (1, B, H) to hs (T, 1, B, H) and the last state."""
     from onnx import TensorProto, helper, numpy_helper
 
     T, B, I, H = case.seq_len, case.batch_size, case.input_size, case.hidden_size
-    biases = np.concatenate((params.b, np.zeros_like(params.b)))
+    first = inputs.state._fields
+    last = [f"state.{field}" for field in first]
 
     def value(name, *shape):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    node = helper.make_node("RNN", ["x", "U", "W", "b", "", "h"], ["hs", "last"], hidden_size=H, activations=["Tanh"])
+    reset = {"linear_before_reset": 1} if case.cell == "gru" else {}
+    node = helper.make_node(case.cell.upper(), ["x", "W", "R", "B", "", *first], ["hs", *last], hidden_size=H, **reset)
     graph = helper.make_graph(
         [node],
-        "rnn",
-        [value("x", T, B, I), value("h", 1, B, H)],
-        [value("hs", T, 1, B, H), value("last", 1, B, H)],
-        [numpy_helper.from_array(a[None], n) for n, a in (("U", params.U), ("W", params.W), ("b", biases))],
+        case.cell,
+        [value("x", T, B, I), *(value(name, 1, B, H) for name in first)],
+        [value("hs", T, 1, B, H), *(value(name, 1, B, H) for name in last)],
+        [numpy_helper.from_array(a, name) for a, name in zip(to_onnx(inputs.params[0]), "WRB", strict=True)],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)

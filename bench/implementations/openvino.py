@@ -1,9 +1,9 @@
-"""OpenVINO's RNNSequence on the CPU (oneDNN below), and its RNNCell for forward_step, the weights as constants.
+"""OpenVINO's RNN-, GRU- and LSTMSequence on the CPU (oneDNN below), and the Cell of each for forward_step.
 
-The model is compiled for latency, in full float32 even where the CPU has bfloat16. Inputs and outputs are tensors
-over NumPy's memory, set once, so a call copies nothing at the border and writes its results to the same place each
-time. RNNSequence wants the batch first; the transposes around it vanish when the model is compiled, as the
-plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference in float32 alone.
+The weights are constants of the model, which is compiled for latency, in full float32 even where the CPU has bfloat16.
+Inputs and outputs are tensors over NumPy's memory, set once, so a call copies nothing at the border and writes its
+results to the same place each time. A Sequence wants the batch first; the transposes around it vanish when the model
+is compiled, as the plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference in float32 alone.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -12,6 +12,13 @@ from importlib.metadata import version as package_version
 import numpy as np
 
 from bench.implementations import Prepared, UnsupportedError
+
+ORDERS = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (1, 0, 2, 3)}  # which of our gates stands at each place
+OPTIONS: dict[str, dict] = {
+    "rnn": {"activations": ["tanh"], "activations_alpha": [], "activations_beta": []},
+    "gru": {"linear_before_reset": True},
+    "lstm": {},
+}
 
 _config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -32,30 +39,28 @@ def start(threads):
 def prepare(case, inputs):
     import openvino
 
-    if case.cell != "rnn":
-        raise UnsupportedError(f"no {case.cell} here yet")
     if case.operation not in ("forward_step", "forward"):
         raise UnsupportedError("inference only")
     if case.dtype != "float32":
         raise UnsupportedError("it computes in float32 at most")
 
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
-    hs, last = np.empty((T, B, 1, H), case.dtype), np.empty((B, 1, H), case.dtype)
+    names = [f"state.{field}" for field in inputs.state._fields]
     if case.operation == "forward_step":
-        model, arrays, results = _step(case, inputs.params[0]), (inputs.x[0], inputs.state.h), (last[:, 0],)
+        model, arrays = _step(case, inputs), (inputs.x[0], *inputs.state)
+        results = {name: np.empty((B, H), case.dtype) for name in names}
     else:
-        model, arrays, results = _sequence(case, inputs.params[0]), (inputs.x, inputs.state.h[:, None]), (hs, last)
+        model, arrays = _sequence(case, inputs), (inputs.x, *(part[:, None] for part in inputs.state))
+        results = {"hs": np.empty((T, B, 1, H), case.dtype)} | {n: np.empty((B, 1, H), case.dtype) for n in names}
 
     request = openvino.Core().compile_model(model, "CPU", _config).create_infer_request()
     for n, array in enumerate(arrays):
         request.set_input_tensor(n, openvino.Tensor(array, shared_memory=True))
-    for n, array in enumerate(results):
+    for n, array in enumerate(results.values()):
         request.set_output_tensor(n, openvino.Tensor(array, shared_memory=True))
 
     def outputs(_):
-        return (
-            {"state.h": last[:, 0]} if case.operation == "forward_step" else {"hs": hs[:, :, 0], "state.h": last[:, 0]}
-        )
+        return {name: array.reshape((T, B, H) if name == "hs" else (B, H)) for name, array in results.items()}
 
     def call(_alive=(arrays, results)):  # the request points to their memory and holds no reference
         request.infer(share_outputs=True)
@@ -63,26 +68,38 @@ def prepare(case, inputs):
     return Prepared(call, outputs)
 
 
-def _step(case, params):
+def _step(case, inputs):
+    """Return a model from x_t (B, I) and each part of the state (B, H) to the next state."""
     from openvino import Model
     from openvino import opset13 as ops
 
     x = ops.parameter((case.batch_size, case.input_size), np.float32)
-    h = ops.parameter((case.batch_size, case.hidden_size), np.float32)
-    weights = (ops.constant(a) for a in params)
-    return Model([ops.rnn_cell(x, h, *weights, case.hidden_size, ["tanh"], [], [])], [x, h])
+    state = [ops.parameter((case.batch_size, case.hidden_size), np.float32) for _ in inputs.state]
+    weights = (ops.constant(a[0]) for a in _weights(case, inputs.params[0]))
+    cell = getattr(ops, f"{case.cell}_cell")(x, *state, *weights, case.hidden_size, **OPTIONS[case.cell])
+    return Model(cell.outputs(), [x, *state])
 
 
-def _sequence(case, params):
-    """Return a model from x (T, B, I) and h (B, 1, H) to hs (T, B, 1, H) and the last state (B, 1, H)."""
+def _sequence(case, inputs):
+    """Return a model from x (T, B, I) and each part of the state (B, 1, H) to hs (T, B, 1, H) and the last state."""
     from openvino import Model
     from openvino import opset13 as ops
 
     T, B, I, H = case.seq_len, case.batch_size, case.input_size, case.hidden_size
-    x, h = ops.parameter((T, B, I), np.float32), ops.parameter((B, 1, H), np.float32)
+    x = ops.parameter((T, B, I), np.float32)
+    state = [ops.parameter((B, 1, H), np.float32) for _ in inputs.state]
     lengths = ops.constant(np.full(B, T, np.int32))
-    weights = (ops.constant(a[None]) for a in params)
+    weights = (ops.constant(a) for a in _weights(case, inputs.params[0]))
     batch_first = ops.transpose(x, np.array([1, 0, 2]))
-    rnn = ops.rnn_sequence(batch_first, h, lengths, *weights, H, "forward", ["tanh"])
-    hs = ops.transpose(rnn.output(0), np.array([2, 0, 1, 3]))
-    return Model([ops.result(hs), ops.result(rnn.output(1))], [x, h])
+    sequence = getattr(ops, f"{case.cell}_sequence")
+    layer = sequence(batch_first, *state, lengths, *weights, H, "forward", **OPTIONS[case.cell])
+    hs, *last = layer.outputs()
+    time_first = ops.transpose(hs, np.array([2, 0, 1, 3]))
+    return Model([ops.result(a) for a in (time_first, *last)], [x, *state])
+
+
+def _weights(case, params):
+    """Return W, R and B of one direction, the gates in OpenVINO's order; the GRU's B ends with our c."""
+    order = ORDERS[case.cell]
+    W, R, B = (np.concatenate([np.split(a, len(order))[gate] for gate in order]) for a in params[:3])
+    return W[None], R[None], np.concatenate((B, *params[3:]))[None]

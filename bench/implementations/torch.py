@@ -1,19 +1,19 @@
-"""PyTorch, eager, on the CPU: `torch.nn.RNN`, and `torch.nn.RNNCell` for forward_step.
+"""PyTorch, eager, on the CPU: `torch.nn.RNN`, `GRU` and `LSTM`, and for forward_step `RNNCell`, `GRUCell`, `LSTMCell`.
 
 forward_step and forward run under `torch.inference_mode`, entered once around all calls. bptt is autograd's
 backward pass alone, over one graph kept by `retain_graph=True`; train is forward with autograd's graph and its
 backward pass, on two modules in turn, so that the weights change with every call. Both return the gradients of
-the weights, one bias (PyTorch has two, and the second is zero and asks for none), x and the initial state.
-Inputs share NumPy's memory, results stay PyTorch's tensors. Library defaults, with `torch.set_num_threads`.
+the weights, the biases, x and the initial state; of PyTorch's two biases the second asks for none where it only adds
+to the first, that is, but in the GRU. Inputs share NumPy's memory, results stay PyTorch's tensors. Library defaults,
+with `torch.set_num_threads`.
 """
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import cycle
 
-from bench.implementations import Prepared, UnsupportedError
-
-MODULES = {"rnn": "RNN"}
+from bench.implementations import Prepared
+from reference.layouts import to_torch
 
 
 def version():
@@ -32,53 +32,72 @@ def start(threads):
 def prepare(case, inputs):
     import torch
 
-    if case.cell not in MODULES:
-        raise UnsupportedError(f"no {case.cell} here yet")
-    x, grad_hs, h = (torch.from_numpy(a) for a in (inputs.x, inputs.grad_hs, inputs.state.h))
+    x, grad_hs, *first = (torch.from_numpy(a) for a in (inputs.x, inputs.grad_hs, *inputs.state))
+    names = [f"state.{field}" for field in inputs.state._fields]
 
     if case.operation == "forward_step":
-        cell, x_t = _module(f"{MODULES[case.cell]}Cell", case, inputs.params[0]), x[0]
-        return Prepared(lambda: cell(x_t, h), lambda h: {"state.h": h.numpy()}, torch.inference_mode)
-
-    h = h[None]  # PyTorch's (layers, B, H)
-    if case.operation == "forward":
-        rnn = _module(MODULES[case.cell], case, inputs.params[0])
+        cell, x_t, state = _module("Cell", case, inputs.params[0]), x[0], _joined(first)
         return Prepared(
-            lambda: rnn(x, h),
-            lambda result: {"hs": result[0].numpy(), "state.h": result[1][0].numpy()},
+            lambda: cell(x_t, state),
+            lambda last: {name: part.numpy() for name, part in zip(names, _parts(last), strict=True)},
             torch.inference_mode,
         )
 
-    modules = [_module(MODULES[case.cell], case, params) for params in inputs.params]
-    x.requires_grad_(), h.requires_grad_()
-    wanted = [(rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, x, h) for rnn in modules]
+    first = [part[None] for part in first]  # PyTorch's (layers, B, H)
+    state = _joined(first)
+    if case.operation == "forward":
+        layer = _module("", case, inputs.params[0])
 
-    def outputs(gradients):
-        U, W, b, x, h = (gradient.numpy() for gradient in gradients)
-        return {"params.U": U, "params.W": W, "params.b": b, "x": x, "state.h": h[0]}
+        def outputs(result):
+            hs, last = result
+            return {"hs": hs.numpy()} | {name: part[0].numpy() for name, part in zip(names, _parts(last), strict=True)}
+
+        return Prepared(lambda: layer(x, state), outputs, torch.inference_mode)
+
+    layers = [_module("", case, params) for params in inputs.params]
+    for data in (x, *first):
+        data.requires_grad_()
+    wanted = [(*(weight for weight in layer.parameters() if weight.requires_grad), x, *first) for layer in layers]
+
+    def gradients(result):
+        fields = inputs.params[0]._fields
+        arrays = dict(zip((*(f"params.{n}" for n in fields), "x", *names), (a.numpy() for a in result), strict=True))
+        if "c" in fields:
+            arrays["params.c"] = arrays["params.c"][-case.hidden_size :]
+        return arrays | {name: arrays[name][0] for name in names}
 
     if case.operation == "bptt":
-        hs, _ = modules[0](x, h)
-        return Prepared(lambda: torch.autograd.grad(hs, wanted[0], grad_hs, retain_graph=True), outputs)
+        hs, _ = layers[0](x, state)
+        return Prepared(lambda: torch.autograd.grad(hs, wanted[0], grad_hs, retain_graph=True), gradients)
 
-    turns = cycle(zip(modules, wanted, strict=True))
+    turns = cycle(zip(layers, wanted, strict=True))
 
     def train():
-        rnn, inputs = next(turns)
-        hs, _ = rnn(x, h)
+        layer, inputs = next(turns)
+        hs, _ = layer(x, state)
         return torch.autograd.grad(hs, inputs, grad_hs)
 
-    return Prepared(train, outputs)
+    return Prepared(train, gradients)
 
 
-def _module(name, case, params):
-    """Return a module of torch.nn with our weights; its second bias is zero."""
+def _module(kind, case, params):
+    """Return a module of torch.nn with our weights: a layer, or a "Cell"."""
     import torch
 
+    name = case.cell.upper() + kind
     module = getattr(torch.nn, name)(case.input_size, case.hidden_size, dtype=getattr(torch, case.dtype))
     with torch.no_grad():
-        weight_ih, weight_hh, bias_ih, bias_hh = module.parameters()
-        for parameter, value in zip((weight_ih, weight_hh, bias_ih), params, strict=True):
+        for parameter, value in zip(module.parameters(), to_torch(params).values(), strict=True):
             parameter.copy_(torch.from_numpy(value))
-        bias_hh.zero_().requires_grad_(False)
+    *_, bias_hh = module.parameters()
+    bias_hh.requires_grad_(case.cell == "gru")
     return module
+
+
+def _joined(state):
+    """Return a state as torch.nn takes it: h, or the LSTM's (h, c)."""
+    return state[0] if len(state) == 1 else tuple(state)
+
+
+def _parts(state):
+    return state if isinstance(state, tuple) else (state,)
