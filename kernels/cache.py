@@ -1,8 +1,8 @@
 """`compiled`: Numba's `njit`, with its results kept on disk for the next process.
 
-Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of
-this package's sources has a folder of its own; Numba adds the CPU, its features and its own version to the key.
-The folders lie in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), and may be deleted at any time.
+Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of all
+sources of the function's package has a folder of its own; Numba adds the CPU, its features and its own version to the
+key. The folders lie in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), and may be deleted at any time.
 """
 
 import hashlib
@@ -11,8 +11,6 @@ from pathlib import Path
 
 from numba import config, njit
 
-_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
-
 
 def base_folder():
     """Return the folder of everything that is kept from one process to the next."""
@@ -20,9 +18,8 @@ def base_folder():
 
 
 def _folder(function):
-    own = Path(function.__code__.co_filename)
     digest = hashlib.sha256()
-    for source in _SOURCES if own in _SOURCES else [own]:  # the reference, which `jit` compiles, knows no kernels
+    for source in sorted(Path(function.__code__.co_filename).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return str(base_folder() / digest.hexdigest()[:16])
 

@@ -5,6 +5,8 @@ What a person gets from writing `@njit` above NumPy code, and the yardstick for 
 
 from types import FunctionType, SimpleNamespace
 
+import reference.gru
+import reference.lstm
 import reference.rnn
 from kernels.cache import compiled
 
@@ -25,3 +27,5 @@ def _compile(module):
 
 
 rnn = _compile(reference.rnn)
+gru = _compile(reference.gru)
+lstm = _compile(reference.lstm)
