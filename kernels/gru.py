@@ -87,8 +87,9 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
+    check_fields("state", state, State)
     state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h = np.empty_like(state.h)
+    h = np.empty_like(state.h, subok=False)
     run_forward(_infer, weights, x_t[None], state.h, h[None], *_kept(0, 0, 0, h.dtype))
     return State(h)
 
