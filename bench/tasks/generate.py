@@ -44,8 +44,11 @@ def sample(
 
 
 def _draw(outputs: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
-    """Return an index, from outputs (O,)."""
+    """Return an index, from outputs (O,).
+
+    With Gumbel noise added, the largest of some logarithms is a draw from their probabilities (Gumbel 1954).
+    """
     if temperature == 0:
         return int(outputs.argmax())
-    shares = np.exp((outputs - outputs.max()) / temperature, dtype=np.float64).cumsum()
-    return int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))
+    scores = np.divide(outputs, temperature, dtype=np.float64)
+    return int((scores + rng.gumbel(size=len(scores))).argmax())

@@ -128,14 +128,14 @@ def _train(lesson, bounds, folder):
 
 
 def _state(history, size):
-    """Return the speed, the loss and the last look at the validation text, in bits per character."""
+    """Return the speed, and the loss and the last look at the validation text in bits per character."""
     from bench.charts import count
 
     groups = history.seconds[-10:]
     steps = history.ends[-1] - ([0, *history.ends])[-1 - len(groups)]
     speed = count(steps * size / sum(groups))
     recent = history.losses[-steps:]
-    return f"{speed} characters/s, loss {sum(recent) / len(recent):.2f}, validation {history.bits[-1]:.2f} bits"
+    return f"{speed} characters/s, loss {sum(recent) / len(recent):.2f}, validation {history.bits[-1]:.2f}"
 
 
 def generate(
