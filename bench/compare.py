@@ -23,9 +23,9 @@ from scipy import stats
 
 from bench.charts import seconds
 from bench.implementations import RUNGS
-from bench.report import machine_name
 from bench.results import KEY, Run, key
 from bench.statistics import Interval, ratio_of_medians, round_ratios, verdict
+from bench.tables import machine_name
 
 THRESHOLD = 0.05
 DRIFT = 0.3  # up to which a baseline's times may differ where there is nothing beside it

@@ -51,8 +51,8 @@ def quote(text: str) -> Markup:
 
 
 def preformatted(text: str) -> Markup:
-    """Return a text with its own line breaks."""
-    return Markup("<pre>{}</pre>").format(text)
+    """Return a text with its own line breaks; lines that are too long are broken as well."""
+    return Markup('<pre style="white-space: pre-wrap">{}</pre>').format(text)
 
 
 def heading(text: str) -> Markup:
@@ -71,12 +71,21 @@ def charts(figures: dict[str, Figure], legend: Sequence[str] = ()) -> Markup:
     return key + Markup('\n<div class="charts">\n{}\n</div>').format(drawn)
 
 
-def table(frame: pd.DataFrame, caption: str = "", name: str = "") -> Markup:
+def table(
+    frame: pd.DataFrame,
+    caption: str = "",
+    name: str = "",
+    choices: Sequence[str] = (),
+    details: Sequence[dict] = (),
+) -> Markup:
     """Return the frame as a table that scrolls in its own box and sorts by a click on a heading.
 
     Cells are shown by `str`, missing ones empty; columns of numbers stand to the right. A cell may be a pair
-    (text, value) to be shown as the text and sorted by the value. With a `name` the table is a long one:
-    it gets a box to filter its rows and a height of its own.
+    (text, value) to be shown as the text and sorted by the value. With a `name` the table is a long one: it gets a
+    height of its own and a box to filter its rows, beside a list to choose from for each column in `choices`.
+
+    `details` are what a click on a row shows, one for each: `fields`, texts by name; `rounds`, seconds; and `errors`,
+    the texts of an error and its bound by the name of an output.
     """
     numeric = [frame[column].map(_is_number).all() for column in frame]
     return Markup(
@@ -85,8 +94,23 @@ def table(frame: pd.DataFrame, caption: str = "", name: str = "") -> Markup:
             rows=[[_cell(cell) for cell in row] for row in frame.itertuples(index=False, name=None)],
             caption=caption,
             name=name,
+            choices={column: _values(frame[column]) for column in choices},
+            details=list(details),
         )
     )
+
+
+def copyable(title: str, text: str) -> Markup:
+    """Return text in a box with a button that copies it."""
+    box = (
+        '<details class="copyable"><summary>{}</summary>\n<button type="button">Copy</button>\n<pre>{}</pre></details>'
+    )
+    return Markup(box).format(title, text)
+
+
+def _values(column: pd.Series) -> list[str]:
+    """Return the different values of a column as the cells show them, in their order."""
+    return [str(value) for value in sorted(column.dropna().unique())]
 
 
 def _cell(cell) -> tuple[str, object]:

@@ -17,12 +17,10 @@ MEMORY = "memory"
 
 
 def bound_s(row: dict, roofline: dict) -> float:
-    """Return the least seconds in which the machine could do a row of a run, or NaN if its cell is unknown.
+    """Return the least seconds in which the machine could do a row of a run.
 
     Between the numbers of threads that were measured, rates are interpolated.
     """
-    if row["cell"] not in GATES:
-        return np.nan
     peak, bandwidth = ceilings(roofline, row["dtype"], row["threads"], holding_level(row, roofline))
     return max(row["flops"] / peak, row["bytes"] / bandwidth)
 

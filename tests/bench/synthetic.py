@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 
+from bench.cases import Case
 from bench.results import Run
 
 SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
@@ -41,7 +42,8 @@ def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=
     """Return a run of a grid of cases, whose implementations are `speedups` times as fast as numpy.
 
     A speedup may be a function of the row. `noise` is that of each round, `drift` that of the machine between rounds,
-    both as shares. `grid` takes lists: operation, hidden_size, seq_len, batch_size, dtype, threads.
+    both as shares. Large cases gain by threads. `grid` takes lists: cell, operation, hidden_size, seq_len, batch_size,
+    dtype, threads.
     """
     rng = np.random.default_rng(seed)
     grid = {
@@ -90,9 +92,10 @@ def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=
 
 
 def _timed(row, speedup, slow, rng, noise):
-    H, I, T, B = row["hidden_size"], row["input_size"], row["seq_len"], row["batch_size"]
-    flops = 2 * H * (I + H) * T * B
-    seconds = (3e-6 * T + flops / 5e10) / speedup
+    case = Case(**{name: row[name] for name in Case.__dataclass_fields__})
+    seconds = (3e-6 * case.seq_len + case.flops / 1.5e10) / speedup
+    if case.flops > 1e6:
+        seconds /= case.threads**0.7
     times = seconds * slow * np.exp(rng.normal(0, noise, len(slow)))
     return {
         "version": "1.0",
@@ -103,7 +106,8 @@ def _timed(row, speedup, slow, rng, noise):
         "compile_s": float(rng.lognormal(-1, 0.5)) if row.get("implementation") != "numpy" else 1e-5,
         "calls": 3,
         "times": times.tolist(),
+        "stopped": "precision",
         "peak_memory_bytes": 150 * 2**20,
-        "flops": flops,
-        "bytes": 4 * H * (I + H) * T,
+        "flops": case.flops,
+        "bytes": case.bytes,
     }

@@ -1,30 +1,12 @@
-"""Charts say what they hold fixed, name their units, and follow the page's colours."""
+"""Every chart has one style, follows the page's colours, and is the same for the same rows."""
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from bench import charts
-from bench.report import FASTEST, duels, table
-from tests.bench.synthetic import make_run
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def rows(run):
-    return table([run])
-
-
-def panel(draw):
-    return charts.sheet([draw]).axes[0]
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
+def draw(axes):
+    axes.plot([1, 2], [3, 4], **charts.line("numba-simd"))
 
 
 def test_implementations_look_different_on_light_and_on_dark():
@@ -34,94 +16,15 @@ def test_implementations_look_different_on_light_and_on_dark():
     assert charts.look("numpy") != charts.look("something new") == charts.OTHER
 
 
-def test_time_against_hidden_size(rows):
-    panels = charts.time_panels(rows, "hidden_size")
-    assert list(panels) == [
-        "forward_step, B = 1, I = 1, T = 1",
-        "forward_step, B = 32, I = H, T = 1",
-        "forward, B = 1, I = 1, T = 50",
-        "forward, B = 32, I = H, T = 50",
-        "bptt, B = 1, I = 1, T = 50",
-        "bptt, B = 32, I = H, T = 50",
-        "train, B = 1, I = 1, T = 50",
-        "train, B = 32, I = H, T = 50",
-    ]
-    axes = panel(panels["forward, B = 32, I = H, T = 50"])
-    assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert axes.get_xlabel() == "hidden size H (units)"
-    assert axes.get_ylabel() == "time of a call"
-    assert axes.yaxis.get_major_formatter()(1e-4) == "100 µs"
-    ours = next(line for line in axes.lines if line.get_label() == "numba-simd")
-    shown = rows.query(
-        "implementation == 'numba-simd' and operation == 'forward' and batch_size == 32 and seq_len == 50"
-    )
-    np.testing.assert_allclose(ours.get_ydata(), shown.sort_values("hidden_size")["median_s"])
-    assert len(axes.collections) == len(axes.lines)  # an interval a line
-
-
-def test_time_against_sequence_length_leaves_out_what_has_one_length(rows):
-    panels = charts.time_panels(rows, "seq_len")
-    assert len(panels) == 6
-    assert not any(label.startswith("forward_step") for label in panels)
-    assert panel(panels["bptt, B = 1, I = 1, H = 64"]).get_xlabel() == "sequence length T (steps)"
-
-
-def test_what_varies_is_in_the_labels(rows):
-    more = pd.concat([rows, rows.assign(threads=2), rows.assign(dtype="float64")])
-    labels = list(charts.time_panels(more, "hidden_size"))
-    assert "forward, float32, B = 1, I = 1, 2 threads, T = 50" in labels
-    assert "forward, float64, B = 1, I = 1, 1 thread, T = 50" in labels
-
-
-def test_one_size_has_no_line(rows):
-    assert charts.time_panels(rows[rows["hidden_size"] == 16], "hidden_size") == {}
-    assert charts.time_panels(rows[:0], "hidden_size") == {}
-
-
-def test_heatmaps_write_their_values(run):
-    found = duels([run], "numba-simd")
-    against = found[found["against"] == "numpy"].copy()
-    against.loc[against.index[0], ["speedup", "verdict"]] = [1.01, "no difference"]
-    panels = charts.heat_panels(against)
-    assert "forward, B = 32" in panels
-    axes = panel(panels["forward_step, T = 1"])
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("hidden size H (units)", "batch size B")
-    assert "(1.01)" in texts(axes)
-    assert len(texts(axes)) == 6
-    mesh = axes.collections[0]
-    assert mesh.norm(0) == 0.5  # the map's centre is 1x
-
-
-def test_a_hole_in_a_heatmap_stays_empty(run):
-    found = duels([run], "numba-simd")
-    against = found[(found["against"] == FASTEST) & (found["operation"] == "forward")]
-    axes = panel(charts.heat_panels(against.iloc[1:])["forward, B = 1"])
-    assert len(texts(axes)) == 5
-
-
-def test_bars_say_never():
-    rows = pd.DataFrame({"implementation": ["a", "a", "b", "b"], "calls": [2000.0, np.inf, np.inf, np.inf]})
-    axes = panel(charts.bar_panel(rows, "calls", "Title", "calls"))
-    assert sorted(texts(axes)) == ["2 k\nnever in 1 of 2", "never"]
-
-
-@pytest.mark.parametrize("values", [[0.0, 0.0], [np.inf, np.nan], [1e-9, 1e6]])
-def test_bars_of_odd_values(values):
-    rows = pd.DataFrame({"implementation": ["a", "b"], "compile_s": values})
-    assert panel(charts.bar_panel(rows, "compile_s", "Title", "time", "s")).get_xscale() == "log"
-
-
-def test_saved_files_are_the_same_for_the_same_rows(rows, tmp_path):
-    draws = list(charts.time_panels(rows, "hidden_size").values())[:2]
+def test_saved_files_are_the_same_for_the_same_rows(tmp_path):
     for folder in ("one", "two"):
-        path = charts.save(charts.sheet(draws), tmp_path / folder, "chart")
+        path = charts.save(charts.sheet([draw, draw]), tmp_path / folder, "chart")
         assert path.read_bytes().startswith(b"\x89PNG")
     svgs = [(tmp_path / folder / "chart.svg").read_bytes() for folder in ("one", "two")]
     assert svgs[0] == svgs[1]
 
 
-def test_an_inline_svg_takes_the_pages_colours(rows):
-    draw = next(iter(charts.time_panels(rows, "hidden_size").values()))
+def test_an_inline_svg_takes_the_pages_colours():
     svg = charts.inline_svg(charts.sheet([draw]), 'a "label" <here>')
     assert svg.startswith("<svg viewBox=")
     assert 'aria-label="a &quot;label&quot; &lt;here>"' in svg

@@ -1,4 +1,4 @@
-"""The report of made-up runs: its words, its schema, its files, and the page in a real browser."""
+"""The report of made-up runs: its words, its files, and the page in a real browser."""
 
 import json
 import re
@@ -6,19 +6,17 @@ import shutil
 import subprocess
 from html import unescape
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report import FASTEST, duels, table, write
+from bench import report
+from bench.tables import FASTEST, Facts
+from bench.wording import times
 from tests.bench.synthetic import MACHINE, SPEEDUPS, make_run
 
 SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": [10, 50], "batch_size": [1]}
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
-DESIGN = (
-    "cell,operation,hidden_size,input_size,seq_len,batch_size,dtype,threads,implementation,version,status,max_error,"
-    "compile_s,repeats,median_s,low_s,high_s,baseline,speedup,speedup_low,speedup_high,gflops,peak_fraction,"
-)
+CELLS = SMALL | {"cell": ["rnn", "gru", "lstm"], "threads": [1, 2]}
 
 
 def losing(row):
@@ -28,69 +26,47 @@ def losing(row):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run = make_run(folder, speedups=SPEEDUPS | {"numba-simd": losing}, absent=["jax"], **SMALL)
-    write([run], folder)
+    run = make_run(folder, speedups=SPEEDUPS | {"numba-simd": losing}, absent=["jax"], **CELLS)
+    report.write([run], folder)
     return folder
 
 
-def text_of(path):
+def text_of(html):
     """Return what a reader of the page sees, tags aside."""
-    body = path.read_text(encoding="utf-8").split("<body>")[1].split("<script>")[0]
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", body, flags=re.DOTALL))))
+    body = html.split("<body>")[1].split("<script>")[0]
+    body = re.sub(r"<svg.*?</svg>|<script.*?</script>", "", body, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
 
 
-def test_results_csv_has_the_schema(written):
-    assert (written / "results.csv").read_text(encoding="utf-8").startswith(DESIGN)
-    frame = pd.read_csv(written / "results.csv")
-    assert len(frame) == 8 * 5
-    ours = frame[frame["implementation"] == "numba-simd"]
-    assert ours["repeats"].eq(15).all()
-    assert ours["baseline"].eq("numpy").all()
-    assert ((ours["low_s"] <= ours["median_s"]) & (ours["median_s"] <= ours["high_s"])).all()
-    assert ours["speedup"].round(1).isin([0.5, 4.0]).mean() > 0.8
-    np.testing.assert_allclose(ours["gflops"], ours["flops"] / ours["median_s"] / 1e9)
-    absent = frame[frame["implementation"] == "jax"]
-    assert absent["status"].eq("absent").all()
-    assert absent[["median_s", "speedup", "gflops"]].isna().all(axis=None)
-    assert absent["message"].eq("not installed").all()
-
-
-def test_calls_to_pay(written):
-    frame = pd.read_csv(written / "results.csv")
-    ours = frame[frame["implementation"] == "numba-simd"]
-    lost = ours["speedup"] < 1
-    assert np.isinf(ours.loc[lost, "calls_to_pay"]).all()
-    assert lost.sum() == 2
-    assert frame.loc[frame["implementation"] == "numpy", "calls_to_pay"].isna().all()
-    won = ours[~lost].iloc[0]
-    compile_s = ours.loc[ours["operation"] == won["operation"], "compile_s"].max()
-    assert won["calls_to_pay"] == pytest.approx(compile_s / (won["median_s"] * (won["speedup"] - 1)))
+@pytest.fixture(scope="module")
+def text(written):
+    return text_of((written / "report.html").read_text(encoding="utf-8"))
 
 
 def test_the_files_are_there(written):
     names = {path.name for path in (written / "charts").iterdir()}
     stems = [
         "compile-time",
+        "roofline",
         "speedup-overview",
         "speedup-over-numpy",
         "speedup-over-fastest-other",
+        "threads",
         "time-against-hidden-size",
         "time-against-sequence-length",
     ]
     assert names == {f"{stem}.{end}" for stem in stems for end in ("png", "svg")}
+    assert len(pd.read_csv(written / "results.csv")) == 3 * 2 * 8 * 5
 
 
-def test_losses_are_said_first(written):
-    text = text_of(written / "report.html")
-    assert "numba-simd is slower than" in text
+def test_losses_are_said_first(text):
     assert text.index("numba-simd is slower than") < text.index("Against NumPy it is")
-    assert re.search(r"NumPy in 2 of 8 cases", text)
+    assert re.search(r"NumPy in 12 of 48 cases", text)
     assert "Where numba-simd is slower" in text
-    assert "Faster in 6 and slower in 2." in text
+    assert "Faster in 36 and slower in 12." in text
 
 
-def test_the_page_holds_what_it_must(written):
-    text = text_of(written / "report.html")
+def test_the_page_holds_what_it_must(text):
     for words in (
         MACHINE["cpu"],
         "AVX-512",
@@ -100,12 +76,22 @@ def test_the_page_holds_what_it_must(written):
         "8 * eps(dtype) * sqrt(n)",
         "Time against hidden size",
         "Time against sequence length",
+        "Scaling with threads",
+        "With 2 threads in place of 1, the geometric means of times as fast: numba-simd",
         "Compiling, and when it has paid for itself",
         "openblas 0.3.30 SkylakeX",
         "python -m bench run --preset synthetic",
+        "In the median case numba-simd reaches",
+        "100 GFLOP/s",
+        "How much is left",
         FASTEST,
+        "LSTM 2.4× (12–0–4)",
     ):
         assert words in text
+
+
+def test_what_charts_leave_out_is_said(text):
+    assert "Shown: 1 thread; all the rest is in the table of all rows." in text
 
 
 def test_the_page_needs_no_network(written):
@@ -118,27 +104,29 @@ def test_the_page_needs_no_network(written):
     assert set(references) <= set(ids)
 
 
+def test_the_details_of_a_row_hold_all_that_is_known(written):
+    page = (written / "report.html").read_text(encoding="utf-8")
+    details = json.loads(re.search(r'id="rows-details">(.*?)</script>', page)[1])
+    frame = pd.read_csv(written / "results.csv")
+    assert len(details) == len(frame)
+    known, row = details[2], frame.loc[2]
+    assert known["fields"]["Implementation"] == "numba-simd 1.0"
+    assert known["fields"]["How much is left"] == times(row["left"])
+    assert known["fields"]["Rounds"] == "15"
+    assert len(known["rounds"]) == 15
+    assert known["errors"]["hs"] == ["1.0e-06", "1.0e-05"]
+
+
 def test_markdown_is_ready_to_paste(written):
     text = (written / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("# ")
+    title, line = text.split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert line.startswith("**Unrolled**: numba-simd is 2.")
+    assert MACHINE["cpu"] in line
     assert "numba-simd is slower than" in text
     assert "| numba-simd against | Times as fast |" in text
-    assert MACHINE["cpu"] in text
     for table_lines in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE):
         assert len({line.count("|") for line in table_lines.strip().splitlines()}) == 1
-
-
-def test_nowhere_slower_is_said(tmp_path):
-    text = text_of(write([make_run(tmp_path / "run", **TINY)], tmp_path / "run"))
-    assert "numba-simd is slower than none of the others in any case." in text
-    assert "Where numba-simd is slower" not in text
-
-
-def test_duels_pair_ours_with_each_other_and_with_the_fastest(tmp_path):
-    run = make_run(tmp_path / "run", noise=0.001, **SMALL)
-    found = duels([run], "numba-simd").groupby("against")["speedup"].mean()
-    expected = {"numpy": 4, "numba-jit": 4 / 1.3, "torch": 5, FASTEST: 4 / 1.3}
-    assert found.to_dict() == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -157,48 +145,36 @@ def test_duels_pair_ours_with_each_other_and_with_the_fastest(tmp_path):
 )
 def test_odd_runs_have_a_report(tmp_path, odd):
     run = make_run(tmp_path / "run", **({"operation": ["forward_step", "train"], "batch_size": [1]} | odd))
-    text = text_of(write([run], run.folder))
-    assert not re.search(r"\bnan\b", text)
-    assert (run.folder / "report.md").read_text(encoding="utf-8")
-    assert len(pd.read_csv(run.folder / "results.csv")) == len(run.rows)
+    facts = Facts([run])
+    assert not re.search(r"\bnan\b", text_of(report.html(facts)))
+    assert report.markdown(facts)
 
 
 def test_wrong_and_failed_rows_are_listed_and_warned_of(tmp_path):
-    run = make_run(tmp_path / "run", **SMALL)
+    run = make_run(tmp_path / "run", **TINY)
     torch = [row for row in run.rows if row["implementation"] == "torch"]
     torch[0].update(status="wrong", message="hs: error 1, bound 0.1", times=[], max_error=None)
     torch[0]["errors"] = {"hs": {"error": None, "bound": 0.1}}
     torch[1].update(status="error", message="the worker died <here>", times=[], compile_s=None, errors={})
     run.info["finished"] = None
-    page = write([run], tmp_path / "run")
+    page = report.html(Facts([run]))
     text = text_of(page)
     assert "torch gave wrong results in 1 case, which" in text
     assert "torch failed in 1 case, which" in text
     assert "not finished: this is what it has so far" in text
     assert "the worker died <here>" in text
-    assert "<here>" not in page.read_text(encoding="utf-8")
+    assert "<here>" not in page
     assert "not finite" in text
-
-
-def test_runs_merge_and_the_last_one_counts(tmp_path):
-    first = make_run(tmp_path / "first", seed=1, **TINY)
-    second = make_run(tmp_path / "second", seed=2, **TINY | {"hidden_size": [64, 256]})
-    frame = table([first, second])
-    assert len(frame) == 3 * 4
-    assert frame.loc[frame["hidden_size"] == 64, "run"].eq("second").all()
-    assert frame.loc[frame["hidden_size"] == 16, "run"].eq("first").all()
-    text = text_of(write([first, second], tmp_path / "merged"))
-    assert "first" in text
-    assert "second" in text
 
 
 def test_machines_are_kept_apart(tmp_path):
     here = make_run(tmp_path / "here", **TINY)
     there = make_run(tmp_path / "there", machine={"cpu": "Other", "simd": None}, **TINY)
-    assert len(table([here, there])) == 2 * 2 * 4
-    text = text_of(write([here, there], tmp_path / "merged"))
+    text = text_of(report.html(Facts([here, there])))
     assert "on Imaginary 9000 16-Core Processor, 16 cores, AVX-512 it is" in text
     assert "on Other, 16 cores it is" in text
+    for name in ("here", "there"):
+        assert f"Run {name}" in text
 
 
 CHECK = """
@@ -209,12 +185,23 @@ addEventListener("load", () => setTimeout(() => {
   const column = name => [...table.tBodies[0].rows].map(
     row => row.cells[heading(name).cellIndex].dataset.value ?? row.cells[heading(name).cellIndex].textContent);
   const click = name => { heading(name).querySelector("button").click(); return column(name); };
-  const box = document.querySelector("input[data-filters=rows]");
+  const form = document.querySelector("form[data-filters=rows]"), box = form.querySelector("input");
+  const shown = () => [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.textContent);
+  const choose = (name, value) => {
+    form.querySelector(`select[data-column="${name}"]`).value = value;
+    form.dispatchEvent(new Event("input"));
+  };
   const result = {width: innerWidth, content: document.documentElement.scrollWidth};
   result.up = click("Time"); result.down = click("Time"); result.names = click("Implementation");
-  box.value = "torch train"; box.dispatchEvent(new Event("input"));
-  result.left = [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.textContent);
-  result.count = document.getElementById("rows-count").textContent;
+  box.value = "torch train"; form.dispatchEvent(new Event("input"));
+  result.left = shown();
+  choose("Cell", "gru"); choose("Threads", "2");
+  result.chosen = shown(); result.count = form.querySelector("output").textContent;
+  const row = [...table.tBodies[0].rows].find(row => !row.hidden), dialog = document.getElementById("rows-dialog");
+  row.querySelector("button").click();
+  result.details = dialog.textContent; result.rounds = dialog.querySelectorAll("circle").length;
+  result.dialog = dialog.getBoundingClientRect().right;
+  dialog.close();
   result.dark = getComputedStyle(document.body).backgroundColor;
   result.errors = errors;
   parent.postMessage(result, "*");
@@ -277,11 +264,17 @@ def test_the_page_in_a_browser(written, in_browser, scheme):
         assert result["content"] <= result["width"]
         timed = [float(value) for value in result["up"] if value]
         assert timed == sorted(timed)
-        assert len(timed) == 32
-        assert set(result["up"][32:]) == set(result["down"][32:]) == {""}
-        assert result["down"][:32] == result["up"][:32][::-1]
+        assert len(timed) == 48 * 4
+        assert set(result["up"][48 * 4 :]) == set(result["down"][48 * 4 :]) == {""}
+        assert result["down"][: 48 * 4] == result["up"][: 48 * 4][::-1]
         assert result["names"] == sorted(result["names"])
-        assert len(result["left"]) == 4
+        assert len(result["left"]) == 24
         assert all("torch" in row and "train" in row for row in result["left"])
-        assert result["count"] == "4 of 40 rows"
+        assert len(result["chosen"]) == 4
+        assert all("gru" in row for row in result["chosen"])
+        assert result["count"] == "4 of 240 rows"
+        assert "GRU, train, float32, B = 1, 2 threads" in result["details"]
+        assert "Error of each output, and its bound" in result["details"]
+        assert result["rounds"] == 15
+        assert result["dialog"] <= result["width"]
         assert result["dark"] == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
