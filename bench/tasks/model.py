@@ -97,6 +97,8 @@ class Network:
         self.model = model
         self.cell = cell(implementation, model.cell)
         self.head = reference.head
+        fused = implementation == "numba-simd"
+        self.squared_error = (import_module("bench.tasks.fused") if fused else reference.head).squared_error
         self._activation = (model.activation,) if model.cell == "rnn" else ()
 
     def state(self, arrays: dict[str, np.ndarray]) -> Any:
@@ -138,7 +140,7 @@ class Network:
                 state = self.cell.infer(prepared, x[:-reach], state, *self._activation).state
                 x = x[-reach:]
             trace = self.cell.forward(prepared, x, state, *self._activation)
-            loss, head_gradients = self.head.squared_error(head, trace.state.h, y)
+            loss, head_gradients = self.squared_error(head, trace.state.h, y)
             grad_hs = np.zeros_like(trace.hs)
             grad_hs[-1] = head_gradients.hs
         else:
@@ -146,7 +148,7 @@ class Network:
             T, B, H = trace.hs.shape
             hs = trace.hs.reshape(T * B, H)
             if self.model.loss == "every":
-                loss, head_gradients = self.head.squared_error(head, hs, y.reshape(T * B, -1))
+                loss, head_gradients = self.squared_error(head, hs, y.reshape(T * B, -1))
             else:
                 loss, head_gradients = self.head.cross_entropy(head, hs, y.reshape(T * B))
             grad_hs = head_gradients.hs.reshape(T, B, H)

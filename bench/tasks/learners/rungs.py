@@ -1,17 +1,24 @@
-"""numpy, numba-jit and numba-simd: the cell's forward pass and BPTT from that rung."""
+"""numpy, numba-jit and numba-simd: the cell's forward pass and BPTT from that rung.
+
+With numba-simd the squared error and the optimizer are compiled code, too; with the others they are NumPy's.
+"""
 
 from collections.abc import Iterable
+from importlib import import_module
 
 import numpy as np
 
 from bench.tasks.model import Batch, Model, Network, Weights
-from bench.tasks.optimizers import SLOTS, Optimizer, init_slots, update
+from bench.tasks.optimizers import SLOTS, Optimizer, init_slots
 
 
 class RungLearner:
     def __init__(self, implementation: str, model: Model, optimizer: Optimizer, weights: Weights):
         self.network = Network(model, implementation)
         self.optimizer = optimizer
+        self._update = import_module(
+            f"bench.tasks.{'fused' if implementation == 'numba-simd' else 'optimizers'}"
+        ).update
         self.steps = 0
         self.state = None  # of the cell, after the last batch
         self._weights = {name: a.copy() for name, a in weights.items()}
@@ -23,7 +30,7 @@ class RungLearner:
             start = None if fresh else self.state
             loss, gradients, self.state = self.network.gradients(self._weights, x, y, start)
             self.steps += 1
-            update(self.optimizer, self._weights, gradients, self._slots, self.steps)
+            self._update(self.optimizer, self._weights, gradients, self._slots, self.steps)
             losses.append(loss)
         return losses
 

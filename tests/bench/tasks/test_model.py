@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from bench.tasks import fused
 from bench.tasks.model import CELLS, Model, Network, cell, init_weights, init_weights_unit
+from reference import head
 from tests.bench.tasks.examples import example
 
 
@@ -55,17 +57,16 @@ def test_loss_is_of_the_predictions(loss):
     np.testing.assert_allclose(last.h, state.h, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("implementation", ["numba-simd", pytest.param("numba-jit", marks=pytest.mark.slow)])
-def test_rungs_agree(implementation, name):
-    there(implementation, name)
-    for loss, choices in (("last", {"truncate": 3}), ("every", {}), ("softmax", {"one_hot": True})):
-        model, weights, (batch, _) = example(name, loss, **choices)
-        ref = Network(model, "numpy").gradients(weights, batch.x, batch.y)
-        comp = Network(model, implementation).gradients(weights, batch.x, batch.y)
-        assert comp[0] == pytest.approx(ref[0], rel=1e-12)
-        for weight, gradient in ref[1].items():
-            np.testing.assert_allclose(comp[1][weight], gradient, rtol=1e-10, atol=1e-14, err_msg=f"{loss} {weight}")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_compiled_squared_error_is_the_same(dtype):
+    rng = np.random.default_rng(0)
+    params = head.Params(*(rng.standard_normal(shape).astype(dtype) for shape in ((3, 5), (3,))))
+    hs, y = (rng.standard_normal(shape).astype(dtype) for shape in ((7, 5), (7, 3)))
+    (ref, expected), (comp, found) = (loss(params, hs, y) for loss in (head.squared_error, fused.squared_error))
+    few = 20 * np.finfo(dtype).eps  # sums of seven, each of five products
+    assert comp == pytest.approx(ref, rel=few)
+    for a, b in zip((*found.params, found.hs), (*expected.params, expected.hs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=few, atol=few)
 
 
 @pytest.mark.parametrize("name", CELLS)

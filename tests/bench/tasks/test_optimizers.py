@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from bench.tasks.optimizers import Optimizer, init_slots, limit, update
+from bench.tasks import fused
+from bench.tasks.optimizers import SLOTS, Optimizer, init_slots, limit, update
 
 
 def test_limits():
@@ -73,3 +74,27 @@ def test_optimizers_follow_their_papers(name, paper):
 def test_unknown_name():
     with pytest.raises(ValueError, match="name: expected sgd, adagrad, adam, got 'lion'"):
         Optimizer("lion", 0.1)
+
+
+@pytest.mark.parametrize("name", SLOTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_compiled_update_is_the_same(name, dtype):
+    rng = np.random.default_rng(0)
+    for clip, clip_norm in ((None, None), (0.5, None), (None, 1.0), (0.5, 1.0), (9.0, 99.0)):
+        optimizer = Optimizer(name, 0.1, clip, clip_norm)
+        ref = {"W": rng.standard_normal((5, 7)).astype(dtype), "b": rng.standard_normal(3).astype(dtype)}
+        comp = {key: a.copy() for key, a in ref.items()}
+        ref_slots, comp_slots = init_slots(optimizer, ref), init_slots(optimizer, comp)
+        for step in range(1, 5):
+            gradients = {key: rng.standard_normal(a.shape).astype(dtype) for key, a in ref.items()}
+            fused.update(optimizer, comp, gradients, comp_slots, step)
+            update(optimizer, ref, gradients, ref_slots, step)
+        few = 50 * np.finfo(dtype).eps  # four steps of a dozen roundings
+        for key, a in ref.items():
+            np.testing.assert_allclose(comp[key], a, rtol=few, atol=few, err_msg=f"{key} {clip} {clip_norm}")
+
+
+def test_the_compiled_update_keeps_nan():
+    weights, optimizer = {"W": np.ones(40, np.float32)}, Optimizer("sgd", 0.1, clip=1.0)
+    fused.update(optimizer, weights, {"W": np.full(40, np.nan, np.float32)}, {}, 1)
+    assert np.isnan(weights["W"]).all()
