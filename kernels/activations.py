@@ -8,7 +8,7 @@ where r is taken from y in two steps to keep its accuracy (Cody and Waite 1980).
 near 0, are minimax: they are off by less than 0.02 ulp.
 """
 
-from kernels.cache import compiled
+from kernels.cache import inlined
 from kernels.simd import absolute, constant, copysign, full, multiply_add, polynomial, power_of_two, where_less
 
 TANH, RELU, SIGMOID = range(3)
@@ -73,7 +73,7 @@ _room = constant(64.0, 512.0)
 _down = constant(2.0**-64, 2.0**-512)
 
 
-@compiled
+@inlined
 def _split_exp(y):
     """Return p and 2^n's n + round_bias, for e^y = 2^n (1 + p)."""
     shifted = multiply_add(y, _log2_e(y), _round_bias(y))
@@ -82,7 +82,7 @@ def _split_exp(y):
     return multiply_add(r * r, _q(r), r), shifted
 
 
-@compiled
+@inlined
 def tanh(x):
     """Return 1 - 2 / (e^2|x| + 1) with the sign of x, and near 0, where that cancels, a polynomial."""
     size = absolute(x)
@@ -95,7 +95,7 @@ def tanh(x):
     return copysign(where_less(size, _tanh_near(x), near, far), x)
 
 
-@compiled
+@inlined
 def sigmoid(x):
     """Return 1 / (1 + e^-x), both halves of the fraction small enough for e^-x to stay finite until x is -104."""
     y = where_less(x, _sigmoid_least(x), _sigmoid_least(x), x)
@@ -107,14 +107,14 @@ def sigmoid(x):
     return _down(x) / (sum + multiply_add(s, p, lost))
 
 
-@compiled
+@inlined
 def relu(x):
     """Return max(x, 0), and NaN for NaN."""
     zero = full(x, 0.0)
     return where_less(x, zero, zero, x)
 
 
-@compiled
+@inlined
 def activate(a, activation):
     """Return act(a), for an activation of CODES."""
     if activation == TANH:
@@ -124,7 +124,7 @@ def activate(a, activation):
     return relu(a)
 
 
-@compiled
+@inlined
 def slope(h, activation):
     """Return act'(a) where h = act(a)."""
     if activation == TANH:

@@ -24,9 +24,9 @@ def _folder(function):
     return str(base_folder() / digest.hexdigest()[:16])
 
 
-def compiled(function):
+def compiled(function, **options):
     """Compile `function` on its first call, keep the result on disk, and let other threads run beside it."""
-    dispatcher = njit(function, nogil=True)
+    dispatcher = njit(function, nogil=True, **options)
     users_folder = config.CACHE_DIR
     config.CACHE_DIR = _folder(function)  # read when caching is enabled, and the user's own again after
     try:
@@ -34,3 +34,11 @@ def compiled(function):
     finally:
         config.CACHE_DIR = users_folder
     return dispatcher
+
+
+INLINE = {"forceinline": True}  # an overload's `jit_options`: a call would move every vector through memory
+
+
+def inlined(function):
+    """Compile `function` into each of its callers."""
+    return compiled(function, **INLINE)

@@ -100,6 +100,10 @@ def check_state(name, state, kind, shape, dtype):
 
 def check_input(name, x, sizes, I, dtype):
     """Check `x` (*sizes, I) of floats, or (*sizes) of the indices 0 to I - 1 of one-hot inputs; return its sizes."""
+    if type(x) is np.ndarray and x.dtype is dtype and x.ndim == len(sizes) + 1 and x.shape[-1] == I and x.size:
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x.shape[:-1]  # at once, as in `check_array`
     one_hot = isinstance(x, np.ndarray) and x.dtype in INDICES
     shape = sizes if one_hot else (*sizes, I)
     if isinstance(x, np.ndarray) and x.ndim == len(shape) and x.size:

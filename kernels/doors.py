@@ -10,8 +10,8 @@ import numba
 import numpy as np
 
 from kernels.checks import check_dtype, check_input, check_size, check_state
-from kernels.recurrence import bptt_size, forward_size, pack, threads_worth
-from kernels.simd import vector_lanes
+from kernels.recurrence import WORTH_SHARING, bptt_size, forward_size, pack, team_size
+from kernels.simd import BITS, vector_lanes
 from kernels.team import new_meetings, on_a_team
 from kernels.tiles import whole
 
@@ -86,27 +86,36 @@ def check_start(kind, weights, x, state, name="x", sizes=("T", "B")):
 
 def run_forward(work, prepared, x, h0, *arrays):
     """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
-    (T, B), I, H = x.shape[:2], prepared.input_size, prepared.hidden_size
-    dtype = prepared.weights.dtype
-    threads = threads_worth(numba.get_num_threads(), T, B, H, I, prepared.gates)
-    scratch = _scratch(_size(forward_size, T, B, I, H, prepared.blocks, threads, vector_lanes(dtype)), dtype)
-    on_a_team(work, threads, (prepared.weights, I, x, h0, *arrays, scratch, new_meetings(threads)))
+    weights, I, H, gates, blocks = prepared
+    T, B, dtype = x.shape[0], x.shape[1], weights.dtype
+    threads = _threads(T, B, I, H, gates)
+    scratch = _scratch(_size(forward_size, T, B, I, H, blocks, threads, dtype.itemsize), dtype)
+    on_a_team(work, threads, (weights, I, x, h0, *arrays, scratch, new_meetings(threads)))
 
 
 def run_bptt(work, blocks, states, truncate, U, W, x, h0, hs, *arrays):
     """Call a cell's compiled bptt on a team; `states` is how many arrays a state has."""
     (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
     window = T - 1 if truncate is None else min(int(truncate), T - 1)
-    threads = threads_worth(numba.get_num_threads(), T, B, H, I, gates)
-    size = _size(bptt_size, T, B, I, H, gates, blocks, states, x.ndim == 2, window, vector_lanes(hs.dtype))
+    threads = _threads(T, B, I, H, gates)
+    size = _size(bptt_size, T, B, I, H, gates, blocks, states, x.ndim == 2, window, hs.itemsize)
     scratch = _scratch(size, hs.dtype)
     on_a_team(work, threads, (U, W, x, h0, window, hs, *arrays, scratch, new_meetings(threads)))
 
 
+# To call compiled code, to ask for a number of threads, each takes as long as a small step: not where it can be helped.
+
+
+def _threads(T, B, I, H, gates):
+    if T * B * gates * H * (H + I) < WORTH_SHARING:
+        return 1
+    return team_size(numba.get_num_threads(), B, H, gates)
+
+
 @lru_cache(maxsize=4096)
-def _size(function, *shape):
-    """Return function(*shape): to call compiled code takes as long as a small step."""
-    return function(*shape)
+def _size(function, *sizes):
+    """Return function(*sizes), the last of which is turned from the size of a number into lanes."""
+    return function(*sizes[:-1], BITS // 8 // sizes[-1])
 
 
 def _scratch(size, dtype):

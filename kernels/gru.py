@@ -15,14 +15,14 @@ indices, integers (T, B). No input is written to, and every array that is return
 Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import overload
 
 from kernels import recurrence
 from kernels.activations import sigmoid, tanh
-from kernels.cache import compiled
+from kernels.cache import INLINE, compiled
 from kernels.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
 from kernels.doors import (
     Gradients,
@@ -87,9 +87,8 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    check_fields("state", state, State)
     state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h = np.empty_like(state.h, subok=False)
+    h = np.empty_like(state.h)
     run_forward(_infer, weights, x_t[None], state.h, h[None], *_kept(0, 0, 0, h.dtype))
     return State(h)
 
@@ -152,24 +151,31 @@ def _kept(T, B, H, dtype):
 
 
 class _Forward(NamedTuple):
-    gates: np.ndarray  # (T, B, 3H), or empty
-    inner: np.ndarray  # (T, B, H), or empty
+    """Addresses and sizes: an array's reference is counted whenever it is touched, which takes as long as a tanh."""
+
+    gates: Any  # (T, B, 3H)
+    inner: Any  # (T, B, H)
+    keep: bool  # gates and inner
+    B: int
+    H: int
 
 
 class _Backward(NamedTuple):
-    gates: np.ndarray  # (T, B, 3H)
-    inner: np.ndarray  # (T, B, H)
-    hs: np.ndarray  # (T, B, H)
-    initial: np.ndarray  # (B, H)  h_0
+    gates: Any  # (T, B, 3H)
+    inner: Any  # (T, B, H)
+    hs: Any  # (T, B, H)
+    initial: Any  # (B, H)  h_0
+    B: int
+    H: int
 
 
 @compiled
 def _infer(member, members, weights, I, x, h0, hs, gates, inner, scratch, meetings):
-    cell = _Forward(gates, inner)
+    cell = _Forward(pointer(gates), pointer(inner), gates.size > 0, *h0.shape)
     recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
 
 
-@overload(advance)
+@overload(advance, jit_options=INLINE)
 def _advance(cell, sums, apart, previous, t, b, c):
     if is_a(cell, _Forward):
 
@@ -177,14 +183,14 @@ def _advance(cell, sums, apart, previous, t, b, c):
             r, z = sigmoid(load(sums, apart)), sigmoid(load(sums, 2 * apart))
             inner = load(sums, 3 * apart)
             n = tanh(multiply_add(r, inner, load(sums, 0)))
-            if cell.gates.size > 0:
-                _, B, H = cell.inner.shape
-                row = t * B + b
-                gates = at(pointer(cell.gates), row * 3 * H)
+            if cell.keep:
+                H = cell.H
+                row = t * cell.B + b
+                gates = at(cell.gates, row * 3 * H)
                 put(gates, c, r, H)
                 put(at(gates, H), c, z, H)
                 put(at(gates, 2 * H), c, n, H)
-                put(at(pointer(cell.inner), row * H), c, inner, H)
+                put(at(cell.inner, row * H), c, inner, H)
             return multiply_add(z, previous - n, n)
 
         return advance
@@ -195,23 +201,24 @@ def _bptt(
     member, members, U, W, x, h0, window,
     hs, gates, inner, grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch, meetings,
 ):  # fmt: skip
+    cell = _Backward(pointer(gates), pointer(inner), pointer(hs), pointer(h0), *h0.shape)
     recurrence.bptt(
-        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, _Backward(gates, inner, hs, h0),
+        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
         grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch, meetings,
     )  # fmt: skip
 
 
-@overload(retreat)
+@overload(retreat, jit_options=INLINE)
 def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
     if is_a(cell, _Backward):
 
         def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
-            _, B, H = cell.hs.shape
-            row = t * B + b
-            gates = at(pointer(cell.gates), row * 3 * H)
+            H = cell.H
+            row = t * cell.B + b
+            gates = at(cell.gates, row * 3 * H)
             r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
-            inner = get(at(pointer(cell.inner), row * H), c, H)
-            before = at(pointer(cell.hs), (row - B) * H) if t > 0 else at(pointer(cell.initial), b * H)
+            inner = get(at(cell.inner, row * H), c, H)
+            before = at(cell.hs, (row - cell.B) * H) if t > 0 else at(cell.initial, b * H)
 
             one = full(r, 1.0)
             delta_n = grad_h * (one - z) * (one - n * n)

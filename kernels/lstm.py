@@ -17,14 +17,14 @@ indices, integers (T, B). No input is written to, and every array that is return
 Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import overload
 
 from kernels import recurrence
 from kernels.activations import sigmoid, tanh
-from kernels.cache import compiled
+from kernels.cache import INLINE, compiled
 from kernels.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
 from kernels.doors import (
     Gradients,
@@ -87,9 +87,8 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    check_fields("state", state, State)
     state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h, c = np.empty_like(state.h, subok=False), np.array(state.c)
+    h, c = np.empty_like(state.h), state.c.copy()
     run_forward(_infer, weights, x_t[None], state.h, h[None], c, *_kept(0, 0, 0, h.dtype))
     return State(h, c)
 
@@ -140,7 +139,7 @@ def _forward(params, x, state, keep):
     weights = prepared(params, prepare, GATES)
     state = check_start(State, weights, x, state)
     (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
-    hs, c = np.empty((T, B, H), dtype), np.array(state.c)
+    hs, c = np.empty((T, B, H), dtype), state.c.copy()
     gates, cs = _kept(T, B, H, dtype) if keep else _kept(0, 0, 0, dtype)
     run_forward(_infer, weights, x, state.h, hs, c, gates, cs)
     return hs, State(hs[-1].copy(), c), state, gates, cs
@@ -152,42 +151,49 @@ def _kept(T, B, H, dtype):
 
 
 class _Forward(NamedTuple):
-    c: np.ndarray  # (B, H)  of the step before, and then of this one
-    gates: np.ndarray  # (T, B, 4H), or empty
-    cs: np.ndarray  # (T, B, H), or empty
+    """Addresses and sizes: an array's reference is counted whenever it is touched, which takes as long as a tanh."""
+
+    c: Any  # (B, H)  of the step before, and then of this one
+    gates: Any  # (T, B, 4H)
+    cs: Any  # (T, B, H)
+    keep: bool  # gates and cs
+    B: int
+    H: int
 
 
 class _Backward(NamedTuple):
-    gates: np.ndarray  # (T, B, 4H)
-    cs: np.ndarray  # (T, B, H)
-    initial: np.ndarray  # (B, H)  c_0
+    gates: Any  # (T, B, 4H)
+    cs: Any  # (T, B, H)
+    initial: Any  # (B, H)  c_0
+    B: int
+    H: int
 
 
 @compiled
 def _infer(member, members, weights, I, x, h0, hs, c, gates, cs, scratch, meetings):
-    cell = _Forward(c, gates, cs)
+    cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
     recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
 
 
-@overload(advance)
+@overload(advance, jit_options=INLINE)
 def _advance(cell, sums, apart, previous, t, b, c):
     if is_a(cell, _Forward):
 
         def advance(cell, sums, apart, previous, t, b, c):
-            B, H = cell.c.shape
+            H = cell.H
             i, f = sigmoid(load(sums, 0)), sigmoid(load(sums, apart))
             g, o = tanh(load(sums, 2 * apart)), sigmoid(load(sums, 3 * apart))
-            memory = at(pointer(cell.c), b * H)
+            memory = at(cell.c, b * H)
             c_t = multiply_add(f, get(memory, c, H), i * g)
             put(memory, c, c_t, H)
-            if cell.gates.size > 0:
-                row = t * B + b
-                gates = at(pointer(cell.gates), row * 4 * H)
+            if cell.keep:
+                row = t * cell.B + b
+                gates = at(cell.gates, row * 4 * H)
                 put(gates, c, i, H)
                 put(at(gates, H), c, f, H)
                 put(at(gates, 2 * H), c, g, H)
                 put(at(gates, 3 * H), c, o, H)
-                put(at(pointer(cell.cs), row * H), c, c_t, H)
+                put(at(cell.cs, row * H), c, c_t, H)
             return o * tanh(c_t)
 
         return advance
@@ -198,24 +204,25 @@ def _bptt(
     member, members, U, W, x, h0, window,
     hs, gates, cs, c0, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch, meetings,
 ):  # fmt: skip
+    cell = _Backward(pointer(gates), pointer(cs), pointer(c0), *c0.shape)
     recurrence.bptt(
-        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, _Backward(gates, cs, c0),
+        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
         grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch, meetings,
     )  # fmt: skip
 
 
-@overload(retreat)
+@overload(retreat, jit_options=INLINE)
 def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
     if is_a(cell, _Backward):
 
         def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
-            _, B, H = cell.cs.shape
-            row = t * B + b
-            gates = at(pointer(cell.gates), row * 4 * H)
+            H = cell.H
+            row = t * cell.B + b
+            gates = at(cell.gates, row * 4 * H)
             i, f = get(gates, c, H), get(at(gates, H), c, H)
             g, o = get(at(gates, 2 * H), c, H), get(at(gates, 3 * H), c, H)
-            squashed = tanh(get(at(pointer(cell.cs), row * H), c, H))
-            before = at(pointer(cell.cs), (row - B) * H) if t > 0 else at(pointer(cell.initial), b * H)
+            squashed = tanh(get(at(cell.cs, row * H), c, H))
+            before = at(cell.cs, (row - cell.B) * H) if t > 0 else at(cell.initial, b * H)
             c_before = get(before, c, H)
 
             one = full(i, 1.0)

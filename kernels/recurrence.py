@@ -71,10 +71,11 @@ def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
 _ROWS_EACH = 4
 
 
-def threads_worth(most, T, B, H, I, gates):
-    """Return how many threads, of `most`, are worth their start and their meetings."""
-    if T * B * gates * H * (H + I) < 400_000:
-        return 1
+WORTH_SHARING = 400_000  # multiplications
+
+
+def team_size(most, B, H, gates):
+    """Return how many threads, of `most`, are worth their meetings."""
     by_rows = min(most, B // _ROWS_EACH)
     by_columns = min(most, H // 24, gates * H * H // 18_432)
     return max(1, by_rows, by_columns)

@@ -11,14 +11,14 @@ returned owns its memory.
 Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import overload
 
 from kernels import recurrence
 from kernels.activations import CODES, activate, slope
-from kernels.cache import compiled
+from kernels.cache import INLINE, compiled
 from kernels.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
 from kernels.doors import (
     Gradients,
@@ -77,9 +77,8 @@ def prepare(params):
 def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    check_fields("state", state, State)
     state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h = np.empty_like(state.h, subok=False)
+    h = np.empty_like(state.h)
     run_forward(_infer, weights, x_t[None], state.h, h[None], _code(activation))
     return State(h)
 
@@ -144,7 +143,9 @@ class _Forward(NamedTuple):
 
 
 class _Backward(NamedTuple):
-    hs: np.ndarray
+    hs: Any  # the address of (T, B, H)
+    B: int
+    H: int
     activation: int
 
 
@@ -154,7 +155,7 @@ def _infer(member, members, weights, I, x, h0, hs, activation, scratch, meetings
     recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
 
 
-@overload(advance)
+@overload(advance, jit_options=INLINE)
 def _advance(cell, sums, apart, previous, t, b, c):
     if is_a(cell, _Forward):
         return lambda cell, sums, apart, previous, t, b, c: activate(load(sums, 0), cell.activation)
@@ -165,20 +166,20 @@ def _bptt(
     member, members, U, W, x, h0, window,
     hs, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, activation, scratch, meetings,
 ):  # fmt: skip
+    cell = _Backward(pointer(hs), *hs.shape[1:], activation)
     recurrence.bptt(
-        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, _Backward(hs, activation),
+        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
         grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, scratch, meetings,
     )  # fmt: skip
 
 
-@overload(retreat)
+@overload(retreat, jit_options=INLINE)
 def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
     if is_a(cell, _Backward):
 
         def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
             """delta = dL/dh_t act'(a_t)"""
-            _, B, H = cell.hs.shape
-            h = get(at(pointer(cell.hs), (t * B + b) * H), c, H)
+            h = get(at(cell.hs, (t * cell.B + b) * cell.H), c, cell.H)
             store(deltas, 0, grad_h * slope(h, cell.activation))
             store(carry, 0, full(grad_h, 0.0))
 

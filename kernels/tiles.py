@@ -16,7 +16,7 @@ they would all fall into the same few sets of the cache.
 import numpy as np
 
 from kernels import simd
-from kernels.cache import compiled
+from kernels.cache import compiled, inlined
 from kernels.simd import (
     at,
     fold,
@@ -227,7 +227,7 @@ def pack_tiles(packed, source, row, K, columns):
                 put(q, c, get(p, c, count), count)
 
 
-@compiled
+@inlined
 def get(p, column, columns):
     """Return the vector at p[column] of a row of so many columns, with zeros behind the row's end."""
     if column + lanes(p) <= columns:
@@ -235,7 +235,7 @@ def get(p, column, columns):
     return load_first(p, column, columns - column)
 
 
-@compiled
+@inlined
 def put(p, column, vector, columns):
     """Write the vector to p[column], but nothing behind the end of a row of so many columns."""
     if column + lanes(p) <= columns:
