@@ -3,7 +3,7 @@
 A preset of your own is a TOML file, `--preset path/to/grid.toml`, with the fields of `Grid` and `Effort`:
 
     description = "My speech model"  # optional, shown in the report
-    implementations = ["numpy", "numba-simd", "torch"]  # optional; all there are, if left out
+    implementations = ["numpy", "numba-simd", "torch"]  # optional
 
     [effort]  # optional, as is each line of it
     case_s = 4.0
@@ -48,7 +48,7 @@ class Preset(NamedTuple):
     description: str  # one line
     grids: tuple[Grid, ...]
     effort: Effort
-    implementations: tuple | None = None  # None: all there are
+    implementations: tuple | None = None  # None: all that need not be asked for (`bench.implementations.IF_ASKED`)
 
 
 CELLS = ("rnn", "gru", "lstm")
@@ -62,7 +62,7 @@ PRESETS = {
             Grid(hidden=(64,), batch=(1, 32), cell=("gru", "lstm"), operation=("forward", "train")),
         ),
         effort=Effort(round_s=0.01, fewest=7, case_s=0.8),
-        implementations=("numpy", "numba-jit", "numba-simd", "torch"),
+        implementations=("numpy", "numba-simd", "torch"),  # numba-jit compiles for as long as all of this takes
     ),
     "standard": Preset(
         "the RNN over many sizes with one and two threads, the GRU and the LSTM in a few: a coffee break",

@@ -259,7 +259,8 @@ def turn(names, n):
 def _find_implementations(text, names, preset):
     known = implementations.find()
     where = f"{preset}: implementations" if text is None else "--implementations"
-    names = [name.strip() for name in text.split(",")] if text is not None else names or known
+    usual = names or [name for name in known if name not in implementations.IF_ASKED]
+    names = usual if text is None else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
             raise ChoiceError(f"{where}: expected some of {', '.join(known)}, got {name!r}")

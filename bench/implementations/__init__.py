@@ -19,6 +19,7 @@ import numpy as np
 
 RUNGS = ("numpy", "numba-jit", "numba-simd")
 OURS = RUNGS[-1]
+IF_ASKED = ("torch-compile",)  # it compiles for up to a minute and more a case
 
 
 class UnsupportedError(Exception):

@@ -1,8 +1,8 @@
 """`kernels/`: this project's SIMD kernels, compiled by Numba.
 
 forward_step and forward run from weights laid out beforehand by `prepare`; forward includes the input projection.
-bptt starts from a trace and returns the gradients of U, W, b, x and the initial state. train is forward with its
-trace and bptt, from plain arrays that change with every call, so that laying out the weights is inside the timing.
+bptt starts from a trace and returns the gradients of the weights, the biases, x and the initial state. train is forward
+with its trace and bptt, from plain arrays that change with every call, so that laying out the weights is inside.
 Argument checks and the allocation of the results are inside every timing. Compiled code is kept on disk, so
 compile times shrink from a second run on.
 """
@@ -10,6 +10,7 @@ compile times shrink from a second run on.
 from importlib import import_module
 from importlib.metadata import version as package_version
 
+from bench.cases import GATES
 from bench.implementations import prepare_cell
 
 
@@ -20,8 +21,8 @@ def version():
 def start(threads):
     import numba
 
-    import kernels.rnn  # noqa: F401
-
+    for cell in GATES:
+        import_module(f"kernels.{cell}")
     numba.set_num_threads(threads)
 
 

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from bench.cases import Case, usable_cpus
-from bench.implementations import find
+from bench.implementations import IF_ASKED, find
 from bench.worker import Worker
 
 BUSY = Case("rnn", "forward", 512, 512, 20, 64, "float32", 1)
-MODULES = {name: module for name, module in find().items() if name != "torch-compile"}  # which is torch's threads
+MODULES = {name: module for name, module in find().items() if name not in IF_ASKED}
 
 
 def share_of_the_busiest(name, threads):
