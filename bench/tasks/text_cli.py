@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,7 @@ def text(
     learning_rate: Annotated[str | None, _option("Of the optimizer.", "0.004")] = None,
     clip_norm: Annotated[str | None, _option("Bound on the norm of the gradients.", "1")] = None,
     seed: Annotated[str | None, _option("Of the weights and the samples.", "0")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a seed of its own; the first is kept.")] = 1,
     threads: Annotated[str | None, _option("Threads to compute with.", "1 in a race, else every CPU")] = None,
     implementation: Annotated[
         str | None,
@@ -87,7 +89,16 @@ def text(
     racing = len(lesson.histories) > 1
     if not (minutes or steps or goal or racing):
         minutes = 5
-    _train(lesson, Bounds(steps or math.inf, minutes or math.inf, lesson.goal if goal or racing else 0), folder)
+    bounds = Bounds(steps or math.inf, minutes or math.inf, lesson.goal if goal or racing else 0)
+    _train(lesson, bounds, folder)
+    for number in range(1, seeds):
+        if lesson.outcome == "finished":
+            other = replace(lesson.settings, seed=lesson.settings.seed + number)
+            repeat = Lesson(corpus, other, list(lesson.histories))
+            _train(repeat, bounds)
+            lesson.outcome = repeat.outcome
+            if repeat.outcome == "finished":
+                lesson.repeats.append(repeat)
 
     from bench.tasks import text_report
 
@@ -100,8 +111,8 @@ def text(
         raise typer.Exit(130)
 
 
-def _train(lesson, bounds, folder):
-    """Train with a bar, keep the training after every round, and show what the model writes by then."""
+def _train(lesson, bounds, folder=None):
+    """Train with a bar; with a folder, keep the training after every round and show what the model writes by then."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -117,6 +128,8 @@ def _train(lesson, bounds, folder):
 
         def after_round():
             nonlocal told
+            if folder is None:
+                return
             lesson.save(folder)
             for sample in lesson.samples[told:]:
                 title = f"After {sample.step} steps, {sample.bits:.2f} bits per character, at the temperature"

@@ -1,5 +1,6 @@
 """What learning a text leaves behind: metrics.json, charts, and a page that says what they show."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench import charts, machine, page
-from bench.statistics import paired_ratio, verdict
+from bench.statistics import Interval, paired_ratio, verdict
 from bench.tasks import race_report as race
 from bench.tasks.text_training import GLANCE, History, Lesson, Sample
 
@@ -54,37 +55,69 @@ def _result(lesson: Lesson, found: float) -> str:
 def _race(lesson: Lesson) -> list[str]:
     """Return who got to the goal when, and how much faster the implementation shown is than the others."""
     shown, others = lesson.shown, _others(lesson)
+    seeds = race.plural(1 + len(lesson.repeats), "seed")
     words = []
-    for name, history in lesson.histories.items():
-        arrival = _seconds_to(history, lesson.goal)
+    for name in lesson.histories:
+        arrival = _typical(lesson.seconds_to_goal(name))
         if arrival is None:
-            words.append(
-                f"{name} did not get to {lesson.goal:.3f} bits per character: {min(history.bits):.3f} was least."
-            )
+            least = min(lesson.histories[name].bits)
+            words.append(f"{name} did not get to {lesson.goal:.3f} bits per character: {least:.3f} was least.")
         else:
             words.append(f"{name} first took {lesson.goal:.3f} bits per character after {race.seconds(arrival)}.")
     paragraphs = [" ".join(words)]
     for name, history in others.items():
-        ratio = paired_ratio(history.seconds, lesson.histories[shown].seconds)
-        interval = f"{ratio.low:.3g} to {ratio.high:.3g}"
-        match verdict(ratio):
-            case "faster":
-                result = f"{shown} is {ratio.median:.3g} times as fast as {name}"
-            case "slower":
-                result = f"{shown} takes {1 / ratio.median:.3g} times as long as {name}"
-                interval = f"{1 / ratio.high:.3g} to {1 / ratio.low:.3g}"
-            case _:
-                result = f"{shown} and {name} cannot be told apart"
-        paragraphs.append(
-            f"Step for step {result} (95 % interval of the median ratio {interval}; one training each, the "
-            f"implementations taking {race.plural(len(history.seconds), 'turn')} of ten steps)."
-        )
+        step, sooner = _step_speedup(lesson, name), _speedup(lesson, name)
+        sentences = [
+            f"Step for step {_verdict(shown, name, step)} (95 % interval {_ends(step)}, the implementations taking "
+            f"{race.plural(len(history.seconds), 'turn')} of ten steps)."
+        ]
+        if not math.isnan(sooner.low):
+            sentences.append(
+                f"To the goal it took {name} {sooner.median:.3g} times the seconds of {shown} "
+                f"({sooner.low:.3g} to {sooner.high:.3g}, {seeds})."
+            )
+        paragraphs.append(" ".join(sentences))
     apart = max(_difference(history, lesson.histories[shown]) for history in others.values())
     paragraphs.append(
         "All began with the same weights and read the same chunks of text. The losses of their steps differ by "
         f"{apart:.1g} of their size at most."
     )
     return paragraphs
+
+
+def _verdict(this: str, other: str, ratio: Interval) -> str:
+    match verdict(ratio):
+        case "faster":
+            return f"{this} is {ratio.median:.3g} times as fast as {other}"
+        case "slower":
+            return f"{this} takes {1 / ratio.median:.3g} times as long as {other}"
+        case _:
+            return f"{this} and {other} cannot be told apart"
+
+
+def _ends(ratio: Interval) -> str:
+    ends = (1 / ratio.high, 1 / ratio.low) if verdict(ratio) == "slower" else (ratio.low, ratio.high)
+    return f"{ends[0]:.3g} to {ends[1]:.3g}"
+
+
+def _step_speedup(lesson: Lesson, other: str) -> Interval:
+    """Return how many times as fast as `other` the implementation shown took its steps, over all turns and seeds."""
+    base, this = (
+        [t for one in (lesson, *lesson.repeats) for t in one.histories[name].seconds] for name in (other, lesson.shown)
+    )
+    return paired_ratio(base, this)
+
+
+def _speedup(lesson: Lesson, other: str) -> Interval:
+    """Return how many times sooner than `other` the implementation shown was at the goal, over the seeds."""
+    pairs = zip(lesson.seconds_to_goal(other), lesson.seconds_to_goal(lesson.shown), strict=True)
+    both = [(a, b) for a, b in pairs if a is not None and b]
+    return paired_ratio([a for a, _ in both], [b for _, b in both])
+
+
+def _typical(arrivals: Sequence[float | None]) -> float | None:
+    """Return the median of the seconds to the goal; None unless it was met every time."""
+    return float(np.median([a for a in arrivals if a is not None])) if None not in arrivals else None
 
 
 def _others(lesson: Lesson) -> dict[str, History]:
@@ -94,11 +127,6 @@ def _others(lesson: Lesson) -> dict[str, History]:
 def _difference(a: History, b: History) -> float:
     """Return the largest relative difference of the training losses."""
     return float(np.max(np.abs(np.array(a.losses) / np.array(b.losses) - 1), initial=0))
-
-
-def _seconds_to(history: History, goal: float) -> float | None:
-    steps = history.steps_to(goal)
-    return None if steps is None else float(history.seconds_after([steps])[0])
 
 
 def _characters(lesson: Lesson) -> int:
@@ -129,7 +157,7 @@ def write(lesson: Lesson, judged: dict[str, float], folder: Path, command: str) 
         "settings": asdict(lesson.settings),
         "baselines": lesson.baselines,
         "goal": lesson.goal,
-        "implementations": {name: _metrics(lesson, history) for name, history in lesson.histories.items()},
+        "implementations": {name: _metrics(lesson, name) for name in lesson.histories},
         "comparisons": _comparisons(lesson),
         "shown": lesson.shown,
         "bits": judged,
@@ -144,8 +172,8 @@ def write(lesson: Lesson, judged: dict[str, float], folder: Path, command: str) 
     return race.write(folder, metrics, figures, _page(lesson, figures, metrics))
 
 
-def _metrics(lesson: Lesson, history: History) -> dict:
-    goal = lesson.goal
+def _metrics(lesson: Lesson, name: str) -> dict:
+    history = lesson.histories[name]
     return {
         "steps": lesson.step,
         "characters": _characters(lesson),
@@ -153,20 +181,20 @@ def _metrics(lesson: Lesson, history: History) -> dict:
         "characters_per_s": _characters(lesson) / sum(history.seconds) if history.seconds else None,
         "compile_s": history.compile_s,
         "validation_bits": history.bits[-1],
-        "steps_to_goal": history.steps_to(goal),
-        "seconds_to_goal": _seconds_to(history, goal),
+        "steps_to_goal": history.steps_to(lesson.goal),
+        "seconds_to_goal": lesson.seconds_to_goal(name),
         "history": asdict(history),
     }
 
 
 def _comparisons(lesson: Lesson) -> list[dict]:
-    ours = lesson.histories[lesson.shown]
     return [
         {
             "baseline": name,
             "implementation": lesson.shown,
-            "speedup": paired_ratio(history.seconds, ours.seconds)._asdict(),
-            "largest_relative_difference": _difference(history, ours),
+            "step_speedup": _step_speedup(lesson, name)._asdict(),
+            "speedup_to_goal": _speedup(lesson, name)._asdict(),
+            "largest_relative_difference": _difference(history, lesson.histories[lesson.shown]),
         }
         for name, history in _others(lesson).items()
     ]
@@ -177,16 +205,17 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
     names = list(lesson.histories)
     tables = [page.table(_bits_table(lesson, metrics["bits"]), "Bits per character.")]
     if len(names) > 1:
-        caption = f"The race to {lesson.goal:.3f} bits per character on the validation text."
+        seeds = race.plural(1 + len(lesson.repeats), "seed")
+        caption = f"The race to {lesson.goal:.3f} bits per character on the validation text, {seeds}."
         tables.append(page.table(_race_table(lesson), caption))
     came_out = page.section("What came out", *map(page.paragraph, summary(lesson, metrics["bits"])), *tables)
     learning = page.section(
         "The loss as it learns",
         page.paragraph(
             "Thick lines with markers are the bits per character on the validation text "
-            f"(its first {min(GLANCE, len(lesson.corpus.validation)):,} characters), thin ones the training loss, "
-            f"{SMOOTH} steps together. The seconds are those of the training steps alone, without compiling and "
-            "without reading the validation text."
+            f"({min(GLANCE, len(lesson.corpus.validation)):,} of its characters), thin ones the training loss, "
+            f"{SMOOTH} steps together{', and pale ones other seeds' if lesson.repeats else ''}. The seconds are those "
+            "of the training steps alone, without compiling and without reading the validation text."
         ),
         page.charts(figures, legend=names),
         page.paragraph(
@@ -234,7 +263,7 @@ def _race_table(lesson: Lesson) -> pd.DataFrame:
     for name, history in lesson.histories.items():
         seconds = sum(history.seconds)
         columns[name] = [
-            race.number(_seconds_to(history, lesson.goal)),
+            race.number(_typical(lesson.seconds_to_goal(name))),
             race.number(1e3 * seconds / lesson.step),
             (charts.count(_characters(lesson) / seconds), _characters(lesson) / seconds),
             race.number(history.bits[-1], 4),
@@ -273,6 +302,10 @@ def _curves(lesson: Lesson, by_time: bool) -> Figure:
                 return history.seconds_after(steps) if by_time else np.asarray(steps) * size
 
             axes.plot(x(history.validated), history.bits, **charts.line(name))
+            for repeat in lesson.repeats:
+                other = repeat.histories[name]
+                at = x(other.validated, other)
+                axes.plot(at, other.bits, color=charts.look(name).colour, linewidth=1.6, alpha=0.35)
             ends = np.arange(SMOOTH, len(history.losses) + 1, SMOOTH)
             means = np.array(history.losses)[: len(ends) * SMOOTH].reshape(-1, SMOOTH).mean(axis=1)
             axes.plot(x(ends), means, color=charts.look(name).colour, linewidth=0.8, alpha=0.7)

@@ -26,7 +26,7 @@ from bench.tasks.text import Corpus, Streams
 from bench.tasks.training import Outcome, ctrl_c, threads
 
 GROUP, ROUND = 10, 100  # steps between two looks at the clock, and at the validation text
-GLANCE = 30_000  # characters of the validation text that are read while training goes on
+GLANCE = 32_000  # characters of the validation text that are read while training goes on
 TEMPERATURES = (0.5, 0.8, 1.0)
 SAMPLE = 240  # characters
 
@@ -88,6 +88,11 @@ class History:
         """Return the steps until the validation text first took `goal` bits per character or less; None if never."""
         return next((step for step, bits in zip(self.validated, self.bits, strict=True) if bits <= goal), None)
 
+    def seconds_to(self, goal: float) -> float | None:
+        """Return the seconds of training until then."""
+        steps = self.steps_to(goal)
+        return None if steps is None else float(self.seconds_after([steps])[0])
+
     def seconds_after(self, steps: Sequence[int]) -> np.ndarray:
         """Return the seconds of training after so many steps."""
         return np.interp(steps, [0, *self.ends], np.cumsum([0, *self.seconds]))
@@ -97,6 +102,7 @@ class Lesson:
     """A text, learned by some implementations; the first one is the baseline of the race.
 
     `histories` and `arrays` are by implementation; the arrays are what `Learner.arrays` gave after the last round.
+    `repeats` are lessons like this one with other seeds, since how soon the goal is met is a matter of luck, too.
     """
 
     def __init__(self, corpus: Corpus, settings: Settings, implementations: Sequence[str]):
@@ -112,6 +118,7 @@ class Lesson:
         self.histories = {name: History() for name in implementations}
         self.arrays: dict[str, checkpoint.Arrays] = {}
         self.samples: list[Sample] = []
+        self.repeats: list[Lesson] = []
         self.step = 0
         self.outcome: Outcome = "interrupted"
 
@@ -120,6 +127,10 @@ class Lesson:
         """The implementation whose model is kept and whose samples are shown."""
         return "numba-simd" if "numba-simd" in self.histories else next(iter(self.histories))
 
+    def seconds_to_goal(self, implementation: str) -> list[float | None]:
+        """Return the seconds of training to the goal with each seed."""
+        return [lesson.histories[implementation].seconds_to(self.goal) for lesson in (self, *self.repeats)]
+
     def weights(self, implementation: str) -> Weights:
         """Return an implementation's weights after the last round."""
         if implementation not in self.arrays:
@@ -127,9 +138,9 @@ class Lesson:
         arrays = self.arrays[implementation]
         return {key.removeprefix("weights."): array for key, array in arrays.items() if key.startswith("weights.")}
 
-    def bits(self, implementation: str, of: np.ndarray) -> float:
-        """Return the bits per character that an implementation's model takes for `of` (N,)."""
-        return bits(self._network(implementation), self.weights(implementation), of)
+    def bits(self, implementation: str, of: np.ndarray, glance: int | None = None) -> float:
+        """Return the bits per character that an implementation's model takes for `of` (N,), or for a glance at it."""
+        return bits(self._network(implementation), self.weights(implementation), of, glance)
 
     def judge(self) -> dict[str, float]:
         """Return the bits per character of the model shown on the whole validation text and on the test text."""
@@ -215,7 +226,7 @@ class Lesson:
         for name, history in self.histories.items():
             if history.validated[-1:] != [self.step]:
                 history.validated.append(self.step)
-                history.bits.append(self.bits(name, self.corpus.validation[:GLANCE]))
+                history.bits.append(self.bits(name, self.corpus.validation, GLANCE))
 
     def _speak(self) -> None:
         """Keep a sample at each temperature."""
@@ -260,20 +271,22 @@ class Lesson:
         return lesson
 
 
-def bits(network: Network, weights: Weights, of: np.ndarray) -> float:
+def bits(network: Network, weights: Weights, of: np.ndarray, glance: int | None = None) -> float:
     """Return the bits per character of a text (N,), cut into up to 64 stretches that are read side by side.
 
-    Each stretch starts from the zero state, so that its first characters are guessed with little to go by.
+    Each starts from the zero state, and is long enough for its first characters, guessed with little to go by, to
+    weigh little. With a `glance` so many characters are read, at places spread over the text.
     """
-    count = min(64, -(-len(of) // 500))
-    length = (len(of) - 1) // count
-    x, y = (of[start : start + count * length].reshape(count, length).T for start in (0, 1))
+    glance = min(glance or len(of), len(of))
+    count = min(64, -(-glance // 2000))
+    length = (glance - 1) // count
+    at = (len(of) - 1) // count * np.arange(count) + np.arange(length)[:, np.newaxis]
     prepared, state, total = network.prepare(weights), None, 0.0
-    for start in range(0, length, 100):
-        outputs, state = network.predict(prepared, np.ascontiguousarray(x[start : start + 100]), state)
-        wanted = y[start : start + 100, :, np.newaxis]
+    for part in np.split(at, range(100, length, 100)):
+        outputs, state = network.predict(prepared, of[part], state)
+        wanted = of[part + 1][..., np.newaxis]
         total -= np.take_along_axis(log_softmax(outputs, axis=-1), wanted, axis=-1).sum(dtype=np.float64)
-    return total / (count * length) / math.log(2)
+    return total / at.size / math.log(2)
 
 
 def _fingerprint(corpus: Corpus) -> str:
