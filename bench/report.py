@@ -15,7 +15,7 @@ from bench.results import KEY, Run
 from bench.sheets import Sheet, overview, sheets
 from bench.statistics import Interval, geometric_mean
 from bench.tables import FASTEST, Facts, by_kind
-from bench.wording import case_name, ends, listed, named, times
+from bench.wording import case_name, counted, ends, listed, named, times
 
 TITLE = "Unrolled: recurrent networks on this CPU"
 
@@ -115,7 +115,7 @@ def _versus(facts: Facts) -> pd.DataFrame:
 def _kinds(facts: Facts) -> pd.DataFrame:
     """Return ours against each other, by kind of case: a kind a row, an implementation a column."""
     kinds = by_kind(facts.duels)
-    names = [name for name in [*facts.implementations, FASTEST] if (kinds["against"] == name).any()]
+    names = [name for name in [FASTEST, *facts.implementations] if (kinds["against"] == name).any()]
     rows = []
     for (kind, value), of in kinds.groupby(["kind", "value"], sort=False):
         row: dict = {"Cases": _kind_name(kind, value)}
@@ -165,7 +165,7 @@ def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
     if sheet.name == "roofline":
         lines[:0] = [page.paragraph(text) for text in wording.left(facts)]
         lines += [page.table(table, f"Measured on {where}.") for where, table in _rooflines(facts).items()]
-        lines += [page.paragraph("The rule, from bench/roofline.py:"), page.quote(_docstring("roofline.py"))]
+        lines += [page.paragraph("The rule, from bench/roofline.py:"), _quoted("roofline.py")]
     return page.section(sheet.title, *lines)
 
 
@@ -361,11 +361,10 @@ def _verification_section(facts: Facts) -> Markup:
             "Cases": cases,
         }
     )
-    rule = _docstring("verify.py")
     return page.section(
         "Verification",
         page.paragraph("Every output is checked before it is timed; the rule, from bench/verify.py:"),
-        page.quote(rule),
+        _quoted("verify.py"),
         page.table(shown, "For each output, the case that comes nearest to its bound.", name="errors"),
     )
 
@@ -382,17 +381,28 @@ def _missing_section(facts: Facts) -> Markup:
 
 
 def _method_section(facts: Facts) -> Markup:
-    return page.section(
-        "How to read this",
+    lines = [
         page.paragraph(
             "Every implementation lives in a process of its own and they take turns, round by round, on the same "
             "case, so that what slows the machine slows all alike. A speedup is the median of the ratios of like "
             "rounds; its interval is a 95% bootstrap interval of that median. Where it holds 1, the report says "
             "“no difference”. Geometric means weigh every case alike; their intervals say how far another choice "
             "of cases could move them."
-        ),
-        page.paragraph("The numbers are in results.csv, every single round in rows.jsonl, beside this file."),
-    )
+        )
+    ]
+    stopped = facts.ok["stopped"].value_counts()
+    if len(stopped):
+        lines.append(
+            page.paragraph(
+                "The rounds of a case end when its ratios are known to within the precision that was asked for, or at "
+                f"its time limit: {stopped.get('precision', 0)} rows ended by precision, {stopped.get('time', 0)} by "
+                "time. No round is left out, however slow; a row's details show them all."
+            )
+        )
+    if any(run.info.get("preset") == "deepbench" for run in facts.runs):
+        lines += [page.paragraph("Where the sizes of deepbench are from, and what differs:"), _quoted("presets.py")]
+    lines.append(page.paragraph("The numbers are in results.csv, every single round in rows.jsonl, beside this file."))
+    return page.section("How to read this", *lines)
 
 
 def _about(run: Run) -> dict[str, str]:
@@ -400,6 +410,12 @@ def _about(run: Run) -> dict[str, str]:
     about = {
         **machine.words(run.info["machine"]),
         "Command": run.info.get("command"),
+        "Preset": ": ".join(filter(None, [run.info.get("preset"), run.info.get("description")])),
+        "CPUs of the workers": "; ".join(
+            f"{', '.join(map(str, cpus))} for {counted(int(threads), 'thread')}"
+            for threads, cpus in (run.info.get("cpus") or {}).items()
+            if cpus
+        ),
         "Seed": str(run.info.get("seed")),
         "Started": run.info.get("started"),
         "Took": _duration(run.info),
@@ -414,9 +430,10 @@ def _duration(info: dict) -> str:
     return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} min"
 
 
-def _docstring(file: str) -> str:
-    """Return the docstring of a module beside this one, which need not be imported."""
-    return ast.get_docstring(ast.parse(Path(__file__).with_name(file).read_text(encoding="utf-8"))) or ""
+def _quoted(file: str) -> Markup:
+    """Return the docstring of a module beside this one, which need not be imported, as a quotation."""
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return page.quote(ast.get_docstring(ast.parse(text)) or "")
 
 
 def _markdown_table(frame: pd.DataFrame) -> str:

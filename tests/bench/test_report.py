@@ -85,7 +85,8 @@ def test_the_page_holds_what_it_must(text):
         "100 GFLOP/s",
         "How much is left",
         FASTEST,
-        "LSTM 2.4× (12–0–4)",
+        "LSTM 1.83× (12–0–4) 2.4× (12–0–4)",
+        "192 rows ended by precision, 0 by time",
     ):
         assert words in text
 
