@@ -127,9 +127,9 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     T, B, H = trace.hs.shape
     r = np.ascontiguousarray(trace.gates[:, :, :H])
     z = np.ascontiguousarray(trace.gates[:, :, H : 2 * H])
-    previous = np.concatenate((trace.initial.h.reshape(1, B, H), trace.hs[:-1]))  # h_{t-1}
-    slopes = _slopes(r, z, trace.gates[:, :, 2 * H :], trace.inner, previous)
-    grad_h = np.zeros((B, H), slopes.dtype) if grad_state is None else grad_state.h
+    previous = np.concatenate((trace.initial.h, trace.hs[:-1].reshape((T - 1) * B, H)))  # h_{t-1}
+    slopes = _slopes(trace, previous)
+    grad_h = init_state(params, B).h if grad_state is None else grad_state.h
 
     # delta_t = dL/d(U x_t + b), of the gates r, z, n
     if truncate is None or truncate >= T - 1:
@@ -140,12 +140,12 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
         delta, grad_h = _windowed(params.W, grad_hs, grad_h, r, z, slopes, truncate)
 
     rows = delta.reshape(T * B, 3 * H)
-    recurrent = _behind_reset(delta.reshape(T * B, 3, H), r.reshape(T * B, H))
-    grad_U, grad_x = project_back(params.U, trace.x, delta.reshape(T, B, 3 * H))
+    recurrent = _behind_reset(rows, r.reshape(T * B, H))
+    grad_U, grad_x = project_back(params.U, trace.x, delta)
     return Gradients(
         params=Params(
             U=grad_U,
-            W=recurrent.T @ previous.reshape(T * B, H),
+            W=recurrent.T @ previous,
             b=rows.sum(axis=0),
             c=recurrent[:, 2 * H :].sum(axis=0),
         ),
@@ -154,40 +154,39 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     )
 
 
-def _slopes(r, z, n, inner, previous):
-    """Return what dL/dh_t is multiplied by to give delta_t, (T, B, 3, H)."""
-    T, B, H = r.shape
-    one = r.dtype.type(1)
-    slopes = np.empty((T, B, 3, H), r.dtype)
-    slopes[:, :, 1] = (previous - n) * z * (one - z)
-    slopes[:, :, 2] = (one - z) * (one - n * n)
-    slopes[:, :, 0] = slopes[:, :, 2] * inner * r * (one - r)
-    return slopes
+def _slopes(trace, previous):
+    """Return what dL/dh_t is multiplied by to give delta_t, (T, B, 3H)."""
+    T, B, H = trace.hs.shape
+    gates, inner = trace.gates.reshape(T * B, 3 * H), trace.inner.reshape(T * B, H)
+    r, z, n = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    one = gates.dtype.type(1)
+    of_n = (one - z) * (one - n * n)
+    by_gate = (of_n * inner * r * (one - r), (previous - n) * z * (one - z), of_n)
+    return np.concatenate(by_gate, axis=1).reshape(T, B, 3 * H)
 
 
 def _step_back(W, grad_h, r, z, slopes):
-    """Return delta_t (N, 3, H) and dL/dh_{t-1} (N, H) from dL/dh_t (N, H)."""
-    delta = np.expand_dims(grad_h, 1) * slopes
+    """Return delta_t (N, 3H) and dL/dh_{t-1} (N, H) from dL/dh_t (N, H)."""
+    delta = np.concatenate((grad_h, grad_h, grad_h), axis=1) * slopes
     return delta, grad_h * z + _behind_reset(delta, r) @ W
 
 
 def _behind_reset(delta, r):
-    """Return dL/d(W h_{t-1} + c) (N, 3H) from delta (N, 3, H): r stands before the part of n."""
+    """Return dL/d(W h_{t-1} + c) from delta, both (N, 3H): r stands before the part of n."""
     recurrent = delta.copy()
-    recurrent[:, 2] *= r
-    return recurrent.reshape(len(r), -1)
+    recurrent[:, 2 * r.shape[1] :] *= r
+    return recurrent
 
 
 def _windowed(W, grad_hs, grad_last, r, z, slopes, window):
-    """Return delta (T, B, 3, H), where each loss gradient flows back through `window` steps, and dL/d(initial h).
+    """Return delta (T, B, 3H), where each loss gradient flows back through `window` steps, and dL/d(initial h).
 
     `lagged` is what each loss sends `lag` steps back; all steps take one more step back in one product.
     """
     T, B, H = grad_hs.shape
-    lagged = grad_hs.copy()
-    lagged[-1] += grad_last
-    lagged = lagged.reshape(T * B, H)
-    r, z, slopes = r.reshape(T * B, H), z.reshape(T * B, H), slopes.reshape(T * B, 3, H)
+    r, z, slopes = r.reshape(T * B, H), z.reshape(T * B, H), slopes.reshape(T * B, 3 * H)
+    lagged = grad_hs.copy().reshape(T * B, H)
+    lagged[-B:] += grad_last
     delta, grad_h = np.zeros_like(slopes), np.zeros_like(grad_last)
     for lag in range(window + 1):
         n = (T - lag) * B
@@ -195,4 +194,4 @@ def _windowed(W, grad_hs, grad_last, r, z, slopes, window):
         delta[:n] += part
         grad_h += before[:B]
         lagged = before[B:]
-    return delta.reshape(T, B, 3, H), grad_h
+    return delta.reshape(T, B, 3 * H), grad_h

@@ -141,54 +141,51 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
         delta, grad = _windowed(params.W, grad_hs, grad, f, slopes, slope_c, truncate)
 
     rows = delta.reshape(T * B, 4 * H)
-    previous = np.concatenate((trace.initial.h.reshape(1, B, H), trace.hs[:-1]))  # h_{t-1}
-    grad_U, grad_x = project_back(params.U, trace.x, delta.reshape(T, B, 4 * H))
+    grad_U, grad_x = project_back(params.U, trace.x, delta)
     return Gradients(
-        params=Params(U=grad_U, W=rows.T @ previous.reshape(T * B, H), b=rows.sum(axis=0)),
+        params=Params(U=grad_U, W=rows.T @ _previous(trace.initial.h, trace.hs), b=rows.sum(axis=0)),
         x=grad_x,
         state=grad,
     )
 
 
+def _previous(first, states):
+    """Return the states before each step, (T B, H)."""
+    T, B, H = states.shape
+    return np.concatenate((first, states[:-1].reshape((T - 1) * B, H)))
+
+
 def _slopes(trace):
-    """Return what dL/dc_t (for i, f, g) and dL/dh_t (for o) are multiplied by to give delta_t, (T, B, 4, H), and dh/dc.
+    """Return what dL/dc_t (for i, f, g) and dL/dh_t (for o) are multiplied by to give delta_t, (T, B, 4H), and dh/dc.
 
     dh/dc (T, B, H) is the slope of h_t by c_t.
     """
     T, B, H = trace.hs.shape
-    gates = trace.gates.reshape(T, B, 4, H)
-    i, f, g, o = gates[:, :, 0], gates[:, :, 1], gates[:, :, 2], gates[:, :, 3]
-    previous = np.concatenate((trace.initial.c.reshape(1, B, H), trace.cs[:-1]))  # c_{t-1}
+    gates = trace.gates.reshape(T * B, 4 * H)
+    i, f, g, o = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H : 3 * H], gates[:, 3 * H :]
     one = gates.dtype.type(1)
-    tanh_c = np.tanh(trace.cs)
-    slopes = np.empty_like(gates)
-    slopes[:, :, 0] = g * i * (one - i)
-    slopes[:, :, 1] = previous * f * (one - f)
-    slopes[:, :, 2] = i * (one - g * g)
-    slopes[:, :, 3] = tanh_c * o * (one - o)
-    return slopes, o * (one - tanh_c * tanh_c)
+    previous, tanh_c = _previous(trace.initial.c, trace.cs), np.tanh(trace.cs.reshape(T * B, H))
+    by_gate = (g * i * (one - i), previous * f * (one - f), i * (one - g * g), tanh_c * o * (one - o))
+    return np.concatenate(by_gate, axis=1).reshape(T, B, 4 * H), (o * (one - tanh_c * tanh_c)).reshape(T, B, H)
 
 
 def _step_back(W, grad, f, slopes, slope_c):
-    """Return delta_t (N, 4, H), and dL/d(state) before the step from dL/d(state) after it, both of N rows."""
+    """Return delta_t (N, 4H), and dL/d(state) before the step from dL/d(state) after it, both of N rows."""
     grad_c = grad.c + grad.h * slope_c
-    delta = np.empty_like(slopes)
-    delta[:, :3] = np.expand_dims(grad_c, 1) * slopes[:, :3]
-    delta[:, 3] = grad.h * slopes[:, 3]
-    return delta, State(delta.reshape(len(delta), -1) @ W, grad_c * f)
+    delta = np.concatenate((grad_c, grad_c, grad_c, grad.h), axis=1) * slopes
+    return delta, State(delta @ W, grad_c * f)
 
 
 def _windowed(W, grad_hs, grad_last, f, slopes, slope_c, window):
-    """Return delta (T, B, 4, H), where each loss gradient flows back through `window` steps, and dL/d(initial state).
+    """Return delta (T, B, 4H), where each loss gradient flows back through `window` steps, and dL/d(initial state).
 
     `lagged` is what each loss sends `lag` steps back; all steps take one more step back in one product.
     """
     T, B, H = grad_hs.shape
-    lagged_h, lagged_c = grad_hs.copy(), np.zeros_like(grad_hs)
-    lagged_h[-1] += grad_last.h
-    lagged_c[-1] = grad_last.c
-    lagged = State(lagged_h.reshape(T * B, H), lagged_c.reshape(T * B, H))
-    f, slopes, slope_c = f.reshape(T * B, H), slopes.reshape(T * B, 4, H), slope_c.reshape(T * B, H)
+    f, slopes, slope_c = f.reshape(T * B, H), slopes.reshape(T * B, 4 * H), slope_c.reshape(T * B, H)
+    lagged = State(grad_hs.copy().reshape(T * B, H), np.zeros_like(f))
+    lagged.h[-B:] += grad_last.h
+    lagged.c[-B:] += grad_last.c
     delta = np.zeros_like(slopes)
     initial = State(np.zeros_like(grad_last.h), np.zeros_like(grad_last.c))
     for lag in range(window + 1):
@@ -197,4 +194,4 @@ def _windowed(W, grad_hs, grad_last, f, slopes, slope_c, window):
         delta[:n] += part
         initial = State(initial.h + before.h[:B], initial.c + before.c[:B])
         lagged = State(before.h[B:], before.c[B:])
-    return delta.reshape(T, B, 4, H), initial
+    return delta.reshape(T, B, 4 * H), initial
