@@ -128,6 +128,54 @@ def series(
     _race(lambda: course(settings, load(csv, column), window), implementation, output, forecast_report.write)
 
 
+Length = Annotated[int, typer.Option(help="Steps that something has to be kept in mind for.")]
+
+
+@_with_settings
+def adding(length: Length = 50, implementation: Racers = None, output: Output = None, **choices: str | None) -> None:
+    """Add two numbers marked in a long sequence, with each cell (or --cell): which one has the memory for it?
+
+    numba-simd learns it, unless others are named. The last line printed is the report's path. Ctrl-C ends the
+    training and reports what is there.
+    """
+    from bench.tasks.memory import ADDING, Adding
+
+    _remember(Adding, ADDING, length, implementation, output, choices)
+
+
+@_with_settings
+def copy(length: Length = 20, implementation: Racers = None, output: Output = None, **choices: str | None) -> None:
+    """Say symbols again after a long wait, with each cell (or --cell): which one has the memory for it?
+
+    numba-simd learns it, unless others are named. The last line printed is the report's path. Ctrl-C ends the
+    training and reports what is there.
+    """
+    from bench.tasks.memory import COPY, Copy
+
+    _remember(Copy, COPY, length, implementation, output, choices)
+
+
+def _remember(
+    task: Any, base: Any, length: int, implementation: str | None, output: Path | None, choices: dict
+) -> None:
+    from dataclasses import replace
+
+    from bench.tasks import memory_report
+    from bench.tasks.model import CELLS
+    from bench.tasks.training import Race, choose, racers
+
+    settings = choose(base, **choices)
+    cells = CELLS if choices["cell"] is None else (settings.cell,)
+    names = racers(implementation or "numba-simd")
+    races = [Race(task(replace(settings, cell=cell), length), names) for cell in cells]
+    folder = _folder(races[0].course.name, output)
+    _run(races)
+    races = [race for race in races if race.weights]  # those that Ctrl-C let begin
+    for words in memory_report.summary(races):
+        typer.echo(words)
+    _finish(races, memory_report.write(races, folder, _command()))
+
+
 def _frequencies(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
