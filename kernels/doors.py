@@ -75,13 +75,19 @@ def prepared(params, prepare, gates):
     return params
 
 
-def check_start(kind, weights, x, state, name="x", sizes=("T", "B")):
-    """Check the input x (*sizes, I) and the state before it, a `kind` or None; return the state, zero for None."""
-    *_, B = check_input(name, x, sizes, weights.input_size, weights.weights.dtype)
+def check_start(kind, weights, x, state):
+    """Check the input x (T, B, I) and the state before it, a `kind` or None; return the state, zero for None."""
+    _, B = check_input("x", x, ("T", "B"), weights.input_size, weights.weights.dtype)
     if state is None:
         return zero_state(kind, weights, B)
     check_state("state", state, kind, (B, weights.hidden_size), weights.weights.dtype)
     return kind(*state)
+
+
+def check_step(kind, weights, x_t, state):
+    """Check the input x_t (B, I) of a single step and the state before it."""
+    (B,) = check_input("x_t", x_t, ("B",), weights.input_size, weights.weights.dtype)
+    check_state("state", state, kind, (B, weights.hidden_size), weights.weights.dtype)
 
 
 def run_forward(work, prepared, x, h0, *arrays):

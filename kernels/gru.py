@@ -29,6 +29,7 @@ from kernels.doors import (
     Output,
     Prepared,
     check_start,
+    check_step,
     draw_params,
     lay_out,
     prepared,
@@ -87,8 +88,8 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h = np.empty_like(state.h)
+    check_step(State, weights, x_t, state)
+    h = np.empty(state.h.shape, state.h.dtype)
     run_forward(_infer, weights, x_t[None], state.h, h[None], *_kept(0, 0, 0, h.dtype))
     return State(h)
 

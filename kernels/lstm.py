@@ -31,6 +31,7 @@ from kernels.doors import (
     Output,
     Prepared,
     check_start,
+    check_step,
     draw_params,
     lay_out,
     prepared,
@@ -87,8 +88,8 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h, c = np.empty_like(state.h), state.c.copy()
+    check_step(State, weights, x_t, state)
+    h, c = np.empty(state.h.shape, state.h.dtype), np.array(state.c)
     run_forward(_infer, weights, x_t[None], state.h, h[None], c, *_kept(0, 0, 0, h.dtype))
     return State(h, c)
 
@@ -139,7 +140,7 @@ def _forward(params, x, state, keep):
     weights = prepared(params, prepare, GATES)
     state = check_start(State, weights, x, state)
     (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
-    hs, c = np.empty((T, B, H), dtype), state.c.copy()
+    hs, c = np.empty((T, B, H), dtype), np.array(state.c)
     gates, cs = _kept(T, B, H, dtype) if keep else _kept(0, 0, 0, dtype)
     run_forward(_infer, weights, x, state.h, hs, c, gates, cs)
     return hs, State(hs[-1].copy(), c), state, gates, cs

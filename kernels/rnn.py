@@ -25,6 +25,7 @@ from kernels.doors import (
     Output,
     Prepared,
     check_start,
+    check_step,
     draw_params,
     lay_out,
     prepared,
@@ -77,8 +78,8 @@ def prepare(params):
 def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    state = check_start(State, weights, x_t, state, "x_t", ("B",))
-    h = np.empty_like(state.h)
+    check_step(State, weights, x_t, state)
+    h = np.empty(state.h.shape, state.h.dtype)
     run_forward(_infer, weights, x_t[None], state.h, h[None], _code(activation))
     return State(h)
 
