@@ -38,7 +38,7 @@ def _option(words: str, default: str | bool = False) -> Any:
     return typer.Option(help=words, show_default=default)
 
 
-Racers = Annotated[str | None, _option("Who races, with commas between.", "numpy,numba-simd,torch,jax, if installed")]
+Racers = Annotated[str | None, _option("Who races, with commas between.", "numpy,numba-simd,torch,jax: those that can")]
 Output = Annotated[Path | None, _option("The report's folder.", "reports/<time>-<task>")]
 Window = Annotated[int, typer.Option(help="Rows that the network reads before it says what comes next.")]
 
@@ -162,11 +162,11 @@ def _remember(
 
     from bench.tasks import memory_report
     from bench.tasks.model import CELLS
-    from bench.tasks.training import Race, choose, racers
+    from bench.tasks.training import Race, choose
 
     settings = choose(base, **choices)
     cells = CELLS if choices["cell"] is None else (settings.cell,)
-    names = racers(implementation or "numba-simd")
+    names = (implementation or "numba-simd").split(",")
     races = [Race(task(replace(settings, cell=cell), length), names) for cell in cells]
     folder = _folder(races[0].course.name, output)
     _run(races)
@@ -186,9 +186,9 @@ def _frequencies(text: str) -> tuple[float, ...]:
 def _race(course: Callable, implementation: str | None, output: Path | None, write: Callable) -> None:
     """Race on a course, show how far it is, write the report and print where."""
     from bench.tasks.race_report import race_words
-    from bench.tasks.training import Race, racers
+    from bench.tasks.training import Race
 
-    race = Race(course(), racers(implementation))
+    race = Race(course(), implementation.split(",") if implementation else None)
     folder = _folder(race.course.name, output)
     _run([race])
     for words in race_words(race):

@@ -20,9 +20,8 @@ from matplotlib.ticker import NullFormatter
 
 from bench import charts, machine, page
 from bench.statistics import Interval, median_interval, paired_ratio, verdict
-from bench.tasks.learners import available
 from bench.tasks.model import RUNGS
-from bench.tasks.training import RACE, Race
+from bench.tasks.training import Race
 
 SAME_CURVE = 1e-2  # relative difference of the errors, below what can be seen on a chart
 
@@ -89,8 +88,9 @@ def race_words(race: Race) -> list[str]:
     words.append(_compiling(race))
     if _others(race):
         words.append(_agreement(race))
-    if absent := [name for name in RACE if not available(name)]:
-        words.append(f"Not installed, and so not in the race: {', '.join(absent)}.")
+    if race.absent:
+        reasons = ", ".join(f"{name} ({reason})" for name, reason in race.absent.items())
+        words.append(f"Not in the race: {reasons}.")
     return words
 
 
@@ -242,7 +242,7 @@ def race_metrics(race: Race) -> dict:
     return {
         "measure": race.course.measure,
         "goal": {"of": race.course.judge, "error": race.course.settings.goal},
-        "absent": [name for name in RACE if not available(name)],
+        "absent": race.absent,
         "implementations": {
             name: {
                 "train": race.history(name).train[-1],

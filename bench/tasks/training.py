@@ -18,13 +18,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.cases import ChoiceError
-from bench.tasks.learners import available, check
+from bench.tasks.learners import check, obstacle
 from bench.tasks.learners.apart import Apart
 from bench.tasks.model import ACTIVATIONS, CELLS, Batch, Model, Network, Weights, init_weights, init_weights_unit
 from bench.tasks.optimizers import SLOTS, Optimizer
 
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
-RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that are installed
+RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that can
 
 Outcome = Literal["finished", "interrupted", "diverged"]
 S = TypeVar("S")  # the settings of a task, a dataclass
@@ -182,15 +182,24 @@ class Race(Generic[C]):
     `histories` are by implementation, one for each seed; the `weights` are those after the first seed's training.
     """
 
-    def __init__(self, course: C, implementations: Sequence[str]):
+    def __init__(self, course: C, implementations: Sequence[str] | None = None):
+        """Take the implementations named, or all of RACE that can learn the course's model."""
+        if implementations is None:
+            implementations = [name for name in RACE if obstacle(name, course.model) is None]
         for name in implementations:
-            check(name)
+            check(name, course.model)
         self.course = course
         self.implementations = tuple(implementations)
         self.histories: dict[str, list[History]] = {name: [] for name in implementations}
         self.weights: dict[str, Weights] = {}
         self.compile_s: dict[str, float] = {}
         self.outcome: Outcome = "interrupted"
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Who of RACE cannot take part, and why."""
+        reasons = {name: obstacle(name, self.course.model) for name in RACE}
+        return {name: reason for name, reason in reasons.items() if reason}
 
     @property
     def shown(self) -> str:
@@ -280,11 +289,6 @@ class Race(Generic[C]):
     def _measure(self, history: History, weights: Weights) -> None:
         for split, errors in zip(self.course.data, (history.train, history.validation), strict=True):
             errors.append(self.course.error(self.course.predict(weights, split.x), split.y))
-
-
-def racers(text: str | None) -> list[str]:
-    """Return the implementations named in a text, with commas between them, or all of RACE that are installed."""
-    return [name for name in RACE if available(name)] if text is None else text.split(",")
 
 
 def rmse(prediction: np.ndarray, y: np.ndarray) -> float:

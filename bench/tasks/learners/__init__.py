@@ -33,22 +33,28 @@ class Learner(Protocol):
         """Go on from what `arrays` returned, also that of another implementation."""
 
 
-def available(implementation: str) -> bool:
-    """Tell whether the library of an implementation is installed."""
-    return implementation in RUNGS or find_spec(implementation) is not None
+def obstacle(implementation: str, model: Model | None = None) -> str | None:
+    """Return why an implementation cannot learn, or cannot learn this model; None if it can."""
+    if implementation in RUNGS:
+        return None
+    if find_spec(implementation) is None:
+        return "not installed"
+    if implementation == "torch" and model is not None and model.cell == "rnn" and model.activation != "tanh":
+        return f"its RNN has no {model.activation}"
+    return None
 
 
-def check(implementation: str) -> None:
-    """Raise a ChoiceError unless this is an implementation and its library is installed."""
+def check(implementation: str, model: Model | None = None) -> None:
+    """Raise a ChoiceError unless this is an implementation that is installed and can learn the model."""
     if implementation not in IMPLEMENTATIONS:
         raise ChoiceError(f"--implementation: expected {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
-    if not available(implementation):
-        raise ChoiceError(f"--implementation: {implementation} is not installed (pip install {implementation})")
+    if reason := obstacle(implementation, model):
+        raise ChoiceError(f"--implementation: {implementation} cannot take part: {reason}")
 
 
 def make(implementation: str, model: Model, optimizer: Optimizer, weights: Weights) -> Learner:
     """Return a learner in this process that begins with a copy of these weights; see `check`."""
-    check(implementation)
+    check(implementation, model)
     if implementation in RUNGS:
         from bench.tasks.learners.rungs import RungLearner
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from bench.cases import ChoiceError
 from bench.tasks.model import Batch, Model, Weights
 from bench.tasks.optimizers import SLOTS, Optimizer
 
@@ -21,8 +20,6 @@ MEMORIES = {"adagrad": {"square": "sum"}, "adam": {"mean": "exp_avg", "square": 
 
 
 def make(model: Model, optimizer: Optimizer, weights: Weights) -> "TorchLearner":
-    if model.cell == "rnn" and model.activation != "tanh":
-        raise ChoiceError(f"--activation: torch expected tanh, got {model.activation!r}")
     return TorchLearner(model, optimizer, weights)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bench.cases import ChoiceError
-from bench.tasks.learners import IMPLEMENTATIONS, available, make
+from bench.tasks.learners import IMPLEMENTATIONS, make, obstacle
 from bench.tasks.model import CELLS
 from bench.tasks.optimizers import Optimizer
 from tests.bench.tasks.examples import example
@@ -18,8 +18,8 @@ OTHERS = [pytest.param(name, marks=pytest.mark.slow) if name == "numba-jit" else
 
 def skip_absent(implementation, cell):
     there("numpy", cell)
-    if not available(implementation):
-        pytest.skip(f"{implementation} is not installed")
+    if reason := obstacle(implementation):
+        pytest.skip(f"{implementation}: {reason}")
     if implementation.startswith("numba"):
         there(implementation, cell)
 
@@ -81,3 +81,11 @@ def test_an_unknown_implementation():
         ChoiceError, match=r"^--implementation: expected numpy, numba-jit, numba-simd, torch, jax, got 'nump'$"
     ):
         make("nump", model, OPTIMIZERS[0], weights)
+
+
+def test_torch_has_no_sigmoid():
+    model, weights, _ = example(activation="sigmoid")
+    with pytest.raises(
+        ChoiceError, match=r"^--implementation: torch cannot take part: (its RNN has no sigmoid|not in)"
+    ):
+        make("torch", model, OPTIMIZERS[0], weights)

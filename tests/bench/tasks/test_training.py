@@ -8,7 +8,7 @@ import pytest
 from bench.cases import ChoiceError
 from bench.tasks.learners.apart import Apart
 from bench.tasks.sine import Sine
-from bench.tasks.training import History, Race, Settings, choose, racers
+from bench.tasks.training import History, Race, Settings, choose
 
 
 def trained(implementations, watch=lambda seed, epoch: None, **choices):
@@ -97,9 +97,11 @@ def test_settings_are_read_from_texts():
     assert choose(Settings(clip=2.0), clip="inf").clip == math.inf
 
 
-def test_racers():
-    assert racers("jax,numpy") == ["jax", "numpy"]
-    assert racers(None)[:2] == ["numpy", "numba-simd"]
+def test_who_races_if_nobody_is_named():
+    race = Race(Sine(Settings(activation="sigmoid")))
+    assert race.implementations[:2] == ("numpy", "numba-simd")
+    assert "torch" not in race.implementations
+    assert "torch" in race.absent
 
 
 @pytest.mark.parametrize(
