@@ -10,7 +10,7 @@ import pytest
 from tests.kernels.compare import DTYPES, Size, draw
 
 # What the functions of a cell take beyond the interface that all cells share.
-OPTIONS = {"rnn": (("tanh",), ("relu",), ("sigmoid",))}
+OPTIONS = {"rnn": (("tanh",), ("relu",), ("sigmoid",)), "gru": ((),), "lstm": ((),)}
 
 
 class Cell(NamedTuple):
