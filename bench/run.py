@@ -70,6 +70,7 @@ def open_run(plan, reports=REPORTS, fresh=False, command=None):
         "seed": SEED,
         "implementations": about,
         "source": _source(),
+        "cpu": machine.cpu(),
         "cpus": {threads: cpus_for(threads) for threads in sorted({case.threads for case in plan.cases})},
     }
     wanted = json.loads(json.dumps(wanted))  # as it will be read again
@@ -281,8 +282,8 @@ def _about(module):
 
 def _source():
     """Return a digest of the code under measurement: a run is not continued with other code."""
-    digest = hashlib.sha256()
-    for path in sorted(path for room in ("kernels", "reference") for path in (ROOT / room).rglob("*.py")):
+    digest, rooms = hashlib.sha256(), ("kernels", "reference", "bench/implementations")
+    for path in sorted(path for room in rooms for path in (ROOT / room).rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
