@@ -12,7 +12,7 @@ import numpy as np
 from kernels.checks import check_dtype, check_input, check_size, check_state
 from kernels.recurrence import WORTH_SHARING, bptt_size, forward_size, pack, team_size
 from kernels.simd import BITS, vector_lanes
-from kernels.team import new_meetings, on_a_team
+from kernels.team import new_meetings, nobody_to_meet, on_a_team
 from kernels.tiles import whole
 
 
@@ -86,8 +86,9 @@ def check_start(kind, weights, x, state):
 
 def check_step(kind, weights, x_t, state):
     """Check the input x_t (B, I) of a single step and the state before it."""
-    (B,) = check_input("x_t", x_t, ("B",), weights.input_size, weights.weights.dtype)
-    check_state("state", state, kind, (B, weights.hidden_size), weights.weights.dtype)
+    flat, I, H, _, _ = weights
+    (B,) = check_input("x_t", x_t, ("B",), I, flat.dtype)
+    check_state("state", state, kind, (B, H), flat.dtype)
 
 
 def run_forward(work, prepared, x, h0, *arrays):
@@ -96,7 +97,10 @@ def run_forward(work, prepared, x, h0, *arrays):
     T, B, dtype = x.shape[0], x.shape[1], weights.dtype
     threads = _threads(T, B, I, H, gates)
     scratch = _scratch(_size(forward_size, T, B, I, H, blocks, threads, dtype.itemsize), dtype)
-    on_a_team(work, threads, (weights, I, x, h0, *arrays, scratch, new_meetings(threads)))
+    if threads == 1:
+        work(0, 1, weights, I, x, h0, *arrays, scratch, nobody_to_meet)
+    else:
+        on_a_team(work, threads, (weights, I, x, h0, *arrays, scratch, new_meetings(threads)))
 
 
 def run_bptt(work, blocks, states, truncate, U, W, x, h0, hs, *arrays):
@@ -127,3 +131,9 @@ def _size(function, *sizes):
 def _scratch(size, dtype):
     """Return memory for `size` elements from where a cache line starts."""
     return np.empty(size + 64 // dtype.itemsize, dtype)
+
+
+@lru_cache
+def nothing(dtype):
+    """Return an array without elements, (0, 0, 0), for what is not to be kept."""
+    return np.empty((0, 0, 0), dtype)

@@ -32,6 +32,7 @@ from kernels.doors import (
     check_step,
     draw_params,
     lay_out,
+    nothing,
     prepared,
     run_bptt,
     run_forward,
@@ -90,7 +91,7 @@ def forward_step(params, x_t, state):
     weights = prepared(params, prepare, GATES)
     check_step(State, weights, x_t, state)
     h = np.empty(state.h.shape, state.h.dtype)
-    run_forward(_infer, weights, x_t[None], state.h, h[None], *_kept(0, 0, 0, h.dtype))
+    run_forward(_infer, weights, x_t[None], state.h, h[None], nothing(h.dtype), nothing(h.dtype))
     return State(h)
 
 
@@ -128,7 +129,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
 
     U, W = (np.empty(p.shape, dtype) for p in params[:2])
     biases = np.empty((BLOCKS, H), dtype)
-    x = np.empty(trace.x.shape if trace.x.ndim == 3 else (0, 0, 0), dtype)
+    x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
     arrays = (trace.hs, trace.gates, trace.inner, grad_hs, grad_state.h[None], U, W, biases, x, h[None])
     run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)
@@ -141,14 +142,10 @@ def _forward(params, x, state, keep):
     state = check_start(State, weights, x, state)
     (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
     hs = np.empty((T, B, H), dtype)
-    gates, inner = _kept(T, B, H, dtype) if keep else _kept(0, 0, 0, dtype)
+    gates = np.empty((T, B, 3 * H), dtype) if keep else nothing(dtype)
+    inner = np.empty((T, B, H), dtype) if keep else nothing(dtype)
     run_forward(_infer, weights, x, state.h, hs, gates, inner)
     return hs, State(hs[-1].copy()), state, gates, inner
-
-
-def _kept(T, B, H, dtype):
-    """Return the arrays for the gates and inner of all steps, empty ones if there is nothing to keep."""
-    return np.empty((T, B, 3 * H), dtype), np.empty((T, B, H), dtype)
 
 
 class _Forward(NamedTuple):

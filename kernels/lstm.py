@@ -34,6 +34,7 @@ from kernels.doors import (
     check_step,
     draw_params,
     lay_out,
+    nothing,
     prepared,
     run_bptt,
     run_forward,
@@ -90,7 +91,7 @@ def forward_step(params, x_t, state):
     weights = prepared(params, prepare, GATES)
     check_step(State, weights, x_t, state)
     h, c = np.empty(state.h.shape, state.h.dtype), np.array(state.c)
-    run_forward(_infer, weights, x_t[None], state.h, h[None], c, *_kept(0, 0, 0, h.dtype))
+    run_forward(_infer, weights, x_t[None], state.h, h[None], c, nothing(h.dtype), nothing(h.dtype))
     return State(h, c)
 
 
@@ -128,7 +129,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     check_truncate(truncate)
 
     U, W, b = (np.empty(p.shape, dtype) for p in params)
-    x = np.empty(trace.x.shape if trace.x.ndim == 3 else (0, 0, 0), dtype)
+    x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     first = np.empty((STATES, B, H), dtype)
     kept = (trace.gates, trace.cs, trace.initial.c)
     arrays = (trace.hs, *kept, grad_hs, grad_last, U, W, b.reshape(GATES, H), x, first)
@@ -141,14 +142,10 @@ def _forward(params, x, state, keep):
     state = check_start(State, weights, x, state)
     (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
     hs, c = np.empty((T, B, H), dtype), np.array(state.c)
-    gates, cs = _kept(T, B, H, dtype) if keep else _kept(0, 0, 0, dtype)
+    gates = np.empty((T, B, 4 * H), dtype) if keep else nothing(dtype)
+    cs = np.empty((T, B, H), dtype) if keep else nothing(dtype)
     run_forward(_infer, weights, x, state.h, hs, c, gates, cs)
     return hs, State(hs[-1].copy(), c), state, gates, cs
-
-
-def _kept(T, B, H, dtype):
-    """Return the arrays for the gates and cs of all steps, empty ones if there is nothing to keep."""
-    return np.empty((T, B, 4 * H), dtype), np.empty((T, B, H), dtype)
 
 
 class _Forward(NamedTuple):

@@ -28,6 +28,7 @@ from kernels.doors import (
     check_step,
     draw_params,
     lay_out,
+    nothing,
     prepared,
     run_bptt,
     run_forward,
@@ -117,7 +118,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     code = _code(activation)
 
     U, W, b = (np.empty(p.shape, dtype) for p in params)
-    x = np.empty(trace.x.shape if trace.x.ndim == 3 else (0, 0, 0), dtype)
+    x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
     arrays = (trace.hs, grad_hs, grad_state.h[None], U, W, b[None], x, h[None], code)
     run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)

@@ -118,12 +118,12 @@ def _give_way(typingctx):
     return types.void(), codegen
 
 
-_nobody_to_meet = np.zeros(1, np.int64)
+nobody_to_meet = np.zeros(1, np.int64)
 
 
 def new_meetings(members):
     """Return the counter by which the members of one team meet."""
-    return np.zeros(1, np.int64) if members > 1 else _nobody_to_meet
+    return np.zeros(1, np.int64) if members > 1 else nobody_to_meet
 
 
 @compiled
