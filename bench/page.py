@@ -21,6 +21,7 @@ _templates = jinja2.Environment(
     autoescape=True,
     undefined=jinja2.StrictUndefined,
 )
+_templates.policies["json.dumps_kwargs"] = {"sort_keys": False}  # details are shown in the order they come
 
 
 def render(title: str, blocks: Sequence[Markup], lead: str = "") -> str:

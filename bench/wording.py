@@ -111,16 +111,16 @@ def left(facts: Facts) -> list[str]:
     if shares.empty or facts.ours not in shares:
         return []
     others = shares.drop(facts.ours)
-    sentence = f"In the median case {facts.ours} reaches {shares[facts.ours]:.0%} of what the machine could do"
+    sentence = f"In the median case {facts.ours} reaches {percent(shares[facts.ours])} of what the machine could do"
     if len(others):
         best = others.idxmax()
-        sentence += f"; of the others {named(best)} comes nearest, with {others[best]:.0%}"
+        sentence += f"; of the others {named(best)} comes nearest, with {percent(others[best])}"
     mine = facts.ok[facts.ok["implementation"] == facts.ours]
     most, least = mine.loc[mine["peak_fraction"].idxmax()], mine.loc[mine["peak_fraction"].idxmin()]
     return [
         f"{sentence}.",
-        f"It comes nearest in {case_name(most, facts.varied())} ({most['peak_fraction']:.0%}), and most is left in "
-        f"{case_name(least, facts.varied())} ({least['peak_fraction']:.0%}).",
+        f"It comes nearest in {case_name(most, facts.varied())} ({percent(most['peak_fraction'])}), and most is left "
+        f"in {case_name(least, facts.varied())} ({percent(least['peak_fraction'])}).",
     ]
 
 
@@ -161,6 +161,11 @@ def counted(number: int, noun: str) -> str:
 def times(ratio: float) -> str:
     """Return a ratio as "2.7×"."""
     return f"{charts.short(ratio)}×"
+
+
+def percent(share: float) -> str:
+    """Return a share as "34%", or as "1.2%" where it is small."""
+    return f"{share:.0%}" if share >= 0.0995 else f"{share:.1%}"
 
 
 def ends(interval: Interval) -> str:

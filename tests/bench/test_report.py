@@ -111,6 +111,7 @@ def test_the_details_of_a_row_hold_all_that_is_known(written):
     frame = pd.read_csv(written / "results.csv")
     assert len(details) == len(frame)
     known, row = details[2], frame.loc[2]
+    assert list(known["fields"])[:2] == ["Case", "Implementation"]
     assert known["fields"]["Implementation"] == "numba-simd 1.0"
     assert known["fields"]["How much is left"] == times(row["left"])
     assert known["fields"]["Rounds"] == "15"

@@ -40,6 +40,7 @@ def test_numbers_are_written_as_they_are_read():
     assert wording.ends(Interval(2, 1.5, 2.5)) == "1.50 – 2.5"
     assert wording.ends(Interval(2, np.nan, np.nan)) == "–"
     assert wording.calls(np.inf) == "never"
+    assert [wording.percent(share) for share in (0.34, 0.099, 0.012, 1.2)] == ["34%", "9.9%", "1.2%", "120%"]
 
 
 @pytest.mark.parametrize(("name", "written"), [("numpy", "NumPy"), ("something-new", "something-new")])
