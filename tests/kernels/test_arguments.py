@@ -27,8 +27,16 @@ class Subclass(np.ndarray):
     pass
 
 
-@pytest.mark.parametrize("kind", ["read-only", "memmap", "subclass"])
-@by_cell
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        # What cannot be written to is compiled for once more, which takes time.
+        pytest.param(cell, kind, marks=[pytest.mark.slow] if kind != "subclass" and cell.name != "rnn" else [])
+        for cell in CELLS
+        for kind in ("read-only", "memmap", "subclass")
+    ],
+    ids=str,
+)
 def test_plain_memory_under_another_name(cell, kind, tmp_path):
     """Taken like any array: the memory is what counts, and results are plain arrays."""
     inputs = draw(cell.kernels, SMALL, np.float32)
