@@ -98,21 +98,22 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     grad_h = grad_hs.copy()  # dL/dh_t, as far as the loss sees h_t directly
     if grad_state is not None:
         grad_h[-1] += grad_state.h
-    slope = _slope(trace.hs, activation)  # act'(a_t), for a_t = U x_t + W h_{t-1} + b
+    slope = _slope(trace.hs.reshape(T * B, H), activation).reshape(T, B, H)  # act'(a_t), a_t = U x_t + W h_{t-1} + b
 
     # delta_t = dL/da_t
     if truncate is None or truncate >= T - 1:
-        delta = grad_h * slope
+        delta = np.empty_like(grad_h)
+        delta[-1] = grad_h[-1] * slope[-1]
         for t in range(T - 2, -1, -1):
             delta[t] = (grad_h[t] + delta[t + 1] @ params.W) * slope[t]
     else:
         delta = _windowed(grad_h, slope, params.W, truncate)
 
-    previous = np.concatenate((trace.initial.h.reshape(1, B, H), trace.hs[:-1]))  # h_{t-1}
+    previous = np.concatenate((trace.initial.h, trace.hs[:-1].reshape((T - 1) * B, H)))  # h_{t-1}
     rows = delta.reshape(T * B, H)
     grad_U, grad_x = project_back(params.U, trace.x, delta)
     return Gradients(
-        params=Params(U=grad_U, W=rows.T @ previous.reshape(T * B, H), b=rows.sum(axis=0)),
+        params=Params(U=grad_U, W=rows.T @ previous, b=rows.sum(axis=0)),
         x=grad_x,
         state=State(delta[0] @ params.W),
     )
