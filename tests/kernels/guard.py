@@ -45,7 +45,7 @@ def guarded(shape, dtype, at_end, content=None):
     return a
 
 
-def check(cell, size, dtype, options, at_end):
+def check(cell, size, dtype, one_hot, options, at_end):
     def given(a):
         return guarded(a.shape, a.dtype, at_end, a)
 
@@ -55,7 +55,7 @@ def check(cell, size, dtype, options, at_end):
     def made_like(a, *_, **__):
         return made(a.shape, a.dtype)
 
-    inputs = draw(cell, size, dtype)
+    inputs = draw(cell, size, dtype, one_hot=one_hot)
     plain = calls(cell, inputs, *options)
     on_guarded = calls(cell, rebuild(inputs, cell, given), *options, array=given)
     for name, call in plain.items():
@@ -79,8 +79,11 @@ def main(cell, dtype, amount):
     cases = list(itertools.product(sizes(amount), (False, True)))
     for n, (size, at_end) in enumerate(cases):
         options = cell.options[n % len(cell.options)]
-        print(size, *options, "at the end" if at_end else "at the start", flush=True)
-        check(cell.kernels, size, np.dtype(dtype), options, at_end)
+        # As `test_one_hot` has it compiled.
+        index = {"float32": np.int64, "float64": np.int32 if amount == "all" else None}[dtype]
+        one_hot = index if n // 2 % 3 == 2 else None
+        print(size, *options, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
+        check(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
 
 
 if __name__ == "__main__":
