@@ -51,7 +51,7 @@ class Adding(Drawn):
     measure = "MSE"
     constant = 1 / 6
 
-    def __init__(self, settings: Settings, length: int = 50):
+    def __init__(self, settings: Settings, length: int = 30):
         super().__init__(settings, length, "last", (2, 1))
 
     def draw(self, count: int, rng: np.random.Generator) -> Split:

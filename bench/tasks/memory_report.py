@@ -76,7 +76,7 @@ def write(races: Sequence[Race[Drawn]], folder: Path, command: str) -> Path:
                 f"Every epoch is {BATCHES} batches, drawn anew. The gradient flows back through all of time. "
                 "The same settings serve all cells; another rate or size may suit one of them better."
             ),
-            page.table(race_report.settings_table(course.settings)),
+            page.table(race_report.settings_table(course.settings).query("setting != 'cell'")),
             page.paragraph(f"Made by: {command}", "small"),
         ),
     ]
