@@ -12,7 +12,7 @@ from bench.tasks.model import Batch
 from bench.tasks.training import Course, Data, Settings, Split
 
 ADDING = Settings(hidden=64, epochs=60, batch=50, learning_rate=0.005, truncate=999, clip_norm=1.0, goal=0.01, seeds=3)
-COPY = Settings(hidden=64, epochs=60, batch=50, learning_rate=0.01, truncate=999, clip_norm=1.0, goal=0.1, seeds=3)
+COPY = Settings(hidden=64, epochs=100, batch=50, learning_rate=0.01, truncate=999, clip_norm=1.0, goal=1.0, seeds=3)
 BATCHES = 20  # in an epoch
 RECORDS = 500  # that errors are measured on
 SYMBOLS, COPIED = 8, 5  # the alphabet of the copy task, and how many of it are to be kept in mind
