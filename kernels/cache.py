@@ -8,6 +8,7 @@ key. The folders lie in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), and 
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 from numba import config, njit
 
@@ -36,7 +37,7 @@ def compiled(function, **options):
     return dispatcher
 
 
-INLINE = {"forceinline": True}  # an overload's `jit_options`: a call would move every vector through memory
+INLINE: Any = {"forceinline": True}  # an overload's `jit_options`: a call would move every vector through memory
 
 
 def inlined(function):
