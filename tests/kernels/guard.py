@@ -1,4 +1,4 @@
-"""`python -m tests.kernels.guard CELL DTYPE some|all`: every function of a cell's kernels on guarded memory.
+"""`python -m tests.kernels.guard CELL DTYPE some|many|all`: every function of a cell's kernels on guarded memory.
 
 Each array, given or made, starts right behind a page that faults on touch, or ends right before one. Inputs
 lie in memory that cannot be written to. A fault ends the process, after a traceback that names the call.
@@ -70,7 +70,8 @@ def sizes(amount):
     H, I, T, B = (1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 65, 100), (1, 3, 17), (1, 2, 5), (1, 2, 3, 5, 9, 33)
     every = [Size(*size) for size in itertools.product(H, I, T, B)]
     wide = [Size(193, 3, 12, 1), Size(257, 5, 4, 3), Size(200, 201, 5, 1)]  # enough for threads to share the units
-    return wide + (every if amount == "all" else every[::11])  # 11 divides no axis: each size of each has its turn
+    # 5 and 11 divide no axis: each size of each has its turn.
+    return wide + every[:: {"some": 11, "many": 5, "all": 1}[amount]]
 
 
 def main(cell, dtype, amount):
@@ -80,7 +81,7 @@ def main(cell, dtype, amount):
     for n, (size, at_end) in enumerate(cases):
         options = cell.options[n % len(cell.options)]
         # As `test_one_hot` has it compiled.
-        index = {"float32": np.int64, "float64": np.int32 if amount == "all" else None}[dtype]
+        index = {"float32": np.int64, "float64": None if amount == "some" else np.int32}[dtype]
         one_hot = index if n // 2 % 3 == 2 else None
         print(size, *options, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
         check(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)

@@ -51,9 +51,7 @@ def test_all_sizes(size, dtype, cell, options):
 @pytest.mark.slow
 @by_cell
 @by_dtype
-@pytest.mark.parametrize(
-    "size", [Size(256, 256, 20, 64), Size(512, 1, 50, 1), Size(33, 2, 9, 1000), Size(3, 1, 100_000, 1)], ids=label
-)
+@pytest.mark.parametrize("size", [Size(256, 256, 20, 64), Size(512, 1, 50, 1), Size(33, 2, 9, 1000)], ids=label)
 def test_large(size, dtype, cell):
     check_forward(cell.kernels, cell.reference, size, dtype)
     check_bptt(cell.kernels, cell.reference, size, dtype, None)
@@ -80,7 +78,7 @@ def test_any_size(cell, data, size, dtype, truncate):
 
 @pytest.mark.slow
 @by_cell
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @any_case
 def test_any_size_at_length(cell, data, size, dtype, truncate):
     check_any(cell, data, size, dtype, truncate)
@@ -166,18 +164,22 @@ def test_prepared_params_are_a_snapshot(size, dtype, cell):
 
 @by_cell
 @by_dtype
-@pytest.mark.parametrize("size", [SMALL, Size(65, 40, 4, 33), Size(100, 1, 9, 1)], ids=label)
+@pytest.mark.parametrize(
+    "size",
+    [SMALL, Size(65, 40, 4, 33), Size(100, 1, 9, 1), pytest.param(Size(3, 1, 100_000, 1), marks=pytest.mark.slow)],
+    ids=label,
+)
 def test_two_chunks_are_one_sequence(size, dtype, cell):
-    kernels = cell.kernels
+    kernels, cut = cell.kernels, size.T // 2
     params, x, state, grad_hs, grad_state = draw(kernels, size, dtype)
     whole = kernels.forward(params, x, state)
-    head = kernels.forward(params, x[:3].copy(), state)
-    tail = kernels.forward(params, x[3:].copy(), head.state)
+    head = kernels.forward(params, x[:cut].copy(), state)
+    tail = kernels.forward(params, x[cut:].copy(), head.state)
     hs = np.concatenate((head.hs, tail.hs))
     assert_same(kernels.Output(hs, tail.state), kernels.Output(whole.hs, whole.state), size)
 
-    later = kernels.bptt(params, tail, grad_hs[3:].copy(), grad_state)
-    earlier = kernels.bptt(params, head, grad_hs[:3].copy(), later.state)
+    later = kernels.bptt(params, tail, grad_hs[cut:].copy(), grad_state)
+    earlier = kernels.bptt(params, head, grad_hs[:cut].copy(), later.state)
     both = kernels.Params(*(a + b for a, b in zip(earlier.params, later.params, strict=True)))
     comp = kernels.Gradients(both, np.concatenate((earlier.x, later.x)), earlier.state)
     assert_same(comp, kernels.bptt(params, whole, grad_hs, grad_state), size)
