@@ -94,7 +94,7 @@ def check_params(params, kind, gates):
 def check_state(name, state, kind, shape, dtype):
     """Check the fields of a state, each of this shape (B, H)."""
     check_fields(name, state, kind)
-    for field, a in zip(kind._fields, state):  # noqa: B905
+    for field, a in zip(kind._fields, state, strict=True):
         check_array(f"{name}.{field}", a, shape, dtype)
 
 

@@ -85,10 +85,11 @@ def check_start(kind, weights, x, state):
 
 
 def check_step(kind, weights, x_t, state):
-    """Check the input x_t (B, I) of a single step and the state before it."""
-    flat, I, H, _, _ = weights
+    """Check the input x_t (B, I) of a single step and the state before it; tell whether one thread should take it."""
+    flat, I, H, gates, _ = weights
     (B,) = check_input("x_t", x_t, ("B",), I, flat.dtype)
     check_state("state", state, kind, (B, H), flat.dtype)
+    return _threads(1, B, I, H, gates) == 1
 
 
 def run_forward(work, prepared, x, h0, *arrays):

@@ -40,7 +40,7 @@ from kernels.doors import (
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, multiply_add, pointer, store
-from kernels.tiles import get, put
+from kernels.tiles import ONE, ZERO, get, put
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -89,7 +89,8 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    check_step(State, weights, x_t, state)
+    if check_step(State, weights, x_t, state):
+        return State(_step(weights.weights, weights.input_size, x_t, state.h))
     h = np.empty(state.h.shape, state.h.dtype)
     run_forward(_infer, weights, x_t[None], state.h, h[None], nothing(h.dtype), nothing(h.dtype))
     return State(h)
@@ -173,6 +174,16 @@ def _infer(member, members, weights, I, x, h0, hs, gates, inner, scratch, meetin
     recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
 
 
+@compiled
+def _step(weights, I, x_t, h0):
+    """Take one step on this thread alone, and make all arrays here: it is over before NumPy could."""
+    h, nothing = np.empty(h0.shape, h0.dtype), np.empty((0, 0, 0), h0.dtype)
+    x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
+    scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
+    _infer(ZERO, ONE, weights, I, x, h0, hs, nothing, nothing, scratch, meetings)
+    return h
+
+
 @overload(advance, jit_options=INLINE)
 def _advance(cell, sums, apart, previous, t, b, c):
     if is_a(cell, _Forward):
@@ -214,7 +225,7 @@ def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
             H = cell.H
             row = t * cell.B + b
             gates = at(cell.gates, row * 3 * H)
-            r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
+            r, z, n = (get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H))
             inner = get(at(cell.inner, row * H), c, H)
             before = at(cell.hs, (row - cell.B) * H) if t > 0 else at(cell.initial, b * H)
 

@@ -42,7 +42,7 @@ from kernels.doors import (
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, multiply_add, pointer, store
-from kernels.tiles import get, put
+from kernels.tiles import ONE, ZERO, get, put
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -89,7 +89,8 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    check_step(State, weights, x_t, state)
+    if check_step(State, weights, x_t, state):
+        return State(*_step(weights.weights, weights.input_size, x_t, *state))
     h, c = np.empty(state.h.shape, state.h.dtype), np.array(state.c)
     run_forward(_infer, weights, x_t[None], state.h, h[None], c, nothing(h.dtype), nothing(h.dtype))
     return State(h, c)
@@ -171,6 +172,16 @@ class _Backward(NamedTuple):
 def _infer(member, members, weights, I, x, h0, hs, c, gates, cs, scratch, meetings):
     cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
     recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
+
+
+@compiled
+def _step(weights, I, x_t, h0, c0):
+    """Take one step on this thread alone, and make all arrays here: it is over before NumPy could."""
+    h, c, nothing = (np.empty(h0.shape, h0.dtype), c0.copy(), np.empty((0, 0, 0), h0.dtype))
+    x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
+    scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
+    _infer(ZERO, ONE, weights, I, x, h0, hs, c, nothing, nothing, scratch, meetings)
+    return h, c
 
 
 @overload(advance, jit_options=INLINE)

@@ -10,10 +10,11 @@ the state's to its blocks 1, 2, 3 = r, z, n. So gate g of W belongs to block g +
 stacked in W's order is read from another gate on (`_input_gate`).
 """
 
+import numpy as np
 from numba import types
 
 from kernels.cache import compiled
-from kernels.simd import align, at, lanes, load, pointer, store
+from kernels.simd import ALIGNMENT, align, at, lanes, load, pointer, store
 from kernels.team import meet, part
 from kernels.tiles import (
     ADD,
@@ -71,7 +72,7 @@ def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
 _ROWS_EACH = 4
 
 
-WORTH_SHARING = 400_000  # multiplications
+WORTH_SHARING = 1_000_000  # multiplications: fewer are done before another thread is awake
 
 
 def team_size(most, B, H, gates):
@@ -146,6 +147,14 @@ def forward_size(T, B, I, H, blocks, members, n):
 
 
 @compiled
+def workspace(x, H, I, blocks, like):
+    """Return what `forward` needs to be called by one thread alone: its scratch, and nobody to meet."""
+    T, B = x.shape[:2]
+    size = forward_size(T, B, I, H, blocks, ONE, lanes(pointer(like)))
+    return np.empty(size + ALIGNMENT // like.itemsize, like.dtype), np.zeros(1, np.int64)
+
+
+@compiled
 def forward(member, members, gates, blocks, weights, I, x, h0, hs, cell, scratch, meetings):
     """Compute one member's rows or columns of hs (T, B, H) from x (T, B, I), or (T, B) if it is one-hot."""
     T, B, H = hs.shape
@@ -183,7 +192,7 @@ def forward(member, members, gates, blocks, weights, I, x, h0, hs, cell, scratch
                 copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, ZERO, I)
             meet(meetings, team)
             for g in range(gates):
-                multiply(at(sums, g * apart), row, xs, x_row, at(U, g * u_size), count * rows, I, H, p0, p1)
+                multiply(at(sums, g * apart), row, xs, x_row, at(U, g * u_size), count * rows, I, H, p0, p1, ZERO)
         else:
             indices = pointer(x)
             for k in range(count * rows):
@@ -193,8 +202,9 @@ def forward(member, members, gates, blocks, weights, I, x, h0, hs, cell, scratch
             meet(meetings, team)
         for s in range(count):
             step = at(sums, s * block)
-            for g in range(gates):
-                multiply(at(step, (g + extra) * apart), row, before, row, at(W, g * w_size), rows, H, H, p0, p1)
+            for i in range(gates):
+                g = i if s % 2 == 0 else gates - 1 - i
+                multiply(at(step, (g + extra) * apart), row, before, row, at(W, g * w_size), rows, H, H, p0, p1, s)
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
                 for c in range(c0, c1, n):
@@ -357,7 +367,7 @@ def bptt(
             fill_rows_zero(to, x_row, r1 - r0, ZERO, whole(I, n) * n)
             for g in range(gates):
                 a = at(deltas, g * apart + r0 * row)
-                multiply(to, x_row, a, row, at(packed_U, g * u_size), r1 - r0, H, I, ZERO, panel_count(I, n))
+                multiply(to, x_row, a, row, at(packed_U, g * u_size), r1 - r0, H, I, ZERO, panel_count(I, n), ZERO)
             write_rows(at(pointer(grad_x), (t0 * B + r0) * I), I, to, x_row, r1 - r0, ZERO, I, I)
         meet(meetings, members)
 
@@ -366,7 +376,7 @@ def bptt(
         if i == 0:
             for g in range(gates):
                 a = at(deltas, (g + extra) * apart + first * row)
-                multiply(to, row, a, row, at(packed_W, g * w_size), rows, H, H, w0, w1)
+                multiply(to, row, a, row, at(packed_W, g * w_size), rows, H, H, w0, w1, ZERO)
         write_rows(at(pointer(grad_first), (i * B + first) * H), H, to, row, rows, c0, c1, H)
 
     for g in range(gates):
@@ -403,9 +413,10 @@ def _walk_back(
     for s in range(count - 1, -1, -1):
         t = t0 + s
         if t < T - 1:
-            for g in range(gates):
+            for i in range(gates):
+                g = i if s % 2 == 0 else gates - 1 - i
                 a = at(deltas, (g + blocks - gates) * apart + (s + 1) * block + mine)
-                multiply(at(carry, mine), row, a, row, at(W, g * packed_size(H, H, n)), rows, H, H, p0, p1)
+                multiply(at(carry, mine), row, a, row, at(W, g * packed_size(H, H, n)), rows, H, H, p0, p1, s)
         for r in range(first, first + rows):
             seen = at(pointer(grad_hs), (t * B + r) * H)
             for c in range(c0, c1, n):
@@ -453,7 +464,7 @@ def _look_back(
                 copy_rows(to, row, at(to, block), row, reached * B, c0, c1)
             for g in range(gates):
                 a = at(lagged, (g + blocks - gates) * apart + block)
-                multiply(lagged_carry, row, a, row, at(W, g * packed_size(H, H, n)), reached * B, H, H, p0, p1)
+                multiply(lagged_carry, row, a, row, at(W, g * packed_size(H, H, n)), reached * B, H, H, p0, p1, ZERO)
             meet(meetings, team)
         for s in range(reached):
             for r in range(B):

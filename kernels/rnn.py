@@ -36,7 +36,7 @@ from kernels.doors import (
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, pointer, store
-from kernels.tiles import get
+from kernels.tiles import ONE, ZERO, get
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -79,7 +79,8 @@ def prepare(params):
 def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    check_step(State, weights, x_t, state)
+    if check_step(State, weights, x_t, state):
+        return State(_step(weights.weights, weights.input_size, x_t, state.h, _code(activation)))
     h = np.empty(state.h.shape, state.h.dtype)
     run_forward(_infer, weights, x_t[None], state.h, h[None], _code(activation))
     return State(h)
@@ -155,6 +156,16 @@ class _Backward(NamedTuple):
 def _infer(member, members, weights, I, x, h0, hs, activation, scratch, meetings):
     cell = _Forward(activation)
     recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
+
+
+@compiled
+def _step(weights, I, x_t, h0, activation):
+    """Take one step on this thread alone, and make all arrays here: it is over before NumPy could."""
+    h = np.empty(h0.shape, h0.dtype)
+    x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
+    scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
+    _infer(ZERO, ONE, weights, I, x, h0, hs, activation, scratch, meetings)
+    return h
 
 
 @overload(advance, jit_options=INLINE)

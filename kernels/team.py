@@ -5,9 +5,13 @@ costs as much as many steps. The code lets go of the interpreter's lock, so the 
 state they `meet` after each step: they spin, since a step is over before a sleeping thread would be awake, and after a
 while they offer their core to others, so that more threads than cores are slow and not stuck.
 
+Each thread is kept off the caller's CPU and away from the others. Left alone, a scheduler may wake it where the caller
+runs, above all in a virtual machine, whose idle CPUs look as if they were taken; then the two spin in turns.
+
 Numba's own `prange` would do the same if its threading layer runs all members at once, which no layer promises.
 """
 
+import ctypes
 import os
 import threading
 from queue import SimpleQueue
@@ -22,25 +26,47 @@ from kernels.cache import compiled
 from kernels.simd import pointer
 
 _one_team = threading.Lock()
-_jobs: SimpleQueue = SimpleQueue()
-_threads: list[threading.Thread] = []
+_helpers: list["_Helper"] = []
+_current_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+_callers_cpu = None  # that the helpers are kept off
 
 
-def _serve(jobs):
-    while True:
-        work, member, members, arguments, done = jobs.get()
-        try:
-            work(member, members, *arguments)
-            done.put(None)
-        except BaseException as error:
-            done.put(error)
+class _Helper(threading.Thread):
+    """A thread that does the jobs of one member of every team."""
+
+    def __init__(self):
+        super().__init__(name="unrolled", daemon=True)
+        self.jobs: SimpleQueue = SimpleQueue()
+        self.start()
+
+    def run(self):
+        while True:
+            work, member, members, arguments, done = self.jobs.get()
+            try:
+                work(member, members, *arguments)
+                done.put(None)
+            except BaseException as error:
+                done.put(error)
+
+
+def _spread():
+    """Give each helper a CPU of its own among the caller's, but for the one that the caller is on."""
+    global _callers_cpu
+    cpu = _current_cpu() if _current_cpu else None
+    if cpu == _callers_cpu:
+        return
+    others = sorted(os.sched_getaffinity(0) - {cpu})
+    for n, helper in enumerate(_helpers):
+        if others:
+            os.sched_setaffinity(helper.native_id, {others[n % len(others)]})
+    _callers_cpu = cpu
 
 
 def _forget_threads():
     """Start anew in a forked process, which inherits the list of threads, but no thread."""
-    global _one_team, _jobs
-    _one_team, _jobs = threading.Lock(), SimpleQueue()
-    _threads.clear()
+    global _one_team, _callers_cpu
+    _one_team, _callers_cpu = threading.Lock(), None
+    _helpers.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -49,16 +75,18 @@ if hasattr(os, "register_at_fork"):
 
 def on_a_team(work, members, arguments):
     """Call work(member, members, *arguments) for every member and wait for all; as a team of one if one is at work."""
+    global _callers_cpu
     if members == 1 or not _one_team.acquire(blocking=False):
         work(0, 1, *arguments)
         return
     try:
-        while len(_threads) < members - 1:
-            _threads.append(threading.Thread(target=_serve, args=(_jobs,), name="unrolled", daemon=True))
-            _threads[-1].start()
+        if len(_helpers) < members - 1:
+            _helpers.extend(_Helper() for _ in range(members - 1 - len(_helpers)))
+            _callers_cpu = None
+        _spread()
         done = SimpleQueue()
         for member in range(1, members):
-            _jobs.put((work, member, members, arguments, done))
+            _helpers[member - 1].jobs.put((work, member, members, arguments, done))
         work(0, members, *arguments)
         errors = [done.get() for _ in range(1, members)]
     finally:

@@ -183,9 +183,10 @@ _panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
 
 
 @compiled
-def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how):
+def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how, turn):
     n = lanes(out)
-    for panel in range(first_panel, last_panel):
+    for i in range(last_panel - first_panel):
+        panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
         to, packed = at(out, start * n), at(w, start * n * K)
@@ -198,19 +199,20 @@ def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_pa
 
 
 @compiled
-def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_panel):
+def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_panel, turn):
     """Add a w to `out`, in the columns of the panels from `first_panel` up to `last_panel`.
 
     out[r out_row + c] += sum over k of a[r a_row + k] w[k, c], where w is packed and has K rows and `columns`
-    columns. The rows of `out` are padded to whole vectors, which are written.
+    columns. The rows of `out` are padded to whole vectors, which are written. At an odd `turn` the panels are taken
+    from the last to the first: if the same w was just read, and is too large for the cache, its end is still there.
     """
-    _multiply(out, out_row, a, a_row, ONE, ROWS * a_row, w, rows, K, columns, first_panel, last_panel, ADD)
+    _multiply(out, out_row, a, a_row, ONE, ROWS * a_row, w, rows, K, columns, first_panel, last_panel, ADD, turn)
 
 
 @compiled
 def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel, how):
     """Do the same for an `a` that `pack_tiles` has transposed; `how` is ADD, or REPLACE for whatever was in `out`."""
-    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how)
+    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how, ZERO)
 
 
 @compiled
