@@ -89,10 +89,12 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    if check_step(State, weights, x_t, state):
-        return State(_step(weights.weights, weights.input_size, x_t, state.h))
+    alone = check_step(State, weights, x_t, state)
     h = np.empty(state.h.shape, state.h.dtype)
-    run_forward(_infer, weights, x_t[None], state.h, h[None], nothing(h.dtype), nothing(h.dtype))
+    if alone:
+        _step(weights.weights, weights.input_size, x_t, state.h, h)
+    else:
+        run_forward(_infer, weights, x_t[None], state.h, h[None], nothing(h.dtype), nothing(h.dtype))
     return State(h)
 
 
@@ -175,13 +177,12 @@ def _infer(member, members, weights, I, x, h0, hs, gates, inner, scratch, meetin
 
 
 @compiled
-def _step(weights, I, x_t, h0):
-    """Take one step on this thread alone, and make all arrays here: it is over before NumPy could."""
-    h, nothing = np.empty(h0.shape, h0.dtype), np.empty((0, 0, 0), h0.dtype)
+def _step(weights, I, x_t, h0, h):
+    """Take one step on this thread alone, and make here what memory it takes, sooner than NumPy could."""
+    nothing = np.empty((0, 0, 0), h0.dtype)
     x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
     scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
     _infer(ZERO, ONE, weights, I, x, h0, hs, nothing, nothing, scratch, meetings)
-    return h
 
 
 @overload(advance, jit_options=INLINE)
@@ -225,7 +226,7 @@ def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
             H = cell.H
             row = t * cell.B + b
             gates = at(cell.gates, row * 3 * H)
-            r, z, n = (get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H))
+            r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
             inner = get(at(cell.inner, row * H), c, H)
             before = at(cell.hs, (row - cell.B) * H) if t > 0 else at(cell.initial, b * H)
 

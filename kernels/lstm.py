@@ -89,10 +89,12 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    if check_step(State, weights, x_t, state):
-        return State(*_step(weights.weights, weights.input_size, x_t, *state))
+    alone = check_step(State, weights, x_t, state)
     h, c = np.empty(state.h.shape, state.h.dtype), np.array(state.c)
-    run_forward(_infer, weights, x_t[None], state.h, h[None], c, nothing(h.dtype), nothing(h.dtype))
+    if alone:
+        _step(weights.weights, weights.input_size, x_t, state.h, h, c)
+    else:
+        run_forward(_infer, weights, x_t[None], state.h, h[None], c, nothing(h.dtype), nothing(h.dtype))
     return State(h, c)
 
 
@@ -175,13 +177,12 @@ def _infer(member, members, weights, I, x, h0, hs, c, gates, cs, scratch, meetin
 
 
 @compiled
-def _step(weights, I, x_t, h0, c0):
-    """Take one step on this thread alone, and make all arrays here: it is over before NumPy could."""
-    h, c, nothing = (np.empty(h0.shape, h0.dtype), c0.copy(), np.empty((0, 0, 0), h0.dtype))
+def _step(weights, I, x_t, h0, h, c):
+    """Take one step on this thread alone, and make here what memory it takes, sooner than NumPy could."""
+    nothing = np.empty((0, 0, 0), h0.dtype)
     x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
     scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
     _infer(ZERO, ONE, weights, I, x, h0, hs, c, nothing, nothing, scratch, meetings)
-    return h, c
 
 
 @overload(advance, jit_options=INLINE)

@@ -79,10 +79,12 @@ def prepare(params):
 def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    if check_step(State, weights, x_t, state):
-        return State(_step(weights.weights, weights.input_size, x_t, state.h, _code(activation)))
+    alone = check_step(State, weights, x_t, state)
     h = np.empty(state.h.shape, state.h.dtype)
-    run_forward(_infer, weights, x_t[None], state.h, h[None], _code(activation))
+    if alone:
+        _step(weights.weights, weights.input_size, x_t, state.h, h, _code(activation))
+    else:
+        run_forward(_infer, weights, x_t[None], state.h, h[None], _code(activation))
     return State(h)
 
 
@@ -159,13 +161,11 @@ def _infer(member, members, weights, I, x, h0, hs, activation, scratch, meetings
 
 
 @compiled
-def _step(weights, I, x_t, h0, activation):
-    """Take one step on this thread alone, and make all arrays here: it is over before NumPy could."""
-    h = np.empty(h0.shape, h0.dtype)
+def _step(weights, I, x_t, h0, h, activation):
+    """Take one step on this thread alone, and make here what memory it takes, sooner than NumPy could."""
     x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
     scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
     _infer(ZERO, ONE, weights, I, x, h0, hs, activation, scratch, meetings)
-    return h
 
 
 @overload(advance, jit_options=INLINE)

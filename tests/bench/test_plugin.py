@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ SMALL = ("--cell=rnn", "--hidden=8", "--seq-len=4", "--batch=1", "--threads=1")
 
 def run_pytest(*words):
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, words)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    # As a process of its own, and not as a worker of the pytest-xdist that may run this test.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def test_benchmarks_feed_pytest_benchmark_and_end_in_a_report(tmp_path):

@@ -31,7 +31,7 @@ class Subclass(np.ndarray):
     ("cell", "kind"),
     [
         # What cannot be written to is compiled for once more, which takes time.
-        pytest.param(cell, kind, marks=[pytest.mark.slow] if kind != "subclass" and cell.name != "rnn" else [])
+        pytest.param(cell, kind, marks=[pytest.mark.slow] if kind != "subclass" else [])
         for cell in CELLS
         for kind in ("read-only", "memmap", "subclass")
     ],

@@ -34,7 +34,8 @@ def check(cell, reference, size, inputs, options):
         assert_close(bptt(cell, backward), reference, backward, bptt, n + size.T * size.B)
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+# Each takes most of a minute to compile; the benchmarks' own gate tries them all (tests/bench/test_implementations.py).
+@pytest.mark.parametrize("name", ["rnn", "gru", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_equals_the_reference(name):
     reference, compiled = import_module(f"reference.{name}"), getattr(jit, name)
     for size in SIZES:

@@ -63,7 +63,7 @@ def test_the_compiled_squared_error_is_the_same(dtype):
     params = head.Params(*(rng.standard_normal(shape).astype(dtype) for shape in ((3, 5), (3,))))
     hs, y = (rng.standard_normal(shape).astype(dtype) for shape in ((7, 5), (7, 3)))
     (ref, expected), (comp, found) = (loss(params, hs, y) for loss in (head.squared_error, fused.squared_error))
-    few = 20 * np.finfo(dtype).eps  # sums of seven, each of five products
+    few = 20 * float(np.finfo(dtype).eps)  # sums of seven, each of five products
     assert comp == pytest.approx(ref, rel=few)
     for a, b in zip((*found.params, found.hs), (*expected.params, expected.hs), strict=True):
         np.testing.assert_allclose(a, b, rtol=few, atol=few)
