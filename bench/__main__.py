@@ -12,6 +12,7 @@ from bench.cases import ChoiceError
 from bench.presets import OPTIONS, share
 from bench.results import ResultsError, Run
 from bench.tasks.cli import app as tasks
+from bench.worker import WorkerError
 from bench.tasks.text_cli import generate
 
 app = typer.Typer(
@@ -221,6 +222,9 @@ if __name__ == "__main__":
     except UsageError as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
-    except (ChoiceError, ResultsError, OSError) as error:
+    except (ChoiceError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, OSError) else 2)  # a full disk is nobody's bad choice
+        sys.exit(2)
+    except (WorkerError, OSError) as error:  # a process that died, a full disk: nobody's bad choice
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
