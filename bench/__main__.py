@@ -12,8 +12,8 @@ from bench.cases import ChoiceError
 from bench.presets import OPTIONS, share
 from bench.results import ResultsError, Run
 from bench.tasks.cli import app as tasks
-from bench.worker import WorkerError
 from bench.tasks.text_cli import generate
+from bench.worker import WorkerError
 
 app = typer.Typer(
     help="How fast can a recurrent network run on this CPU, and who gets closest?",
