@@ -3,8 +3,8 @@
 A null comparison is a case measured as any other, by two workers of the same implementation that take turns. It is
 called different if the 95 % interval of their ratio excludes 1, which a good interval does in no more than 5 of 100.
 Processes differ even so: where the memory of one comes to lie can make it faster for its whole life. Whoever compares
-two implementations has such luck in the result, so it must not be hidden here: every comparison starts two new
-processes, and none is repeated until it pleases.
+two implementations has such luck in the result, and `bench.statistics` allows for it in every interval. Here that is
+put to the test: every comparison starts two new processes, and none is repeated until it pleases.
 
 The harness fails if more comparisons come out different than `allowed`, or if the median of all ratios is off 1 by
 more than 1 %: then one of the two places in the turn is better than the other.

@@ -41,7 +41,7 @@ class Effort(NamedTuple):
     round_s: float = 0.02  # the length of one round of one implementation; several calls if they are short
     fewest: int = 11  # rounds, whatever they cost
     case_s: float = 2.0  # the time limit for all rounds of all implementations beyond the fewest
-    precision: float = 0.03  # the share to which each ratio is to be known: half its 95 % interval
+    precision: float = 0.03  # the share to which the rounds are to tell each ratio: half of `rounds_ratio`'s interval
 
 
 class Preset(NamedTuple):

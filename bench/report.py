@@ -13,7 +13,7 @@ from markupsafe import Markup
 from bench import charts, machine, page, roofline, wording
 from bench.results import KEY, Run
 from bench.sheets import Sheet, overview, sheets
-from bench.statistics import Interval, geometric_mean
+from bench.statistics import TWINS, Interval, geometric_mean
 from bench.tables import FASTEST, Facts, by_kind
 from bench.wording import case_name, counted, ends, listed, named, times
 
@@ -385,9 +385,10 @@ def _method_section(facts: Facts) -> Markup:
         page.paragraph(
             "Every implementation lives in a process of its own and they take turns, round by round, on the same "
             "case, so that what slows the machine slows all alike. A speedup is the median of the ratios of like "
-            "rounds; its interval is a 95% bootstrap interval of that median. Where it holds 1, the report says "
-            "“no difference”. Geometric means weigh every case alike; their intervals say how far another choice "
-            "of cases could move them."
+            "rounds. Its 95% interval is that median's, by the bootstrap, and wider than the rounds alone make it: two "
+            f"processes of the very same code differ for their whole lives, by a standard deviation of {TWINS:.1%}. "
+            "Where the interval holds 1, the report says “no difference”. Geometric means weigh every case "
+            "alike; their intervals say how far another choice of cases could move them."
         )
     ]
     stopped = facts.ok["stopped"].value_counts()

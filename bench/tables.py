@@ -212,7 +212,7 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
         columns |= {"peak_fraction": bound / median, "left": median / bound, "memory_level": level}
     base = case.get(baseline)
     if base and base["status"] == "ok" and base["times"]:
-        ratio = paired_ratio(base["times"], row["times"])
+        ratio = Interval(1, 1, 1) if row is base else paired_ratio(base["times"], row["times"])
         columns |= {**_speedup(ratio), "verdict": "baseline" if row is base else verdict(ratio)}
     return columns
 

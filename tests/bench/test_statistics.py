@@ -5,12 +5,14 @@ import pytest
 from scipy import stats
 
 from bench.statistics import (
+    TWINS,
     Interval,
     geometric_mean,
     median_interval,
     paired_ratio,
     quick_width,
     ratio_of_medians,
+    rounds_ratio,
     verdict,
 )
 
@@ -32,7 +34,7 @@ def test_a_and_a_are_no_different_whatever_drifts_with_both(noise, rounds):
     different = 0
     for _ in range(trials):
         drift = np.exp(np.cumsum(rng.normal(0, 0.05, rounds)))  # each round's slowness goes on from the last one's
-        ratio = paired_ratio(drift * noise(rng, rounds), drift * noise(rng, rounds))
+        ratio = rounds_ratio(drift * noise(rng, rounds), drift * noise(rng, rounds))
         different += verdict(ratio) != "no difference"
     assert different <= stats.binom.ppf(0.99, trials, 0.05)
 
@@ -43,18 +45,40 @@ def test_the_interval_holds_the_true_ratio_and_finds_a_difference(rounds):
     held = found = 0
     for _ in range(100):
         drift = np.exp(np.cumsum(rng.normal(0, 0.1, rounds)))
-        ratio = paired_ratio(1.2 * drift * normal(rng, rounds), drift * normal(rng, rounds))
+        ratio = rounds_ratio(1.2 * drift * normal(rng, rounds), drift * normal(rng, rounds))
         held += ratio.low <= 1.2 <= ratio.high
         found += verdict(ratio) == "faster"
     assert held >= 90
     assert found >= 90
 
 
+def test_twins_are_no_different_though_each_has_its_luck():
+    rng = np.random.default_rng(0)
+    trials, rounds = 300, 11
+    luck = np.exp(rng.normal(0, TWINS, trials))
+    ratios = [(normal(rng, rounds) * lucky, normal(rng, rounds)) for lucky in luck]
+    different, deluded = (
+        sum(verdict(ratio(*times)) != "no difference" for times in ratios) for ratio in (paired_ratio, rounds_ratio)
+    )
+    assert different <= stats.binom.ppf(0.99, trials, 0.05)
+    assert deluded > 0.2 * trials  # the rounds alone would have said otherwise
+
+
+def test_luck_widens_an_interval_to_both_sides_and_bounds_what_can_be_said():
+    same = [1.0] * 9
+    assert paired_ratio(same, same) == pytest.approx((1, np.exp(-1.96 * TWINS), np.exp(1.96 * TWINS)), rel=1e-4)
+    rng = np.random.default_rng(0)
+    times = 2 * normal(rng, 9), normal(rng, 9)
+    narrow, wide = rounds_ratio(*times), paired_ratio(*times)
+    assert wide.low < narrow.low < narrow.median == wide.median < narrow.high < wide.high
+    assert np.isnan(paired_ratio([2.0], [1.0])[1:]).all()
+
+
 def test_a_speedup_is_base_over_this_round_by_round():
-    assert paired_ratio([1, 4, 9, 16], [1, 2, 3, 4]).median == 2.5
+    assert rounds_ratio([1, 4, 9, 16], [1, 2, 3, 4]).median == 2.5
     # A drift that would swamp the ratio of the medians leaves the paired ratio alone.
     drift = np.array([1.0, 10.0, 100.0, 1000.0, 1.0, 10.0, 100.0])
-    assert paired_ratio(3 * drift, drift) == pytest.approx((3, 3, 3))
+    assert rounds_ratio(3 * drift, drift) == pytest.approx((3, 3, 3))
 
 
 @pytest.mark.parametrize("rounds", [3, 5, 6, 7, 11, 31, 101])
@@ -62,7 +86,7 @@ def test_the_quick_width_is_about_that_of_the_report(rounds):
     rng = np.random.default_rng(rounds)
     drift = np.exp(np.cumsum(rng.normal(0, 0.1, rounds)))
     base, times = drift * normal(rng, rounds), 3 * drift * normal(rng, rounds)
-    ratio = paired_ratio(base, times)
+    ratio = rounds_ratio(base, times)
     assert (
         0.7 * np.log(ratio.high / ratio.low) / 2 < quick_width(base, times) < 1.05 * np.log(ratio.high / ratio.low) / 2
     )
@@ -74,7 +98,7 @@ def test_the_quick_width_of_too_few_and_of_equal_rounds():
 
 
 def test_rounds_that_only_one_side_has_are_left_out():
-    assert paired_ratio([2.0, 2.0, 2.0, 50.0], [1.0, 1.0, 1.0]) == Interval(2, 2, 2)
+    assert rounds_ratio([2.0, 2.0, 2.0, 50.0], [1.0, 1.0, 1.0]) == Interval(2, 2, 2)
 
 
 def test_intervals_are_the_same_every_time_and_in_order():
@@ -91,7 +115,7 @@ def test_more_confidence_is_wider():
 
 
 def test_one_round_has_no_interval_and_makes_no_difference():
-    ratio = paired_ratio([10.0], [1.0])
+    ratio = rounds_ratio([10.0], [1.0])
     assert ratio.median == 10
     assert np.isnan([ratio.low, ratio.high]).all()
     assert verdict(ratio) == "no difference"
@@ -105,8 +129,8 @@ def test_no_rounds_are_nan():
 def test_equal_rounds_have_an_interval_without_width(rounds):
     assert median_interval([0.3] * rounds) == Interval(0.3, 0.3, 0.3)
     same = np.random.default_rng(0).random(rounds) + 1
-    assert paired_ratio(same, same) == Interval(1, 1, 1)
-    assert verdict(paired_ratio(same, same)) == "no difference"
+    assert rounds_ratio(same, same) == Interval(1, 1, 1)
+    assert verdict(rounds_ratio(same, same)) == "no difference"
 
 
 def test_two_samples_need_not_pair():
