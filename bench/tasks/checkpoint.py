@@ -1,12 +1,13 @@
 """Checkpoints: arrays and a description, in one `.npz` file without pickle.
 
 The description is JSON, kept as the text of an array named `about`, beside a checksum of them all. A file is written
-whole or not at all.
+whole or not at all. A training is kept as `training.npz` in its report's folder.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.cases import ChoiceError
 FORMAT = 1
 
 Arrays = dict[str, np.ndarray]
+Tree = dict[str, Any]  # of arrays and further trees
 
 
 def save(path: Path, kind: str, about: dict[str, Any], arrays: Arrays) -> None:
@@ -56,10 +58,40 @@ def load(path: Path, kind: str) -> tuple[dict[str, Any], Arrays]:
     return about, arrays
 
 
-def _checksum(arrays: Arrays) -> np.ndarray:
-    """Return the SHA-256 of the arrays' names, types, shapes and contents, (32,) uint8."""
+def save_training(folder: Path, task: str, about: dict[str, Any], tree: Tree) -> None:
+    """Keep a training in its folder; see `save`. The names in the tree have no "/", and an empty tree is not kept."""
+    save(folder / "training.npz", f"{task} training", about, dict(_leaves(tree)))
+
+
+def load_training(folder: Path, task: str) -> tuple[dict[str, Any], Tree]:
+    """Return what `save_training` has kept; see `load`."""
+    about, arrays = load(folder / "training.npz", f"{task} training")
+    tree: Tree = {}
+    for path, array in arrays.items():
+        *branches, name = path.split("/")
+        at = tree
+        for branch in branches:
+            at = at.setdefault(branch, {})
+        at[name] = array
+    return about, tree
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """Return the SHA-256 of the arrays' names, types, shapes and contents, as a hexadecimal number."""
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(array.tobytes())
-    return np.frombuffer(found.digest(), np.uint8)
+    return found.hexdigest()
+
+
+def _checksum(arrays: Arrays) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(fingerprint(arrays)), np.uint8)
+
+
+def _leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    for name, branch in tree.items():
+        if isinstance(branch, dict):
+            yield from _leaves(branch, f"{path}{name}/")
+        else:
+            yield path + name, branch

@@ -2,56 +2,48 @@
 
 import math
 import os
-import shlex
 import sys
 import time
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cases import ChoiceError
-
-
-def _option(words: str, default: str | bool = False):
-    return typer.Option(help=words, show_default=default)
+from bench.tasks.options import Output, Resume, command_line, finish, none_beside_resume, option, report_folder
 
 
 def text(
-    file: Annotated[Path | None, _option("A UTF-8 text to learn.", "Shakespeare's plays, from the text extra")] = None,
-    cell: Annotated[str | None, _option("rnn, gru or lstm.", "gru")] = None,
-    hidden: Annotated[str | None, _option("Hidden units.", "256")] = None,
-    seq_len: Annotated[str | None, _option("Characters that the gradient flows back through.", "64")] = None,
-    batch: Annotated[str | None, _option("Streams that the text is read in, side by side.", "32")] = None,
-    optimizer: Annotated[str | None, _option("sgd, adagrad or adam.", "adam")] = None,
-    learning_rate: Annotated[str | None, _option("Of the optimizer.", "0.004")] = None,
-    clip_norm: Annotated[str | None, _option("Bound on the norm of the gradients.", "1")] = None,
-    seed: Annotated[str | None, _option("Of the weights and the samples.", "0")] = None,
+    file: Annotated[Path | None, option("A UTF-8 text to learn.", "Shakespeare's plays, from the text extra")] = None,
+    cell: Annotated[str | None, option("rnn, gru or lstm.", "gru")] = None,
+    hidden: Annotated[str | None, option("Hidden units.", "256")] = None,
+    seq_len: Annotated[str | None, option("Characters that the gradient flows back through.", "64")] = None,
+    batch: Annotated[str | None, option("Streams that the text is read in, side by side.", "32")] = None,
+    optimizer: Annotated[str | None, option("sgd, adagrad or adam.", "adam")] = None,
+    learning_rate: Annotated[str | None, option("Of the optimizer.", "0.004")] = None,
+    clip_norm: Annotated[str | None, option("Bound on the norm of the gradients.", "1")] = None,
+    seed: Annotated[str | None, option("Of the weights and the samples.", "0")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a seed of its own; the first is kept.")] = 1,
-    threads: Annotated[str | None, _option("Threads to compute with.", "1 in a race, else every CPU")] = None,
+    threads: Annotated[str | None, option("Threads to compute with.", "1 in a race, else every CPU")] = None,
     implementation: Annotated[
         str | None,
-        _option("One, or several with commas to race: numpy, numba-jit, numba-simd, torch, jax.", "numba-simd"),
+        option("One, or several with commas to race: numpy, numba-jit, numba-simd, torch, jax.", "numba-simd"),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps in all.")] = None,
     minutes: Annotated[
-        float | None, _option("Stop after so many minutes.", "5, unless --steps or --goal are given")
+        float | None, option("Stop after so many minutes.", "5, unless --steps or --goal are given")
     ] = None,
     goal: Annotated[
-        float | None, _option("Stop at so many bits per character on the validation text.", "in a race the n-gram's")
+        float | None, option("Stop at so many bits per character on the validation text.", "in a race the n-gram's")
     ] = None,
-    resume: Annotated[
-        Path | None, _option("Go on with the training that was kept in this folder, with its settings.")
-    ] = None,
-    output: Annotated[Path | None, _option("The report's folder.", "reports/<time>-text, or that of --resume")] = None,
+    resume: Resume = None,
+    output: Output = None,
 ) -> None:
     """Predict the next character of a text; the last line printed is the report's path.
 
     Ctrl-C ends the training, keeps it, and reports what is there. `--resume` goes on with it, `generate` lets it write.
     """
-    from bench.run import REPORTS
     from bench.tasks import text as task
     from bench.tasks.text_training import Bounds, Lesson, Settings
     from bench.tasks.training import choose
@@ -72,18 +64,13 @@ def text(
             raise ChoiceError(f"{name}: expected a number above 0, got {value}")
     corpus = task.shakespeare() if file is None else task.from_file(file)
     if resume is None:
-        folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-text"
         implementations = (implementation or "numba-simd").split(",")
         base = Settings(threads=1 if len(implementations) > 1 else os.cpu_count() or 1)
         lesson = Lesson(corpus, choose(base, **settings), implementations)
     else:
-        folder = output or resume
-        for name, given in {**settings, "implementation": implementation}.items():
-            if given is not None:
-                raise ChoiceError(f"--{name.replace('_', '-')}: expected none beside --resume, got {given!r}")
+        none_beside_resume({**settings, "implementation": implementation})
         lesson = Lesson.resume(corpus, resume)
-    if folder.exists() and not folder.is_dir():
-        raise ChoiceError(f"--output: expected a folder, got the file {folder}")
+    folder = report_folder("text", output or resume)
 
     lesson.goal = goal or lesson.goal
     racing = len(lesson.histories) > 1
@@ -105,10 +92,7 @@ def text(
     judged = lesson.judge()
     for words in text_report.summary(lesson, judged):
         typer.echo(words)
-    page = text_report.write(lesson, judged, folder, shlex.join(["python", "-m", "bench", *sys.argv[1:]])).resolve()
-    typer.echo(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)
-    if lesson.outcome == "interrupted":
-        raise typer.Exit(130)
+    finish(text_report.write(lesson, judged, folder, command_line()), lesson.outcome == "interrupted")
 
 
 def _train(lesson, bounds, folder=None):
@@ -153,7 +137,7 @@ def _state(history, size):
 
 def generate(
     model: Annotated[Path, typer.Argument(help="A model that `train text` has kept: model.npz, or its folder.")],
-    seed_text: Annotated[str | None, _option("What the text goes on from.", "the end of a line")] = None,
+    seed_text: Annotated[str | None, option("What the text goes on from.", "the end of a line")] = None,
     temperature: Annotated[
         float, typer.Option(min=0, help="Below 1 likely characters get likelier; 0 takes the likeliest.")
     ] = 0.8,

@@ -4,7 +4,6 @@ The clock runs during the training steps alone: not while code is compiled, and 
 A training can be kept in a folder and gone on with: `training.npz` is all of it, `model.npz` the model alone.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -244,7 +243,6 @@ class Lesson:
 
     def save(self, folder: Path) -> None:
         """Keep the training as it was after the last round, and its model, in `folder`."""
-        arrays = {f"{name}/{key}": array for name, own in self.arrays.items() for key, array in own.items()}
         about = {
             "settings": asdict(self.settings),
             "text": _fingerprint(self.corpus),
@@ -252,22 +250,20 @@ class Lesson:
             "histories": {name: asdict(history) for name, history in self.histories.items()},
             "samples": self.samples,
         }
-        checkpoint.save(folder / "training.npz", "text training", about, arrays)
+        checkpoint.save_training(folder, "text", about, self.arrays)
         generate.save(folder / "model.npz", self.model, self.corpus.alphabet, self.weights(self.shown))
 
     @classmethod
     def resume(cls, corpus: Corpus, folder: Path) -> "Lesson":
         """Return the training kept in `folder`; a ChoiceError if there is none, or if it read another text."""
-        about, arrays = checkpoint.load(folder / "training.npz", "text training")
+        about, arrays = checkpoint.load_training(folder, "text")
         if about["text"] != _fingerprint(corpus):
             raise ChoiceError(f"--resume: expected the text that was learned in {folder}, got another one")
         lesson = cls(corpus, Settings(**about["settings"]), list(about["histories"]))
         lesson.step = about["step"]
         lesson.histories = {name: History(**history) for name, history in about["histories"].items()}
         lesson.samples = [Sample(*sample) for sample in about["samples"]]
-        for key, array in arrays.items():
-            name, _, own = key.partition("/")
-            lesson.arrays.setdefault(name, {})[own] = array
+        lesson.arrays = arrays
         return lesson
 
 
@@ -290,7 +286,5 @@ def bits(network: Network, weights: Weights, of: np.ndarray, glance: int | None 
 
 
 def _fingerprint(corpus: Corpus) -> str:
-    found = hashlib.sha256(corpus.alphabet.encode())
-    for part in (corpus.train, corpus.validation, corpus.test):
-        found.update(part.tobytes())
-    return found.hexdigest()
+    parts = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+    return checkpoint.fingerprint({"alphabet": np.array(corpus.alphabet), **parts})

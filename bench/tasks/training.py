@@ -4,20 +4,24 @@ Each has a process of its own, and one works at a time: whatever slows the machi
 the ratio of their times means something. The clock runs in that process during an epoch's training steps alone: not
 while the error is measured after it, which one and the same network does for all, and not while code is compiled
 before the first. The whole is repeated with other seeds, since how soon a goal is met is a matter of luck, too.
+
+A race can be kept between two epochs and gone on with, to the errors of one that was never cut short.
 """
 
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.cases import ChoiceError
+from bench.tasks.checkpoint import Arrays, Tree, fingerprint
 from bench.tasks.learners import check, obstacle
 from bench.tasks.learners.apart import Apart
 from bench.tasks.model import ACTIVATIONS, CELLS, Batch, Model, Network, Weights, init_weights, init_weights_unit
@@ -25,6 +29,7 @@ from bench.tasks.optimizers import SLOTS, Optimizer
 
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that can
+KEEP = 30.0  # seconds after which a race is kept again
 
 Outcome = Literal["finished", "interrupted", "diverged"]
 S = TypeVar("S")  # the settings of a task, a dataclass
@@ -180,6 +185,7 @@ class Race(Generic[C]):
     """A course, learned by some implementations; the first is the baseline.
 
     `histories` are by implementation, one for each seed; the `weights` are those after the first seed's training.
+    The learners' own `arrays` are those of the time when the race was last to be kept, none between two seeds.
     """
 
     def __init__(self, course: C, implementations: Sequence[str] | None = None):
@@ -193,7 +199,15 @@ class Race(Generic[C]):
         self.histories: dict[str, list[History]] = {name: [] for name in implementations}
         self.weights: dict[str, Weights] = {}
         self.compile_s: dict[str, float] = {}
+        self.arrays: dict[str, Arrays] = {}
+        self.seeds_done = 0
+        self.epochs_done = 0  # with the seed after those
         self.outcome: Outcome = "interrupted"
+        self._rng: dict[str, Any] = {}  # what the batches are drawn from, as it was when the arrays were
+
+    @property
+    def over(self) -> bool:
+        return self.outcome == "diverged" or self.seeds_done == self.course.settings.seeds
 
     @property
     def absent(self) -> dict[str, str]:
@@ -219,28 +233,66 @@ class Race(Generic[C]):
         course = self.course
         return [h.seconds_to(course.settings.goal, course.judge) for h in self.histories[implementation]]
 
-    def run(self, watch: Callable[[int, int], None] = lambda seed, epoch: None) -> None:
-        """Train all, seed by seed, and note in `outcome` how it ended.
+    def run(
+        self, watch: Callable[[int, int], None] = lambda seed, epoch: None, keep: Callable[[], None] = lambda: None
+    ) -> None:
+        """Train all, seed by seed, unless that is done, and note in `outcome` how it ended.
 
         Ctrl-C ends the training after the epoch in work, and so does an error that is no longer finite.
-        `watch` gets the number of the seed, from 0, and the epochs done; a 0 after processes were started.
+        `watch` gets the number of the seed, from 0, and the epochs done; first after processes were started. `keep` is
+        called when it is time to take the `state` and keep it: now and then, and at the end.
+        """
+        if not self.over:
+            with ExitStack() as stack:
+                pressed = stack.enter_context(ctrl_c())
+                stack.enter_context(threads(1))
+                stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
+                count = self.course.settings.threads
+                learners = [stack.enter_context(closing(Apart(name, count))) for name in self.implementations]
+                for learner in learners:
+                    once = self._warm_up(learner)
+                    self.compile_s.setdefault(learner.implementation, once)  # going on, all is on disk
+                watch(self.seeds_done, self.epochs_done)
+                self.outcome = self._learn(learners, pressed, watch, keep)
+                keep()
+        self._drop_incomplete()
+
+    def state(self) -> tuple[dict[str, Any], Tree]:
+        """Return the race as it is when `run` calls `keep`, all but its course: as JSON has it, and its arrays."""
+        about = {
+            "settings": asdict(self.course.settings),
+            "records": self._records(),
+            "outcome": self.outcome,
+            "seeds_done": self.seeds_done,
+            "epochs_done": self.epochs_done,
+            "rng": self._rng,
+            "compile_s": self.compile_s,
+            "histories": {name: [asdict(history) for history in own] for name, own in self.histories.items()},
+        }
+        return about, {"weights": self.weights, "learners": self.arrays}
+
+    def restore(self, about: dict[str, Any], tree: Tree) -> None:
+        """Take the place of a race, to go on with it. Of its settings `seeds` alone may be another, if not too small.
+
+        A ChoiceError says so if that was a race on another course.
         """
         settings = self.course.settings
-        with ExitStack() as stack:
-            pressed = stack.enter_context(ctrl_c())
-            stack.enter_context(threads(1))
-            stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
-            learners = [stack.enter_context(closing(Apart(name, settings.threads))) for name in self.implementations]
-            for learner in learners:
-                self.compile_s[learner.implementation] = self._warm_up(learner)
-            watch(0, 0)
-            for number in range(settings.seeds):
-                self.outcome = self._train(learners, number, pressed, watch)
-                if self.outcome != "finished":
-                    if number:  # the seeds before it are complete
-                        for histories in self.histories.values():
-                            histories.pop()
-                    return
+        begun = about["seeds_done"] + (about["epochs_done"] > 0)
+        if settings.seeds < begun:
+            raise ChoiceError(f"--seeds: expected {begun} or more, which have begun, got {settings.seeds}")
+        if about["settings"] | {"seeds": settings.seeds} != asdict(settings):
+            raise ChoiceError("--resume: expected the settings that this version has for the task, got others")
+        if about["records"] != self._records():
+            raise ChoiceError("--resume: expected the records that were learned, got others")
+        self.outcome = about["outcome"]
+        self.seeds_done, self.epochs_done = about["seeds_done"], about["epochs_done"]
+        self.compile_s = about["compile_s"]
+        self.histories = {name: [History(**history) for history in own] for name, own in about["histories"].items()}
+        self.weights, self.arrays, self._rng = tree.get("weights", {}), tree.get("learners", {}), about["rng"]
+
+    def _records(self) -> str:
+        parts = self.course.data._asdict().items()
+        return fingerprint({f"{part}.{name}": a for part, split in parts for name, a in split._asdict().items()})
 
     def _warm_up(self, learner: Apart) -> float:
         """Compile everything that training calls, for the shapes it has, and return the seconds that took.
@@ -256,35 +308,73 @@ class Race(Generic[C]):
             passes.append(learner.seconds)
         return max(0.0, passes[0] - passes[1])
 
-    def _train(self, learners, number, pressed, watch) -> Outcome:
-        course, settings = self.course, self.course.settings
-        seed = settings.seed + number
+    def _learn(self, learners, pressed, watch, keep) -> Outcome:
+        settings = self.course.settings
+        kept = time.monotonic()
+        while True:
+            rng = self._begin(learners)
+            for epoch in range(self.epochs_done + 1, settings.epochs + 1):
+                self._epoch(learners, epoch, rng)
+                watch(self.seeds_done, epoch)
+                if not all(math.isfinite(own[-1].train[-1]) for own in self.histories.values()):
+                    self._drop_incomplete()
+                    return "diverged"
+                if epoch == settings.epochs:
+                    break
+                if pressed() or time.monotonic() > kept + KEEP:
+                    self._take(learners, rng)
+                    if pressed():
+                        return "interrupted"
+                    keep()
+                    kept = time.monotonic()
+            self.seeds_done, self.epochs_done, self.arrays = self.seeds_done + 1, 0, {}
+            if self.over:
+                return "finished"
+            if pressed():
+                return "interrupted"
+
+    def _begin(self, learners) -> np.random.Generator:
+        """Begin with the next seed, or take up the one that was cut short, and return what draws its batches."""
+        course = self.course
+        seed = course.settings.seed + self.seeds_done
         rng = np.random.default_rng([seed, 1])
         weights = course.init_weights(seed)
-        histories = {name: History() for name in self.implementations}
         for learner in learners:
-            name = learner.implementation
             learner.begin(course.model, course.optimizer, weights)
-            self.histories[name].append(histories[name])
-            self._measure(histories[name], weights)
-            if number == 0:
+        if self.epochs_done:
+            rng.bit_generator.state = self._rng
+            for learner in learners:
+                learner.restore(self.arrays[learner.implementation])
+            return rng
+        for name, histories in self.histories.items():
+            histories.append(History())
+            self._measure(histories[-1], weights)
+            if not self.seeds_done:
                 self.weights[name] = weights
-        for epoch in range(1, settings.epochs + 1):
-            shared = course.batches(rng)
-            for learner in learners if epoch % 2 else reversed(learners):
-                learner.learn(shared)
-                history = histories[learner.implementation]
-                history.seconds.append(learner.seconds)
-                weights = learner.weights()
-                self._measure(history, weights)
-                if number == 0:
-                    self.weights[learner.implementation] = weights
-            watch(number, epoch)
-            if not all(math.isfinite(history.train[-1]) for history in histories.values()):
-                return "diverged"
-            if pressed() and epoch < settings.epochs:
-                return "interrupted"
-        return "interrupted" if pressed() and number < settings.seeds - 1 else "finished"
+        return rng
+
+    def _epoch(self, learners, epoch: int, rng: np.random.Generator) -> None:
+        shared = self.course.batches(rng)
+        for learner in learners if epoch % 2 else reversed(learners):
+            learner.learn(shared)
+            history = self.histories[learner.implementation][-1]
+            history.seconds.append(learner.seconds)
+            weights = learner.weights()
+            self._measure(history, weights)
+            if not self.seeds_done:
+                self.weights[learner.implementation] = weights
+        self.epochs_done = epoch
+
+    def _take(self, learners, rng: np.random.Generator) -> None:
+        self.arrays = {learner.implementation: learner.arrays() for learner in learners}
+        self._rng = dict(rng.bit_generator.state)
+
+    def _drop_incomplete(self) -> None:
+        """Forget the seed that was cut short, unless it is the first: those before it are complete."""
+        if self.seeds_done and self.epochs_done:
+            self.epochs_done = 0
+            for histories in self.histories.values():
+                histories.pop()
 
     def _measure(self, history: History, weights: Weights) -> None:
         for split, errors in zip(self.course.data, (history.train, history.validation), strict=True):

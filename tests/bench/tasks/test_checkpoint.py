@@ -22,6 +22,18 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["model.npz"]
 
 
+def test_a_training_is_kept_as_a_tree(tmp_path):
+    tree = {"rnn": {"weights": {"numpy": {"W": ARRAYS["W"]}}}, "steps": np.array(3)}
+    checkpoint.save_training(tmp_path, "sine", {"epoch": 2}, tree | {"none": {}})
+    about, found = checkpoint.load_training(tmp_path, "sine")
+    assert about["epoch"] == 2
+    np.testing.assert_equal(found, tree)
+    with pytest.raises(
+        ChoiceError, match=r"expected a saved text training of format 1, got sine training of format 1$"
+    ):
+        checkpoint.load_training(tmp_path, "text")
+
+
 def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.npz"
     save(path, "text model", {}, ARRAYS)

@@ -116,10 +116,18 @@ def test_a_series_that_can_be_foretold_is(tmp_path, table):
     assert metrics["beat_persistence"]
     assert metrics["judgements"]["walk-forward"]["skill"] > 0.9
 
+    moved = table.rename(tmp_path / "moved.csv")
+    with pytest.raises(ChoiceError, match=r"^--csv: expected a file, found none at "):
+        train("series", "--resume", tmp_path / "out")
+    moved.write_text(moved.read_text().replace("10.0", "10.5"))
+    with pytest.raises(ChoiceError, match=r"^--resume: expected the records that were learned, got others$"):
+        train("series", "--resume", tmp_path / "out", "--csv", moved)
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["series"], "--csv: expected a table, got none"),
         (["series", "--csv", "{}/none.csv", "--column", "v"], "--csv: expected a file, found none at "),
         (["series", "--csv", "{}/wave.csv", "--column", "w"], "--column: expected one of Unnamed: 0, date, v in "),
         (["series", "--csv", "{}/bad.csv", "--column", "v"], "{}/bad.csv: expected numbers in v, got x in row 2"),

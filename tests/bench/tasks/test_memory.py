@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from typer.testing import CliRunner
 
 from bench.cases import ChoiceError
 from bench.tasks.cli import app
+from bench.tasks.learners.apart import Apart
 from bench.tasks.memory import ADDING, COPIED, COPY, SYMBOLS, Adding, Copy
 
 
@@ -51,6 +54,29 @@ def test_adding_from_the_command_line(tmp_path):
     assert list(metrics["cells"]) == ["rnn", "gru", "lstm"]
     assert metrics["without_memory"] == pytest.approx(1 / 6)
     assert (tmp_path / "report.html").read_text().count("<figure>") == 2
+
+
+def test_copy_resumed_with_the_cell_that_ctrl_c_was_pressed_at(tmp_path, monkeypatch):
+    learn, passes = Apart.learn, []
+
+    def pressed(learner, batches):
+        passes.append(learner)
+        if len(passes) == 4 + 3:  # with each cell two to warm up, and two epochs
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(learner, batches)
+
+    monkeypatch.setattr(Apart, "learn", pressed)
+    options = ["--length", "3", "--epochs", "2", "--seeds", "1", "--hidden", "4", "--implementation", "numpy"]
+    done = CliRunner().invoke(app, ["copy", *options, "--output", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 130
+    assert done.stdout.startswith("Interrupted")
+    assert list(json.loads((tmp_path / "metrics.json").read_text())["cells"]) == ["rnn", "gru"]
+    done = CliRunner().invoke(app, ["copy", "--resume", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    cells = json.loads((tmp_path / "metrics.json").read_text())["cells"]
+    epochs = {name: cell["implementations"]["numpy"]["epochs"] for name, cell in cells.items()}
+    assert epochs == {"rnn": 2, "gru": 2, "lstm": 2}
+    assert len(passes) == 4 + 3 + 3 + 4
 
 
 def test_a_length_too_short():

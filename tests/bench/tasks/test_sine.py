@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cases import ChoiceError
+from bench.tasks import checkpoint
 from bench.tasks.cli import app
 from bench.tasks.learners.apart import Apart
 from bench.tasks.sine import ARTICLE, DEFAULT, Sine, Wave, load
@@ -156,6 +157,61 @@ def test_the_article_cut_short_by_ctrl_c(tmp_path, monkeypatch):
     assert metrics["settings"] == vars(replace(ARTICLE, seed=5)) | {"clip_norm": None}
     assert list(metrics["implementations"]) == ["numpy"]
     assert "What the article&#39;s settings lead to" in (tmp_path / "report.html").read_text()
+
+
+TIMES = ("written", "command", "machine", "compile_s")
+
+
+def timeless(value):
+    """Return metrics without what another run of the same training may have otherwise."""
+    if isinstance(value, list):
+        return [timeless(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: timeless(item) for key, item in value.items() if key not in TIMES and "seconds" not in key}
+
+
+def test_resumed_from_the_command_line(tmp_path, monkeypatch):
+    choices = ("--epochs", 3, "--seeds", 2, "--hidden", 4, "--implementation", "numpy", "--noise", 0.1)
+    assert train(*choices, "--output", tmp_path / "whole").exit_code == 0
+    learn, passes = Apart.learn, []
+
+    def pressed(learner, batches):
+        passes.append(learner)
+        if len(passes) == 2 + 4:  # two to warm up, one seed, and the first epoch of the next
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(learner, batches)
+
+    monkeypatch.setattr(Apart, "learn", pressed)
+    parted = tmp_path / "parted"
+    assert train(*choices, "--output", parted).exit_code == 130
+    assert json.loads((parted / "metrics.json").read_text())["outcome"] == "interrupted"
+    for options, message in {
+        ("--hidden", 4): "--hidden: expected none beside --resume, got '4'",
+        ("--noise", 0.1): "--noise: expected none beside --resume, got 0.1",
+        ("--seeds", 1): "--seeds: expected 2 or more, which have begun, got 1",
+    }.items():
+        with pytest.raises(ChoiceError, match=f"^{message}$"):
+            train("--resume", parted, *options)
+    done = train("--resume", parted)
+    assert done.exit_code == 0, done.output
+    assert Path(done.stdout.splitlines()[-1]) == parted / "report.html"
+    whole, resumed = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "whole", parted))
+    assert timeless(resumed) == timeless(whole)
+    assert len(passes) == 2 + 4 + 2 + 2, "what was done is not done again"
+
+
+def test_what_cannot_be_resumed(tmp_path):
+    file = tmp_path / "training.npz"
+    expected = f"{file}: expected a saved sine training"
+    for content, got in ((None, ": No such file or directory"), (b"PK", ", got a damaged file or one of another")):
+        if content:
+            file.write_bytes(content)
+        with pytest.raises(ChoiceError, match=f"^{re.escape(expected + got)}"):
+            train("--resume", tmp_path)
+    checkpoint.save_training(tmp_path, "stocks", {}, {})
+    with pytest.raises(ChoiceError, match=f"^{re.escape(expected)} of format 1, got stocks training of format 1$"):
+        train("--resume", tmp_path)
 
 
 def test_a_training_that_diverges_is_reported(tmp_path):

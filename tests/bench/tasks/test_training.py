@@ -1,13 +1,16 @@
 import math
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bench.cases import ChoiceError
+from bench.tasks import checkpoint, training
+from bench.tasks.learners import obstacle
 from bench.tasks.learners.apart import Apart
-from bench.tasks.sine import Sine
+from bench.tasks.sine import Sine, Wave
 from bench.tasks.training import History, Race, Settings, choose
 
 
@@ -55,16 +58,76 @@ def test_batches_hold_every_record_once():
             assert any(np.array_equal(train.x[:, n], x[:, record]) for n in found)
 
 
-def test_ctrl_c_ends_after_the_epoch_in_work():
-    def press(seed, epoch):
-        if (seed, epoch) == (1, 2):
+def press_at(*when):
+    """Return a `watch` that presses Ctrl-C after some epoch of some seed."""
+
+    def watch(*at):
+        if at == when:
             os.kill(os.getpid(), signal.SIGINT)
 
+    return watch
+
+
+def test_ctrl_c_ends_after_the_epoch_in_work():
     before = signal.getsignal(signal.SIGINT)
-    race = trained(["numpy"], press, epochs=5, hidden=4, seeds=3)
+    race = trained(["numpy"], press_at(1, 2), epochs=5, hidden=4, seeds=3)
     assert race.outcome == "interrupted"
     assert [len(history.seconds) for history in race.histories["numpy"]] == [5], "the second seed was not done"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("implementations", [["numpy", "numba-simd"], ["torch"], ["jax"]], ids="-".join)
+def test_resumed_training_is_bit_for_bit_the_same(implementations, tmp_path, monkeypatch):
+    if any(obstacle(name) for name in implementations):
+        pytest.skip("not installed")
+    monkeypatch.setattr(training, "KEEP", 0)
+    whole, resumed = (Race(Sine(Settings(epochs=3, seeds=2, hidden=4, batch=30)), implementations) for _ in range(2))
+    whole.run(keep=lambda: checkpoint.save_training(tmp_path / str(whole.epochs_done), "sine", *whole.state()))
+    resumed.restore(*checkpoint.load_training(tmp_path / "2", "sine"))
+    assert (resumed.seeds_done, resumed.epochs_done) == (1, 2)
+    resumed.run()
+    assert resumed.outcome == "finished"
+    for name in implementations:
+        for ref, comp in zip(whole.histories[name], resumed.histories[name], strict=True):
+            assert (ref.train, ref.validation) == (comp.train, comp.validation)
+            assert len(comp.seconds) == 3
+        for weight, array in whole.weights[name].items():
+            np.testing.assert_array_equal(resumed.weights[name][weight], array, err_msg=weight)
+
+
+def test_a_race_is_kept_now_and_then(monkeypatch):
+    monkeypatch.setattr(training, "KEEP", 0)
+    race, kept = Race(Sine(Settings(epochs=3, seeds=2, hidden=4)), ["numpy"]), []
+    race.run(keep=lambda: kept.append((race.seeds_done, race.epochs_done, len(race.arrays))))
+    assert kept == [(0, 1, 1), (0, 2, 1), (1, 1, 1), (1, 2, 1), (2, 0, 0)]
+
+
+def test_a_race_that_is_over_stays_so():
+    settings = Settings(epochs=2, seeds=1, hidden=4)
+    race = Race(Sine(settings), ["numpy"])
+    race.run()
+    again = Race(Sine(settings), ["numpy"])
+    again.restore(*race.state())
+    again.run(keep=lambda: pytest.fail("there is nothing to do"))
+    assert again.outcome == "finished"
+    assert again.histories == race.histories
+    more = Race(Sine(replace(settings, seeds=2)), ["numpy"])
+    more.restore(*race.state())
+    more.run()
+    assert more.histories["numpy"][0] == race.history("numpy")
+    assert len(more.histories["numpy"]) == 2
+
+
+def test_another_course_is_refused():
+    course = Sine(Settings(hidden=4))
+    about, tree = Race(course, ["numpy"]).state()
+    for other, changed, message in (
+        (Sine(Settings(hidden=5)), {}, "--resume: expected the settings that this version has for the task, got"),
+        (Sine(Settings(hidden=4), Wave((2.0,))), {}, "--resume: expected the records that were learned, got others"),
+        (course, {"seeds_done": 5, "epochs_done": 1}, "--seeds: expected 6 or more, which have begun, got 5"),
+    ):
+        with pytest.raises(ChoiceError, match=f"^{message}"):
+            Race(other, ["numpy"]).restore(about | changed, tree)
 
 
 def test_a_training_that_diverges_ends():
