@@ -5,16 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from reference.layouts import to_onnx, to_torch
 from tests.kernels.cells import by_cell, by_dtype, by_edge, by_variant
 from tests.kernels.compare import assert_close, assert_same, draw
-
-
-def torch_weights(params):
-    """Return the weights in the order of PyTorch's parameters: it has two biases, and gates in the order of ours."""
-    inner = np.zeros_like(params.b)
-    if hasattr(params, "c"):
-        inner[-len(params.c) :] = params.c
-    return params.U, params.W, params.b, inner
 
 
 class Results(NamedTuple):
@@ -36,7 +29,7 @@ def by_torch(torch, cell, inputs, *options):
     kind = getattr(torch.nn, cell.name.upper())
     layer = kind(I, H, dtype=torch.float64, **({"nonlinearity": options[0]} if options else {}))
     with torch.no_grad():
-        for weight, value in zip(layer.parameters(), torch_weights(params), strict=True):
+        for weight, value in zip(layer.parameters(), to_torch(params).values(), strict=True):
             weight.copy_(torch.from_numpy(value))
     x_, *first = (torch.from_numpy(a.copy()).requires_grad_() for a in (x, *(part[None] for part in state)))
     hs, last = layer(x_, first[0] if len(first) == 1 else tuple(first))
@@ -71,20 +64,12 @@ def test_equals_torch(size, dtype, cell, options):
     assert_close(comp, cell.kernels, inputs, lambda _, inputs: by_torch(torch, cell, inputs, *options), n)
 
 
-# ONNX's order of the gates, where ours are r, z, n and i, f, g, o.
-ONNX_GATES = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
 ONNX_ATTRIBUTES = {"rnn": {"activations": ["Tanh"]}, "gru": {"linear_before_reset": 1}, "lstm": {}}
 
 
 def onnx_model(cell, params, size):
     onnx = pytest.importorskip("onnx")
     H, I, T, B = size
-    order = ONNX_GATES[cell.name]
-
-    def reordered(a):
-        return np.concatenate([a[gate * H : (gate + 1) * H] for gate in order])
-
-    U, W, b, inner = map(reordered, torch_weights(params))
     states = [f"{part}{{}}" for part in cell.kernels.State._fields]
     firsts, lasts = ([name.format(n) for name in states] for n in ("0", "T"))
 
@@ -98,7 +83,7 @@ def onnx_model(cell, params, size):
         hidden_size=H,
         **ONNX_ATTRIBUTES[cell.name],
     )
-    weights = {"U": U[None], "W": W[None], "b": np.concatenate((b, inner))[None]}
+    weights = dict(zip(("U", "W", "b"), to_onnx(params), strict=True))
     graph = onnx.helper.make_graph(
         [node],
         cell.name,
