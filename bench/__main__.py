@@ -165,6 +165,7 @@ def null(
 
     from bench import null
     from bench.run import REPORTS
+    from bench.statistics import TWINS
 
     pairs = null.compare(comparisons, reports or REPORTS)
     found = list(track(pairs, "comparing alike with alike", total=comparisons))
@@ -174,6 +175,10 @@ def null(
     different, off = sum(one.different for one in found), null.median_ratio(found) - 1
     typer.echo(f"{different} of {len(found)} null comparisons came out different; {null.allowed(len(found))} may.")
     typer.echo(f"The median of their ratios is off 1 by {off:+.2%}; {null.OFF:.0%} either way is allowed.")
+    typer.echo(
+        f"The ratios have a standard deviation of {null.spread(found):.1%}; intervals allow for {TWINS:.1%} between "
+        "processes, beside what the rounds say."
+    )
     if not null.passes(found):
         raise typer.Exit(1)
 

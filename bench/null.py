@@ -58,6 +58,11 @@ def median_ratio(found: list[Comparison]) -> float:
     return float(np.median([one.ratio.median for one in found]))
 
 
+def spread(found: list[Comparison]) -> float:
+    """Return the standard deviation of the ratios' logarithms, of which the rounds' noise is a part."""
+    return float(np.std(np.log([one.ratio.median for one in found])))
+
+
 def compare(comparisons: int, reports, names=IMPLEMENTATIONS, cells=tuple(GATES)) -> Iterator[Comparison]:
     """Measure so many null comparisons and yield each; a run folder in `reports` keeps those of an implementation.
 
