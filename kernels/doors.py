@@ -6,11 +6,11 @@ Sizes: T steps, B sequences in a batch, I inputs, H hidden units, G gates.
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
+from numba import get_num_threads
 
 from kernels.checks import check_dtype, check_input, check_size, check_state
-from kernels.recurrence import WORTH_SHARING, bptt_size, forward_size, pack, team_size
+from kernels.recurrence import bptt_size, forward_size, pack, team_size
 from kernels.simd import BITS, vector_lanes
 from kernels.team import new_meetings, nobody_to_meet, on_a_team
 from kernels.tiles import whole
@@ -89,14 +89,14 @@ def check_step(kind, weights, x_t, state):
     flat, I, H, gates, _ = weights
     (B,) = check_input("x_t", x_t, ("B",), I, flat.dtype)
     check_state("state", state, kind, (B, H), flat.dtype)
-    return _threads(1, B, I, H, gates) == 1
+    return team_size(get_num_threads, 1, B, I, H, gates) == 1
 
 
 def run_forward(work, prepared, x, h0, *arrays):
     """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
     weights, I, H, gates, blocks = prepared
     T, B, dtype = x.shape[0], x.shape[1], weights.dtype
-    threads = _threads(T, B, I, H, gates)
+    threads = team_size(get_num_threads, T, B, I, H, gates)
     scratch = _scratch(_size(forward_size, T, B, I, H, blocks, threads, dtype.itemsize), dtype)
     if threads == 1:
         work(0, 1, weights, I, x, h0, *arrays, scratch, nobody_to_meet)
@@ -108,19 +108,13 @@ def run_bptt(work, blocks, states, truncate, U, W, x, h0, hs, *arrays):
     """Call a cell's compiled bptt on a team; `states` is how many arrays a state has."""
     (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
     window = T - 1 if truncate is None else min(int(truncate), T - 1)
-    threads = _threads(T, B, I, H, gates)
+    threads = team_size(get_num_threads, T, B, I, H, gates)
     size = _size(bptt_size, T, B, I, H, gates, blocks, states, x.ndim == 2, window, hs.itemsize)
     scratch = _scratch(size, hs.dtype)
     on_a_team(work, threads, (U, W, x, h0, window, hs, *arrays, scratch, new_meetings(threads)))
 
 
-# To call compiled code, to ask for a number of threads, each takes as long as a small step: not where it can be helped.
-
-
-def _threads(T, B, I, H, gates):
-    if T * B * gates * H * (H + I) < WORTH_SHARING:
-        return 1
-    return team_size(numba.get_num_threads(), B, H, gates)
+# To call compiled code takes as long as a small step: not where it can be helped.
 
 
 @lru_cache(maxsize=4096)

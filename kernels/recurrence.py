@@ -72,11 +72,19 @@ def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
 _ROWS_EACH = 4
 
 
-WORTH_SHARING = 1_000_000  # multiplications: fewer are done before another thread is awake
+WORTH_SHARING = 7_200_000  # multiplications: fewer are done before another thread is awake
+_FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
+_ACTIVATION = 64  # multiplications take as long
 
 
-def team_size(most, B, H, gates):
-    """Return how many threads, of `most`, are worth their meetings."""
+def team_size(most, T, B, I, H, gates):
+    """Return how many threads, of `most()`, are worth waking and meeting; those of a small call need not be asked for.
+
+    To ask takes as long as a small step.
+    """
+    if T * max(B, _FEWEST_ROWS) * gates * H * (H + I + _ACTIVATION) < WORTH_SHARING:
+        return 1
+    most = most()
     by_rows = min(most, B // _ROWS_EACH)
     by_columns = min(most, H // 24, gates * H * H // 18_432)
     return max(1, by_rows, by_columns)

@@ -1,7 +1,8 @@
 """`python -m tests.kernels.concurrent CELL [fork]`: calls give the same wherever they come from.
 
 From one thread, from several Python threads at once, from within a team of the kernels' threads, and from a forked
-child of a process whose team has been at work; compared with a call on one thread.
+child of a process whose team has been at work; compared with a call on one thread. Threads share whatever can be
+shared, however small.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+from kernels import recurrence
 from kernels.team import on_a_team
 from tests.kernels.compare import Size, assert_same, calls, draw
 
@@ -49,6 +51,7 @@ def in_a_fork(work, refs):
 
 
 def main(cell, *options):
+    recurrence.WORTH_SHARING = 0
     cell = importlib.import_module(f"kernels.{cell}")
     by_size = {size: calls(cell, draw(cell, size, np.float32)) for size in SIZES}
     work = [(size, name, call) for size, by_name in by_size.items() for name, call in by_name.items()]

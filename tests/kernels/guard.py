@@ -1,7 +1,8 @@
 """`python -m tests.kernels.guard CELL DTYPE some|many|all`: every function of a cell's kernels on guarded memory.
 
 Each array, given or made, starts right behind a page that faults on touch, or ends right before one. Inputs
-lie in memory that cannot be written to. A fault ends the process, after a traceback that names the call.
+lie in memory that cannot be written to. Threads share whatever can be shared, however small. A fault ends the
+process, after a traceback that names the call.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from kernels import recurrence
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
 
@@ -76,6 +78,7 @@ def sizes(amount):
 
 def main(cell, dtype, amount):
     faulthandler.enable()
+    recurrence.WORTH_SHARING = 0
     cell = find(cell)
     cases = list(itertools.product(sizes(amount), (False, True)))
     for n, (size, at_end) in enumerate(cases):

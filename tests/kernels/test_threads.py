@@ -5,6 +5,7 @@ import sys
 import numba
 import pytest
 
+from kernels import recurrence
 from tests.kernels.apart import run_apart
 from tests.kernels.cells import by_cell, by_dtype, by_edge
 from tests.kernels.compare import assert_same, calls, draw
@@ -14,8 +15,9 @@ from tests.kernels.compare import assert_same, calls, draw
 @by_cell
 @by_dtype
 @by_edge
-def test_two_threads_give_what_one_gives(size, dtype, cell):
+def test_two_threads_give_what_one_gives(size, dtype, cell, monkeypatch):
     """Not to the bit: a row's sums are ordered by the tile that it falls into, and the weights' gradients are split."""
+    monkeypatch.setattr(recurrence, "WORTH_SHARING", 0)
     by_name = calls(cell.kernels, draw(cell.kernels, size, dtype))
     threads = numba.get_num_threads()
     for call, function in by_name.items():
