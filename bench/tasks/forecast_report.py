@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from bench import charts, page
@@ -31,7 +32,7 @@ def write(race: Race[Forecast], folder: Path, command: str) -> Path:
     figures = {
         "One step ahead": _one_step(course, predicted),
         "The last rows": _last_rows(course, predicted),
-        "Foretold and come": _scatter(predicted, came),
+        "Foretold and come": _scatter(course, predicted, came),
         "Left to itself": _free_running(course, free),
     }
     first = f"{_verdict(judged['walk-forward'])} {_direction(judged['walk-forward'])}"
@@ -72,8 +73,9 @@ def _direction(found: Judgement) -> str:
     always = max(found.up, 1 - found.up)
     same = ", which the interval holds" if chance else ""
     return (
-        f"It foretold up or down in {100 * found.direction:.1f} % of all cases ({100 * found.direction_low:.1f} to "
-        f"{100 * found.direction_high:.1f}); to say the commoner one every time is right in {100 * always:.1f} %{same}."
+        f"It foretold up or down rightly in {100 * found.direction:.1f} % of all cases "
+        f"({100 * found.direction_low:.1f} to {100 * found.direction_high:.1f}); to say the commoner one every time is "
+        f"right in {100 * always:.1f} %{same}."
     )
 
 
@@ -120,8 +122,7 @@ def _worth(course: Forecast, judged: dict[str, Judgement], figures: dict[str, Fi
             "Wilson's."
         ),
         page.table(pd.DataFrame(rows), f"Forecasts of {course.table.target} over the validation part, one step ahead."),
-        page.charts({"One step ahead": figures["One step ahead"]}),
-        page.charts({label: figures[label] for label in ("The last rows", "Foretold and come")}),
+        page.charts({label: figures[label] for label in ("One step ahead", "The last rows", "Foretold and come")}),
     )
 
 
@@ -129,9 +130,9 @@ def _alone(figures: dict[str, Figure]) -> Markup:
     return page.section(
         "Left to itself",
         page.paragraph(
-            f"From {STARTS} rows on the network of the race reads nothing but its own forecasts, for "
-            f"{plural(FREE, 'row')}. What it then draws is what it has learned of the series: if that is a straight "
-            "line, it has learned the mean."
+            f"At {STARTS} places the network of the race is left with nothing but its own forecasts to read, for "
+            f"{plural(FREE, 'row')} each. What it then draws is what it has learned of the series: if that is a "
+            "straight line, it has learned the mean."
         ),
         page.charts({"Left to itself": figures["Left to itself"]}),
     )
@@ -149,9 +150,9 @@ def _one_step(course: Forecast, predicted: np.ndarray) -> Figure:
         axes.plot(table.labels, table.level, color=charts.INK, linewidth=0.8, label="truth")
         _foretold(axes, table.labels[first + 1 :], _levels(course, first, predicted), linewidth=0.8)
         axes.axvline(table.labels[first], color=charts.INK, linewidth=0.8, linestyle="--")
-        _dressed(axes, course, "One step ahead: it follows the line, as persistence does")
+        _dressed(axes, course, "One step ahead")
 
-    return charts.sheet([draw], size=(8.6, 3.3))
+    return charts.sheet([draw])
 
 
 def _last_rows(course: Forecast, predicted: np.ndarray) -> Figure:
@@ -172,7 +173,9 @@ def _last_rows(course: Forecast, predicted: np.ndarray) -> Figure:
     return charts.sheet([draw])
 
 
-def _scatter(predicted: np.ndarray, came: np.ndarray) -> Figure:
+def _scatter(course: Forecast, predicted: np.ndarray, came: np.ndarray) -> Figure:
+    change = "logarithm of the ratio" if course.table.logarithmic else f"change of {course.table.target}"
+
     def draw(axes: Axes) -> None:
         colour = charts.look("numba-simd").colour
         axes.plot(predicted, came, "o", color=colour, markersize=2.5, alpha=0.6)
@@ -180,8 +183,8 @@ def _scatter(predicted: np.ndarray, came: np.ndarray) -> Figure:
         axes.axvline(0, color=charts.INK, linewidth=0.6)
         ends = np.array([predicted.min(), predicted.max()])
         axes.plot(ends, ends, "--", color=charts.INK, linewidth=0.8, label="a perfect forecast")
-        axes.set_xlabel("change foretold")
-        axes.set_ylabel("change that came")
+        axes.set_xlabel(f"{change}, foretold")
+        axes.set_ylabel(f"{change}, come")
         axes.set_title("Foretold and come")
 
     return charts.sheet([draw])
@@ -204,7 +207,7 @@ def _free_running(course: Forecast, free: list[tuple[int, np.ndarray]]) -> Figur
             axes.plot(labels, flat, ":", color=charts.look("numpy").colour, label="persistence" if not place else "_")
         _dressed(axes, course, "From its own forecasts")
 
-    return charts.sheet([draw], size=(8.6, 3.3))
+    return charts.sheet([draw])
 
 
 def _foretold(axes: Axes, labels: np.ndarray, levels: np.ndarray, label: str = "forecast", **style) -> None:
@@ -212,7 +215,9 @@ def _foretold(axes: Axes, labels: np.ndarray, levels: np.ndarray, label: str = "
 
 
 def _dressed(axes: Axes, course: Forecast, title: str) -> None:
-    axes.set_xlabel("row" if np.issubdtype(course.table.labels.dtype, np.integer) else "")
+    if np.issubdtype(course.table.labels.dtype, np.integer):
+        axes.set_xlabel("row")
+    else:
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
     axes.set_ylabel(course.table.target)
-    axes.tick_params(axis="x", labelrotation=30)
     axes.set_title(title)

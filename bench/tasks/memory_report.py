@@ -78,6 +78,8 @@ def write(races: Sequence[Race[Drawn]], folder: Path, command: str) -> Path:
             ),
             page.table(race_report.settings_table(course.settings).query("setting != 'cell'")),
             page.paragraph(f"Made by: {command}", "small"),
+            page.paragraph(race_report.machine_line(described), "small"),
+            *(page.paragraph(warning, "small") for warning in described["warnings"]),
         ),
     ]
     title = "Copying what was long ago" if isinstance(course, Copy) else "Adding two numbers from long ago"
@@ -94,7 +96,7 @@ def summary(races: Sequence[Race[Drawn]]) -> list[str]:
         errors = [history.validation[-1] for history in race.histories[race.shown]]
         arrived = [taken for taken in times if taken is not None]
         end = (
-            f"its {course.measure} at the end is {np.median(errors):.3g}, where remembering nothing has "
+            f"its error at the end ({course.measure}) is {np.median(errors):.3g}, where remembering nothing has "
             f"{course.constant:.3g}"
         )
         if not arrived:
@@ -166,7 +168,7 @@ def _curves(races: Sequence[Race[Drawn]], by_time: bool) -> Figure:
                 axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
         for level in (course.constant, course.settings.goal):
             axes.axhline(level, color=charts.INK, linewidth=0.8, linestyle="--")
-        axes.set_yscale("log")
+        race_report.error_scale(axes)
         axes.set_ylabel(f"validation {course.measure}")
         axes.set_xlabel("seconds of training" if by_time else "batches seen")
         axes.set_title("Error by time" if by_time else "Error by batches seen")

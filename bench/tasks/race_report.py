@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench import charts, machine, page
 from bench.statistics import Interval, median_interval, paired_ratio, verdict
@@ -223,7 +223,7 @@ def race_table(race: Race) -> pd.DataFrame:
                 "": name,
                 "to the goal, s": number(None if math.isnan(times.median) else times.median),
                 "95 %": "" if math.isnan(times.low) else f"{times.low:.3g}–{times.high:.3g}",
-                f"× {race.shown}": number(None if math.isnan(ratio.median) else ratio.median),
+                f"× {race.shown}": ("", math.inf) if math.isnan(ratio.median) else number(ratio.median),
                 "95 % of ×": "" if math.isnan(ratio.low) or name == race.shown else f"{ratio.low:.3g}–{ratio.high:.3g}",
                 "ms an epoch": number(1e3 * _typical_epoch(race, name)),
                 "once, s": number(race.compile_s[name], 2),
@@ -305,7 +305,7 @@ def _training(race: Race, described: dict, command: str) -> Markup:
         ),
         page.table(settings_table(settings)),
         page.paragraph(f"Made by: {command}", "small"),
-        page.paragraph(_machine(described), "small"),
+        page.paragraph(machine_line(described), "small"),
         *(page.paragraph(warning, "small") for warning in described["warnings"]),
     )
 
@@ -333,7 +333,7 @@ def _units(race: Race) -> str:
     return kind[model.cell].format(model.hidden_size)
 
 
-def _machine(described: dict) -> str:
+def machine_line(described: dict) -> str:
     names = ("numpy", "numba", "torch", "jax")
     versions = ", ".join(f"{name} {described['versions'][name]}" for name in names if described["versions"].get(name))
     return f"{described['cpu']}, {described['os']}, Python {described['python']}, {versions}."
@@ -366,16 +366,28 @@ def curves(race: Race, by_time: bool) -> Figure:
                 axes.fill_between(x, low, high, color=charts.look(name).colour, alpha=0.12, linewidth=0)
         goal = race.course.settings.goal
         axes.axhline(goal, color=charts.INK, linewidth=0.8, linestyle="--", label=f"goal, {goal:g}")
-        axes.set_yscale("log")
+        error_scale(axes)
         if by_time and race.outcome != "diverged":
             axes.set_xscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel(f"{'training' if judge == 'train' else 'validation'} {race.course.measure}")
         axes.set_xlabel("seconds of training" if by_time else "epochs")
         axes.set_title("Error by time" if by_time else "Error by epoch")
-        axes.legend(loc="best", fontsize=8)
+        axes.legend(loc="upper right", fontsize=8)
 
     return charts.sheet([draw], legend=False)
+
+
+def error_scale(axes: Axes) -> None:
+    """Make the axis of the errors logarithmic if they differ by much, with enough of its ticks labelled."""
+    low, high = axes.dataLim.intervaly
+    if high < 3 * low:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def write(folder: Path, metrics: dict, figures: dict[str, Figure], html: str) -> Path:

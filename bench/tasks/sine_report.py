@@ -7,6 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bench import charts, page
 from bench.tasks import race_report
@@ -187,6 +188,8 @@ def _horizon(race: Race[Sine], errors: dict[str, list[float]]) -> Figure:
         for name, values in errors.items():
             style = charts.line(name) if name == race.shown else {"color": charts.INK, "label": name, "linestyle": "--"}
             axes.plot(np.arange(1, len(values) + 1), values, **style)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
         axes.set_xlabel("steps ahead")
         axes.set_ylabel("validation RMSE")
         axes.set_title("Error by step ahead")
