@@ -217,11 +217,14 @@ def _roofline_panel(rows: pd.DataFrame, limits: dict) -> Draw:
     x = np.geomspace(intensity.min() / 4, intensity.max() * 2, 100)
 
     def draw(axes: Axes) -> None:
-        for level in limits["rates"][0]["bytes_per_s"]:
-            peak, bandwidth = roofline.ceilings(limits, dtype, threads, level)
+        levels = list(limits["rates"][0]["bytes_per_s"])
+        ceilings = [roofline.ceilings(limits, dtype, threads, level) for level in levels]
+        beside = [np.inf, *(bandwidth for _, bandwidth in ceilings), 0]
+        for level, (peak, bandwidth), before, after in zip(levels, ceilings, beside, beside[2:], strict=False):
             axes.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color=INK, linewidth=0.9)
             start = x[0], bandwidth * x[0] / 1e9
-            axes.annotate(level, start, (-3, 0), textcoords="offset points", ha="right", va="center", fontsize=7.5)
+            side = "top" if before < 1.8 * bandwidth else "bottom" if bandwidth < 1.8 * after else "center"
+            axes.annotate(level, start, (-3, 0), textcoords="offset points", ha="right", va=side, fontsize=7.5)
         axes.annotate(
             f"FMA peak {peak / 1e9:.0f}",
             (x[-1], peak / 1e9),
