@@ -310,10 +310,12 @@ def _curves(lesson: Lesson, by_time: bool) -> Figure:
             means = np.array(history.losses)[: len(ends) * SMOOTH].reshape(-1, SMOOTH).mean(axis=1)
             axes.plot(x(ends), means, color=charts.look(name).colour, linewidth=0.8, alpha=0.7)
         top = max(max(history.bits) for history in lesson.histories.values())
+        best = min(lesson.baselines["validation"].values())
         for name, bits in lesson.baselines["validation"].items():
             if bits < top:
                 axes.axhline(bits, color=charts.INK, linewidth=0.8, linestyle="--")
-                axes.annotate(name, (1, bits), (0, 3), ("axes fraction", "data"), "offset points", ha="right")
+                end, side = (0, "left") if bits == best else (1, "right")  # where the curves are not
+                axes.annotate(name, (end, bits), (3 - 6 * end, 3), ("axes fraction", "data"), "offset points", ha=side)
         axes.set_xlabel("seconds of training" if by_time else "characters read")
         axes.set_ylabel("bits per character")
         axes.set_title("By time" if by_time else "By characters read")
