@@ -128,7 +128,7 @@ OPTIONS = {
     "dtype": "float32, float64.",
     "threads": "Thread counts; each gets processes of its own.",
     "implementations": "Who takes part: numpy, numba-jit, numba-simd, torch...",
-    "precision": "How well each ratio is to be known, by its 95% interval, before a case is done: for example 3%.",
+    "precision": "How well the rounds are to tell each ratio, half a 95% interval, before a case is done: 3%.",
 }
 
 

@@ -395,7 +395,7 @@ def _method_section(facts: Facts) -> Markup:
     if len(stopped):
         lines.append(
             page.paragraph(
-                "The rounds of a case end when its ratios are known to within the precision that was asked for, or at "
+                "The rounds of a case end when they tell its ratios to within the precision that was asked for, or at "
                 f"its time limit: {stopped.get('precision', 0)} rows ended by precision, {stopped.get('time', 0)} by "
                 "time. No round is left out, however slow; a row's details show them all."
             )
