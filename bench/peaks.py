@@ -143,7 +143,7 @@ def _streaming(dtype: str, threads: int, size: int) -> tuple[float, Callable]:
     numbers, bytes_each = _numbers_in_a_tile(dtype), np.dtype(dtype).itemsize
     length = max(1, size // (numbers * bytes_each)) * numbers
     data = np.empty(threads * length + ALIGNMENT, dtype)
-    team.on_a_team(_compiled(_fill), threads, (length, data))
+    _together(_fill, threads, length, data)
     passes, run = _repeat(_stream, threads, length, data, np.empty(threads * numbers, dtype))
     return float(length * bytes_each * passes * threads), run
 
@@ -156,7 +156,7 @@ def _repeat(work: Callable, threads: int, *arguments) -> tuple[int, Callable]:
     """Return n and a function that lets each thread of a team do n times the work, which takes about REPEAT_S."""
 
     def run(n: int) -> None:
-        team.on_a_team(_compiled(work), threads, (n, *arguments))
+        _together(work, threads, n, *arguments)
 
     run(1)  # which compiles it
     once = min(_times(partial(run, 1), 0))
@@ -175,13 +175,24 @@ def _times(run: Callable, each_s: float, repeats: int = 5) -> list[float]:
     return times
 
 
+def _together(work: Callable, threads: int, *arguments) -> None:
+    """Call work(member, *arguments) on so many threads at once."""
+    team.on_a_team(_compiled(work), (threads, True), arguments)
+
+
 @cache
-def _compiled(function: Callable) -> Callable:
-    """Compile the function; its code is not kept, since what it measures is."""
-    return numba.njit(function, nogil=True)
+def _compiled(work: Callable) -> Callable:
+    """Compile what lets a team do the work; the code is not kept, since what it measures is."""
+    part = numba.njit(work, nogil=True)
+
+    @numba.njit(nogil=True)
+    def run(members, *arguments):
+        team.share_out(part, members, arguments)
+
+    return run
 
 
-def _multiply(member, members, n, data, sums):
+def _multiply(member, n, data, sums):
     a = align(pointer(data))
     w = at(a, lanes(a))
     tile = zero_tile(a, ROWS, VECTORS)
@@ -191,7 +202,7 @@ def _multiply(member, members, n, data, sums):
     store_tile(at(pointer(sums), member * ROWS * row), row, tile)
 
 
-def _stream(member, members, n, length, data, sums):
+def _stream(member, n, length, data, sums):
     a = align(pointer(data))
     w = at(a, member * length)
     row = VECTORS * lanes(a)
@@ -202,7 +213,7 @@ def _stream(member, members, n, length, data, sums):
     store_tile(at(pointer(sums), member * ROWS * row), row, tile)
 
 
-def _fill(member, members, length, data):
+def _fill(member, length, data):
     """Touch a thread's part first by that thread: memory lies near the core that does."""
     data[member * length : (member + 1) * length + ALIGNMENT] = 0.5
 

@@ -183,7 +183,7 @@ class Bench:
         try:
             worker = self._worker(name, threads)
             reply = worker.ask(request, **arguments)
-            worker.settle()
+            worker.rest()
             return reply
         except WorkerError as error:
             self._workers.pop((name, threads), None)

@@ -24,6 +24,7 @@ from bench.cases import Case
 
 ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT_S = 180  # for one request
+_DIES_WITH_PARENT = sys.platform == "linux"
 
 
 class WorkerError(Exception):
@@ -81,6 +82,7 @@ class Worker:
 
     def ask(self, request, **arguments):
         """Send a request and return its reply (a dict), or raise a WorkerError; the worker is then closed."""
+        self._signal(signal.SIGCONT)
         try:
             self._process.stdin.write(json.dumps({"request": request, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
@@ -102,31 +104,27 @@ class Worker:
             raise WorkerError(f"{request}: {reply['error']}")
         return reply
 
-    def settle(self, cap_s=0.5):
-        """Wait until none of the worker's threads runs, so that a spinning pool costs the next worker nothing."""
-        if self._threads == 1:
-            return
-        deadline = time.perf_counter() + cap_s
-        while time.perf_counter() < deadline and self._running():
-            time.sleep(0.0005)
+    def rest(self):
+        """Stop the worker until it is asked again: a pool of threads that spins for its next job costs others nothing.
+
+        Where a stopped process would outlive the harness, wait a little instead.
+        """
+        if _DIES_WITH_PARENT:
+            self._signal(signal.SIGSTOP)
+        elif self._threads > 1:
+            time.sleep(0.02)
 
     def close(self):
         """End the process, and whatever it started, at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def _running(self):
-        """Tell whether a thread of the process is on a CPU or waits for one."""
-        try:
-            tasks = list(Path(f"/proc/{self._process.pid}/task").iterdir())
-            return any(task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "R" for task in tasks)
-        except OSError:  # a thread that just ended, or a system without /proc
-            time.sleep(0.02)
-            return sys.platform == "linux" and self._process.poll() is None
+    def _signal(self, number):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def _death(self):
         code = self._process.returncode
@@ -234,7 +232,7 @@ class Desk:
 def _die_with_parent():
     """See to it that this process ends with its parent, even in the midst of a computation."""
     parent = os.getppid()
-    if sys.platform == "linux":
+    if _DIES_WITH_PARENT:
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -19,15 +19,21 @@ def check_float(name, a):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {a.dtype}")
 
 
+def fits(a, shape, dtype):
+    """Tell whether `a` is as `check_array` wants it, sooner than it could: what is not may be right all the same.
+
+    A step of a small network takes no longer than all its checks.
+    """
+    return type(a) is np.ndarray and a.shape == shape and a.dtype is dtype and a.flags.carray
+
+
 def check_array(name, a, shape, dtype):
     """Raise unless `a` is C-contiguous and aligned, of this dtype (else a TypeError) and shape (else a ValueError).
 
     A size in `shape` is a number, or a letter for any size of one or more.
     """
-    if type(a) is np.ndarray and a.shape == shape and a.dtype is dtype and a.size:
-        flags = a.flags
-        if flags.c_contiguous and flags.aligned:
-            return  # at once, since a step of a small network takes no longer than these checks
+    if fits(a, shape, dtype) and a.size:
+        return
     if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(a).__name__}")
     if a.dtype != dtype:
@@ -93,6 +99,12 @@ def check_params(params, kind, gates):
 
 def check_state(name, state, kind, shape, dtype):
     """Check the fields of a state, each of this shape (B, H)."""
+    if type(state) is kind:
+        for a in state:
+            if not fits(a, shape, dtype):
+                break
+        else:
+            return
     check_fields(name, state, kind)
     for field, a in zip(kind._fields, state, strict=True):
         check_array(f"{name}.{field}", a, shape, dtype)
@@ -100,10 +112,10 @@ def check_state(name, state, kind, shape, dtype):
 
 def check_input(name, x, sizes, I, dtype):
     """Check `x` (*sizes, I) of floats, or (*sizes) of the indices 0 to I - 1 of one-hot inputs; return its sizes."""
-    if type(x) is np.ndarray and x.dtype is dtype and x.ndim == len(sizes) + 1 and x.shape[-1] == I and x.size:
-        flags = x.flags
-        if flags.c_contiguous and flags.aligned:
-            return x.shape[:-1]  # at once, as in `check_array`
+    if type(x) is np.ndarray and x.ndim == len(sizes) + 1 and x.size:
+        shape = x.shape[:-1]
+        if fits(x, (*shape, I), dtype):
+            return shape
     one_hot = isinstance(x, np.ndarray) and x.dtype in INDICES
     shape = sizes if one_hot else (*sizes, I)
     if isinstance(x, np.ndarray) and x.ndim == len(shape) and x.size:

@@ -10,9 +10,9 @@ import numpy as np
 from numba import get_num_threads
 
 from kernels.checks import check_dtype, check_input, check_size, check_state
-from kernels.recurrence import bptt_size, forward_size, pack, team_size
+from kernels.recurrence import bptt_size, pack, team_size
 from kernels.simd import BITS, vector_lanes
-from kernels.team import new_meetings, nobody_to_meet, on_a_team
+from kernels.team import on_a_team
 from kernels.tiles import whole
 
 
@@ -34,7 +34,6 @@ class Prepared(NamedTuple):
     input_size: int
     hidden_size: int
     gates: int
-    blocks: int
 
 
 def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
@@ -63,7 +62,7 @@ def lay_out(U, W, biases):
     n = vector_lanes(W.dtype)
     weights = _scratch(((I + H) * gates + blocks) * whole.py_func(H, n) * n, W.dtype)
     pack(U, W, biases, weights)
-    return Prepared(weights, I, H, gates, blocks)
+    return Prepared(weights, I, H, gates)
 
 
 def prepared(params, prepare, gates):
@@ -85,33 +84,32 @@ def check_start(kind, weights, x, state):
 
 
 def check_step(kind, weights, x_t, state):
-    """Check the input x_t (B, I) of a single step and the state before it; tell whether one thread should take it."""
-    flat, I, H, gates, _ = weights
+    """Check the input x_t (B, I) of a single step and the state before it."""
+    flat, I, H, _ = weights
     (B,) = check_input("x_t", x_t, ("B",), I, flat.dtype)
     check_state("state", state, kind, (B, H), flat.dtype)
-    return team_size(get_num_threads, 1, B, I, H, gates) == 1
+
+
+def run_step(work, prepared, x_t, h0, *arrays):
+    """Call a cell's compiled step on a team; `arrays` are the cell's own, h (B, H) the first."""
+    weights, I, H, gates = prepared
+    on_a_team(work, team_size(get_num_threads, 1, len(x_t), I, H, gates), (weights, I, x_t, h0, *arrays))
 
 
 def run_forward(work, prepared, x, h0, *arrays):
     """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
-    weights, I, H, gates, blocks = prepared
-    T, B, dtype = x.shape[0], x.shape[1], weights.dtype
-    threads = team_size(get_num_threads, T, B, I, H, gates)
-    scratch = _scratch(_size(forward_size, T, B, I, H, blocks, threads, dtype.itemsize), dtype)
-    if threads == 1:
-        work(0, 1, weights, I, x, h0, *arrays, scratch, nobody_to_meet)
-    else:
-        on_a_team(work, threads, (weights, I, x, h0, *arrays, scratch, new_meetings(threads)))
+    weights, I, H, gates = prepared
+    T, B = x.shape[:2]
+    on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), (weights, I, x, h0, *arrays))
 
 
 def run_bptt(work, blocks, states, truncate, U, W, x, h0, hs, *arrays):
     """Call a cell's compiled bptt on a team; `states` is how many arrays a state has."""
     (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
     window = T - 1 if truncate is None else min(int(truncate), T - 1)
-    threads = team_size(get_num_threads, T, B, I, H, gates)
     size = _size(bptt_size, T, B, I, H, gates, blocks, states, x.ndim == 2, window, hs.itemsize)
     scratch = _scratch(size, hs.dtype)
-    on_a_team(work, threads, (U, W, x, h0, window, hs, *arrays, scratch, new_meetings(threads)))
+    on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), (U, W, x, h0, window, hs, *arrays, scratch))
 
 
 # To call compiled code takes as long as a small step: not where it can be helped.

@@ -38,11 +38,13 @@ from kernels.doors import (
     prepared,
     run_bptt,
     run_forward,
+    run_step,
     zero_state,
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, multiply_add, pointer, store
-from kernels.tiles import ONE, ZERO, get, put
+from kernels.team import share_out
+from kernels.tiles import get, put
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -89,12 +91,9 @@ def prepare(params):
 def forward_step(params, x_t, state):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    alone = check_step(State, weights, x_t, state)
+    check_step(State, weights, x_t, state)
     h, c = np.empty(state.h.shape, state.h.dtype), np.array(state.c)
-    if alone:
-        _step(weights.weights, weights.input_size, x_t, state.h, h, c)
-    else:
-        run_forward(_infer, weights, x_t[None], state.h, h[None], c, nothing(h.dtype), nothing(h.dtype))
+    run_step(_step, weights, x_t, state.h, h, c)
     return State(h, c)
 
 
@@ -171,18 +170,17 @@ class _Backward(NamedTuple):
 
 
 @compiled
-def _infer(member, members, weights, I, x, h0, hs, c, gates, cs, scratch, meetings):
+def _infer(team, weights, I, x, h0, hs, c, gates, cs):
     cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
-    recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
+    scratch = recurrence.workspace(team, I, hs, BLOCKS)
+    share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
 
 @compiled
-def _step(weights, I, x_t, h0, h, c):
-    """Take one step on this thread alone, and make here what memory it takes, sooner than NumPy could."""
+def _step(team, weights, I, x_t, h0, h, c):
     nothing = np.empty((0, 0, 0), h0.dtype)
     x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
-    scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
-    _infer(ZERO, ONE, weights, I, x, h0, hs, c, nothing, nothing, scratch, meetings)
+    _infer(team, weights, I, x, h0, hs, c, nothing, nothing)
 
 
 @overload(advance, jit_options=INLINE)
@@ -211,14 +209,15 @@ def _advance(cell, sums, apart, previous, t, b, c):
 
 @compiled
 def _bptt(
-    member, members, U, W, x, h0, window,
-    hs, gates, cs, c0, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch, meetings,
+    team, U, W, x, h0, window,
+    hs, gates, cs, c0, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch,
 ):  # fmt: skip
     cell = _Backward(pointer(gates), pointer(cs), pointer(c0), *c0.shape)
-    recurrence.bptt(
-        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
-        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch, meetings,
+    arguments = (
+        team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
+        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch,
     )  # fmt: skip
+    share_out(recurrence.bptt, team, arguments)
 
 
 @overload(retreat, jit_options=INLINE)

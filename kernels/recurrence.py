@@ -72,22 +72,24 @@ def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
 _ROWS_EACH = 4
 
 
-WORTH_SHARING = 7_200_000  # multiplications: fewer are done before another thread is awake
+WORTH_SHARING = 1_200_000  # multiplications: fewer are done before another thread, awake, has done its part
+_WORTH_WAKING = 6  # times as many, before one that sleeps has
 _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
 _ACTIVATION = 64  # multiplications take as long
 
 
 def team_size(most, T, B, I, H, gates):
-    """Return how many threads, of `most()`, are worth waking and meeting; those of a small call need not be asked for.
+    """Return how many threads, of `most()`, have enough to do, and whether sleeping ones are worth waking for it.
 
-    To ask takes as long as a small step.
+    A small call need not ask for the most, which takes as long as a small step.
     """
-    if T * max(B, _FEWEST_ROWS) * gates * H * (H + I + _ACTIVATION) < WORTH_SHARING:
-        return 1
+    work = T * max(B, _FEWEST_ROWS) * gates * H * (H + I + _ACTIVATION)
+    if work < WORTH_SHARING:
+        return 1, False
     most = most()
     by_rows = min(most, B // _ROWS_EACH)
     by_columns = min(most, H // 24, gates * H * H // 18_432)
-    return max(1, by_rows, by_columns)
+    return max(1, by_rows, by_columns), work >= _WORTH_WAKING * WORTH_SHARING
 
 
 @compiled
@@ -155,25 +157,26 @@ def forward_size(T, B, I, H, blocks, members, n):
 
 
 @compiled
-def workspace(x, H, I, blocks, like):
-    """Return what `forward` needs to be called by one thread alone: its scratch, and nobody to meet."""
-    T, B = x.shape[:2]
-    size = forward_size(T, B, I, H, blocks, ONE, lanes(pointer(like)))
-    return np.empty(size + ALIGNMENT // like.itemsize, like.dtype), np.zeros(1, np.int64)
+def workspace(team, I, hs, blocks):
+    """Return the `scratch` of `forward`."""
+    T, B, H = hs.shape
+    size = forward_size(T, B, I, H, blocks, len(team), lanes(pointer(hs)))
+    return np.empty(size + ALIGNMENT // hs.itemsize, hs.dtype)
 
 
 @compiled
-def forward(member, members, gates, blocks, weights, I, x, h0, hs, cell, scratch, meetings):
+def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
     """Compute one member's rows or columns of hs (T, B, H) from x (T, B, I), or (T, B) if it is one-hot."""
     T, B, H = hs.shape
     U = align(pointer(weights))
     n = lanes(U)
+    members, meetings = len(team), pointer(team)
     by_rows = _by_rows(B, members)
-    me, team = (ZERO, ONE) if by_rows else (member, members)
+    me, among = (ZERO, ONE) if by_rows else (member, members)
     first, last = part(B, member, members) if by_rows else (ZERO, B)
     rows = last - first
     steps = _chunk(T, (B + members - 1) // members if by_rows else B, _FORWARD_ROWS)
-    p0, p1, c0, c1 = _columns(H, me, team, n)
+    p0, p1, c0, c1 = _columns(H, me, among, n)
     extra = blocks - gates
 
     u_size, w_size = packed_size(I, H, n), packed_size(H, H, n)
@@ -195,24 +198,26 @@ def forward(member, members, gates, blocks, weights, I, x, h0, hs, cell, scratch
         for g in range(blocks):
             copy_rows(at(sums, g * apart), row, at(b, g * whole(H, n) * n), ZERO, count * rows, c0, c1)
         if x.ndim == 3:
-            s0, s1 = part(count, me, team)
+            s0, s1 = part(count, me, among)
             for s in range(s0, s1):
                 copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, ZERO, I)
-            meet(meetings, team)
+            meet(meetings, among)
+            many = count * rows
             for g in range(gates):
-                multiply(at(sums, g * apart), row, xs, x_row, at(U, g * u_size), count * rows, I, H, p0, p1, ZERO)
+                multiply(at(sums, g * apart), row, xs, x_row, at(U, g * u_size), many, I, H, p0, p1, ZERO, many)
         else:
             indices = pointer(x)
             for k in range(count * rows):
                 i = indices[(t0 + k // rows) * B + first + k % rows]
                 for g in range(gates):
                     add_packed_row(at(sums, g * apart + k * row), at(U, g * u_size), i, I, H, p0, p1)
-            meet(meetings, team)
+            meet(meetings, among)
         for s in range(count):
             step = at(sums, s * block)
             for i in range(gates):
                 g = i if s % 2 == 0 else gates - 1 - i
-                multiply(at(step, (g + extra) * apart), row, before, row, at(W, g * w_size), rows, H, H, p0, p1, s)
+                to = at(step, (g + extra) * apart)
+                multiply(to, row, before, row, at(W, g * w_size), rows, H, H, p0, p1, s, B)
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
                 for c in range(c0, c1, n):
@@ -221,7 +226,7 @@ def forward(member, members, gates, blocks, weights, I, x, h0, hs, cell, scratch
                     store(now, at_c, h)
                     put(out, c, h, H)
             before, now = now, before
-            meet(meetings, team)
+            meet(meetings, among)
 
 
 # Backward.
@@ -245,7 +250,7 @@ def bptt_size(T, B, I, H, gates, blocks, states, one_hot, window, n):
 @compiled
 def bptt(
     member,
-    members,
+    team,
     gates,
     blocks,
     states,
@@ -264,7 +269,6 @@ def bptt(
     grad_x,
     grad_first,
     scratch,
-    meetings,
 ):
     """Compute one member's part of the gradients, from the last step to the first.
 
@@ -274,6 +278,7 @@ def bptt(
     """
     T, B, H = hs.shape
     I = U.shape[1]
+    members, meetings = len(team), pointer(team)
     steps = _chunk(T, B, _BACKWARD_ROWS)
     most = steps * B
     extra = blocks - gates
@@ -293,10 +298,10 @@ def bptt(
 
     # Through time by rows or columns; the weights' gradients always by units, u0 to u1.
     by_rows = full_bptt and _by_rows(B, members)
-    me, team = (ZERO, ONE) if by_rows else (member, members)
+    me, among = (ZERO, ONE) if by_rows else (member, members)
     first, last = part(B, member, members) if by_rows else (ZERO, B)
     rows = last - first
-    w0, w1, c0, c1 = _columns(H, me, team, n)
+    w0, w1, c0, c1 = _columns(H, me, among, n)
     u0, u1 = part((H + TILE - 1) // TILE, member, members)
     u0, u1 = u0 * TILE, u1 * TILE
     own = min(u1, H) - u0
@@ -334,12 +339,12 @@ def bptt(
         if full_bptt:
             _walk_back(
                 t0, count, steps, first, rows, w0, w1, c0, c1, gates, blocks, packed_W, grad_hs, cell, carry, deltas,
-                meetings, team,
+                meetings, among,
             )  # fmt: skip
         else:
             _look_back(
                 t0, count, steps, window, w0, w1, c0, c1, gates, blocks, states, packed_W, grad_hs, cell, carry,
-                deltas, lagged, lagged_carry, edges, meetings, team,
+                deltas, lagged, lagged_carry, edges, meetings, among,
             )  # fmt: skip
         meet(meetings, members if by_rows else ONE)
 
@@ -375,7 +380,8 @@ def bptt(
             fill_rows_zero(to, x_row, r1 - r0, ZERO, whole(I, n) * n)
             for g in range(gates):
                 a = at(deltas, g * apart + r0 * row)
-                multiply(to, x_row, a, row, at(packed_U, g * u_size), r1 - r0, H, I, ZERO, panel_count(I, n), ZERO)
+                u = at(packed_U, g * u_size)
+                multiply(to, x_row, a, row, u, r1 - r0, H, I, ZERO, panel_count(I, n), ZERO, k)
             write_rows(at(pointer(grad_x), (t0 * B + r0) * I), I, to, x_row, r1 - r0, ZERO, I, I)
         meet(meetings, members)
 
@@ -384,7 +390,7 @@ def bptt(
         if i == 0:
             for g in range(gates):
                 a = at(deltas, (g + extra) * apart + first * row)
-                multiply(to, row, a, row, at(packed_W, g * w_size), rows, H, H, w0, w1, ZERO)
+                multiply(to, row, a, row, at(packed_W, g * w_size), rows, H, H, w0, w1, ZERO, B)
         write_rows(at(pointer(grad_first), (i * B + first) * H), H, to, row, rows, c0, c1, H)
 
     for g in range(gates):
@@ -403,7 +409,7 @@ def bptt(
 
 @compiled
 def _walk_back(
-    t0, count, steps, first, rows, p0, p1, c0, c1, gates, blocks, W, grad_hs, cell, carry, deltas, meetings, team
+    t0, count, steps, first, rows, p0, p1, c0, c1, gates, blocks, W, grad_hs, cell, carry, deltas, meetings, among
 ):  # fmt: skip
     """Compute the deltas of a chunk by full BPTT, step by step: dL/dh_t = what the loss sees of it + delta_{t+1} W."""
     T, B, H = grad_hs.shape
@@ -417,27 +423,27 @@ def _walk_back(
         for g in range(blocks):
             to = at(deltas, g * apart + mine)
             copy_rows(at(to, count * block), row, to, row, rows, c0, c1)
-        meet(meetings, team)
+        meet(meetings, among)
     for s in range(count - 1, -1, -1):
         t = t0 + s
         if t < T - 1:
             for i in range(gates):
                 g = i if s % 2 == 0 else gates - 1 - i
                 a = at(deltas, (g + blocks - gates) * apart + (s + 1) * block + mine)
-                multiply(at(carry, mine), row, a, row, at(W, g * packed_size(H, H, n)), rows, H, H, p0, p1, s)
+                multiply(at(carry, mine), row, a, row, at(W, g * packed_size(H, H, n)), rows, H, H, p0, p1, s, B)
         for r in range(first, first + rows):
             seen = at(pointer(grad_hs), (t * B + r) * H)
             for c in range(c0, c1, n):
                 past = at(carry, r * row + c)
                 grad_h = load(past, 0) + get(seen, c, H)
                 retreat(cell, grad_h, past, carry_apart, at(deltas, s * block + r * row + c), apart, t, r, c)
-        meet(meetings, team)
+        meet(meetings, among)
 
 
 @compiled
 def _look_back(
     t0, count, steps, window, p0, p1, c0, c1, gates, blocks, states, W, grad_hs, cell, carry, deltas, lagged,
-    lagged_carry, edges, meetings, team,
+    lagged_carry, edges, meetings, among,
 ):  # fmt: skip
     """Compute the deltas of a chunk where the loss of a step reaches `window` steps back.
 
@@ -460,20 +466,22 @@ def _look_back(
         reached = count
         if lag > 0:
             reached = max(0, min(count, T - lag - t0))
+            many = reached * B
             edge = at(edges, (lag - 1) * (blocks + states) * block)
             for g in range(blocks + states):
                 chunk = at(lagged, g * apart)  # the lagged deltas, and the carries behind them
                 if t0 + count < T:
                     copy_rows(at(chunk, count * block), row, at(edge, g * block), row, B, c0, c1)
                 copy_rows(at(edge, g * block), row, chunk, row, B, c0, c1)
-            meet(meetings, team)
+            meet(meetings, among)
             for i in range(states):
                 to = at(lagged_carry, i * apart)
-                copy_rows(to, row, at(to, block), row, reached * B, c0, c1)
+                copy_rows(to, row, at(to, block), row, many, c0, c1)
             for g in range(gates):
                 a = at(lagged, (g + blocks - gates) * apart + block)
-                multiply(lagged_carry, row, a, row, at(W, g * packed_size(H, H, n)), reached * B, H, H, p0, p1, ZERO)
-            meet(meetings, team)
+                w = at(W, g * packed_size(H, H, n))
+                multiply(lagged_carry, row, a, row, w, many, H, H, p0, p1, ZERO, many)
+            meet(meetings, among)
         for s in range(reached):
             for r in range(B):
                 seen = at(pointer(grad_hs), ((t0 + s) * B + r) * H)
@@ -492,4 +500,4 @@ def _look_back(
         if t0 == 0 and reached > 0:
             for i in range(states):
                 add_rows(at(carry, i * block), row, at(lagged_carry, i * apart), row, B, c0, c1)
-    meet(meetings, team)
+    meet(meetings, among)

@@ -32,11 +32,13 @@ from kernels.doors import (
     prepared,
     run_bptt,
     run_forward,
+    run_step,
     zero_state,
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, pointer, store
-from kernels.tiles import ONE, ZERO, get
+from kernels.team import share_out
+from kernels.tiles import get
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -79,12 +81,9 @@ def prepare(params):
 def forward_step(params, x_t, state, activation="tanh"):
     """Return the state after one more step, from x_t (B, I)."""
     weights = prepared(params, prepare, GATES)
-    alone = check_step(State, weights, x_t, state)
+    check_step(State, weights, x_t, state)
     h = np.empty(state.h.shape, state.h.dtype)
-    if alone:
-        _step(weights.weights, weights.input_size, x_t, state.h, h, _code(activation))
-    else:
-        run_forward(_infer, weights, x_t[None], state.h, h[None], _code(activation))
+    run_step(_step, weights, x_t, state.h, h, _code(activation))
     return State(h)
 
 
@@ -155,17 +154,16 @@ class _Backward(NamedTuple):
 
 
 @compiled
-def _infer(member, members, weights, I, x, h0, hs, activation, scratch, meetings):
+def _infer(team, weights, I, x, h0, hs, activation):
     cell = _Forward(activation)
-    recurrence.forward(member, members, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch, meetings)
+    scratch = recurrence.workspace(team, I, hs, BLOCKS)
+    share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
 
 @compiled
-def _step(weights, I, x_t, h0, h, activation):
-    """Take one step on this thread alone, and make here what memory it takes, sooner than NumPy could."""
+def _step(team, weights, I, x_t, h0, h, activation):
     x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
-    scratch, meetings = recurrence.workspace(x, h.shape[1], I, BLOCKS, h)
-    _infer(ZERO, ONE, weights, I, x, h0, hs, activation, scratch, meetings)
+    _infer(team, weights, I, x, h0, hs, activation)
 
 
 @overload(advance, jit_options=INLINE)
@@ -176,14 +174,15 @@ def _advance(cell, sums, apart, previous, t, b, c):
 
 @compiled
 def _bptt(
-    member, members, U, W, x, h0, window,
-    hs, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, activation, scratch, meetings,
+    team, U, W, x, h0, window,
+    hs, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, activation, scratch,
 ):  # fmt: skip
     cell = _Backward(pointer(hs), *hs.shape[1:], activation)
-    recurrence.bptt(
-        member, members, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
-        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, scratch, meetings,
+    arguments = (
+        team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
+        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, scratch,
     )  # fmt: skip
+    share_out(recurrence.bptt, team, arguments)
 
 
 @overload(retreat, jit_options=INLINE)

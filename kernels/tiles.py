@@ -128,7 +128,7 @@ def _make_tile(rows, vectors):
 
 
 def _make_row(vectors):
-    """A single row has too few accumulators to hide the latency of a multiplication: sum every fourth product apart."""
+    """A lone row has too few accumulators to hide the latency of a multiplication: sum every fourth product apart."""
     apart = 8 if vectors == 1 else 4
 
     @compiled
@@ -153,10 +153,10 @@ def _make_row(vectors):
 
 def _make_panel(vectors):
     full, row = _make_tile(ROWS, vectors), _make_row(vectors)
-    half, quarter = _make_tile(4, vectors), _make_tile(2, vectors)
+    half, quarter, last = _make_tile(4, vectors), _make_tile(2, vectors), _make_tile(1, vectors)
 
     @compiled
-    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how):
+    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how, all_rows):
         r = 0
         while rows - r >= ROWS:
             for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
@@ -173,8 +173,10 @@ def _make_panel(vectors):
             quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
             a = at(a, 2 * a_row)
             r += 2
-        if rows - r >= 1:
-            row(at(out, r * out_row), a, a_k, w, K, how)
+        if all_rows == 1 and rows == 1:
+            row(out, a, a_k, w, K, how)
+        elif rows - r >= 1:
+            last(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
 
     return panel
 
@@ -183,7 +185,7 @@ _panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
 
 
 @compiled
-def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how, turn):
+def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how, turn, all_rows):
     n = lanes(out)
     for i in range(last_panel - first_panel):
         panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
@@ -191,28 +193,32 @@ def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_pa
         width = panel_start(panel + 1, columns, n) - start
         to, packed = at(out, start * n), at(w, start * n * K)
         if width == 3:
-            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how, all_rows)
         elif width == 2:
-            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how, all_rows)
         else:
-            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how, all_rows)
 
 
 @compiled
-def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_panel, turn):
+def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_panel, turn, all_rows):
     """Add a w to `out`, in the columns of the panels from `first_panel` up to `last_panel`.
 
     out[r out_row + c] += sum over k of a[r a_row + k] w[k, c], where w is packed and has K rows and `columns`
     columns. The rows of `out` are padded to whole vectors, which are written. At an odd `turn` the panels are taken
     from the last to the first: if the same w was just read, and is too large for the cache, its end is still there.
+
+    Every sum is made in the order of k, so that it is the same to the bit however the rows are cut into tiles and
+    shared by threads; but for a row that is the only one of `all_rows`, which is summed in an order of its own.
     """
-    _multiply(out, out_row, a, a_row, ONE, ROWS * a_row, w, rows, K, columns, first_panel, last_panel, ADD, turn)
+    tile = ROWS * a_row
+    _multiply(out, out_row, a, a_row, ONE, tile, w, rows, K, columns, first_panel, last_panel, ADD, turn, all_rows)
 
 
 @compiled
 def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel, how):
     """Do the same for an `a` that `pack_tiles` has transposed; `how` is ADD, or REPLACE for whatever was in `out`."""
-    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how, ZERO)
+    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how, ZERO, TILE)
 
 
 @compiled

@@ -215,9 +215,28 @@ def test_a_worker_that_cannot_start_is_not_tried_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(psutil.cpu_count() < 2, reason="needs two CPUs")
-def test_two_threads_settle(tmp_path):
+def test_two_threads(tmp_path):
     rows = measure(tmp_path, small("numpy", threads="2", hidden="64", batch="32"))
     assert rows["forward", "numpy"]["status"] == "ok"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops no process where it might outlive the harness")
+def test_a_worker_at_rest_takes_no_time():
+    case = asdict(small("numpy", threads="2", hidden="512", batch="32").cases[0])
+    worker = Worker("bench.implementations.numpy", 2)
+    worker.ask("start")
+    worker.ask("build", case=case, seed=0, reference=None)
+    process = psutil.Process(worker._process.pid)
+    for _ in range(3):
+        assert worker.ask("round", calls=1)["seconds"] > 0
+        worker.rest()
+        time.sleep(0.05)  # all threads have heard of it
+        before = process.cpu_times()
+        time.sleep(0.2)
+        assert process.status() == psutil.STATUS_STOPPED
+        assert process.cpu_times() == before
+    worker.close()
+    assert not process.is_running()
 
 
 def test_a_torn_case_is_measured_again_as_a_whole(tmp_path):
@@ -254,13 +273,19 @@ def test_only_the_same_plan_goes_on(tmp_path):
     assert open_run(small("numpy"), tmp_path)[1] is True
 
 
-def test_a_worker_ends_with_its_parent():
-    """Even where it is in the midst of a computation, and its parent had no time for a last word."""
+@pytest.mark.parametrize("resting", [False, True])
+def test_a_worker_ends_with_its_parent(resting):
+    """Even where it is in the midst of a computation, or stopped, and its parent had no time for a last word."""
     case = asdict(small("hang").cases[0])
     script = f"""
+import time
 from bench.worker import Worker
 worker = Worker("tests.bench.broken.hang", 1)
 print(worker._process.pid, flush=True)
+if {resting}:
+    worker.ask("start")
+    worker.rest()
+    time.sleep(60)
 worker.ask("build", case={case}, seed=0)
 """
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)

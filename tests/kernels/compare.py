@@ -140,6 +140,12 @@ def assert_same(comp, ref, size, what=""):
         assert error <= bound, f"{what} {name}: differs by {error:.1e}, allowed {bound:.1e}".strip()
 
 
+def assert_equal(comp, ref, what=""):
+    """Assert that two results are the same to the bit."""
+    for name, a in named(ref).items():
+        np.testing.assert_array_equal(named(comp)[name], a, err_msg=f"{what} {name}".strip(), strict=True)
+
+
 class Backward(NamedTuple):
     """What `bptt` is called with."""
 

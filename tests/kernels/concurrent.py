@@ -1,7 +1,7 @@
 """`python -m tests.kernels.concurrent CELL [fork]`: calls give the same wherever they come from.
 
-From one thread, from several Python threads at once, from within a team of the kernels' threads, and from a forked
-child of a process whose team has been at work; compared with a call on one thread. Threads share whatever can be
+From one thread, from several Python threads at once, while a team is at work already, and from a forked child
+of a process whose team has been at work; compared with a call on one thread. Threads share whatever can be
 shared, however small.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels import recurrence
 from kernels.team import on_a_team
-from tests.kernels.compare import Size, assert_same, calls, draw
+from tests.kernels.compare import Size, assert_equal, calls, draw
 
 SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(100, 1, 50, 1), Size(300, 1, 20, 1), Size(800, 1, 5, 1))
 
@@ -23,7 +23,7 @@ SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(100, 1, 50, 1), Size(300,
 def check(work, refs, run):
     """Compare run(call) for every call with what one thread gave."""
     for (size, name, call), ref in zip(work, refs, strict=True):
-        assert_same(run(call), ref, size, f"{size} {name}")
+        assert_equal(run(call), ref, f"{size} {name}")
 
 
 def on_many_threads(work, refs):
@@ -35,12 +35,10 @@ def on_many_threads(work, refs):
             check(work, refs, lambda _: next(results).result())  # noqa: B023
 
 
-def within_a_team(call):
+def beside_a_team(call):
     found = []
-    on_a_team(lambda *_: found.append(call()), 2, ())
-    first, second = found
-    assert type(first) is type(second)
-    return second
+    on_a_team(lambda team: found.append(call()), (2, True), ())
+    return found.pop()
 
 
 def in_a_fork(work, refs):
@@ -61,7 +59,7 @@ def main(cell, *options):
     numba.set_num_threads(threads)
 
     check(work, refs, lambda call: call())
-    check(work, refs, within_a_team)
+    check(work, refs, beside_a_team)
     on_many_threads(work, refs)
     if "fork" in options:
         in_a_fork(work, refs)
