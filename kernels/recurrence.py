@@ -233,13 +233,25 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
 
 
 @compiled
+def _sums_size(I, H, gates, one_hot, n):
+    """Return the room for the sums of dL/dW and dL/dU: none in the user's arrays, if their rows are whole vectors.
+
+    For indices the latter are (I, gates, H), transposed.
+    """
+    w = ZERO if H % n == 0 else gates * H * padded(H, n)
+    u = ZERO if I % n == 0 else gates * H * padded(I, n)
+    return w, gates * I * padded(H, n) if one_hot else u
+
+
+@compiled
 def bptt_size(T, B, I, H, gates, blocks, states, one_hot, window, n):
     """Return the size of `scratch`: see `bptt`."""
     row, x_row = padded(H, n), padded(I, n)
     steps = _chunk(T, B, _BACKWARD_ROWS)
     k = steps * B
     weights = gates * (packed_size(H, H, n) + packed_size(H, I, n))
-    sums = gates * H * row + blocks * row + gates * (I * row if one_hot else H * x_row)
+    sum_w, sum_u = _sums_size(I, H, gates, one_hot, n)
+    sums = sum_w + blocks * row + sum_u
     walk = blocks * (k + B) + states * B
     if window < T - 1:
         walk += (blocks + states) * (k + B) + window * B * (blocks + states)
@@ -308,14 +320,13 @@ def bptt(
 
     row, x_row = padded(H, n), padded(I, n)
     block = B * row
-    # The sums of dL/dW and dL/dU in the user's arrays if their rows are whole vectors, else in rows that are.
     sums = at(packed_U, gates * u_size)
-    direct_w, direct_u = H % n == 0, I % n == 0
-    sum_w, w_row = (pointer(grad_W), H) if direct_w else (sums, row)  # (G H, w_row)
-    sum_b = at(sums, gates * H * row)  # (blocks, row)
+    spare_w, spare_u = _sums_size(I, H, gates, x.ndim == 2, n)
+    sum_w, w_row = (sums, row) if spare_w else (pointer(grad_W), H)  # (G H, w_row)
+    sum_b = at(sums, spare_w)  # (blocks, row)
     more = at(sum_b, blocks * row)
-    sum_u, u_row = (pointer(grad_U), I) if direct_u else (more, x_row)  # (G H, u_row), or for indices `more`,
-    inputs = at(more, gates * (I * row if x.ndim == 2 else H * x_row))  # (I, gates, row), transposed; packed x_t
+    sum_u, u_row = (more, x_row) if spare_u else (pointer(grad_U), I)  # (G H, u_row), or for indices `more`
+    inputs = at(more, spare_u)  # packed x_t
     states_in = at(inputs, packed_size(most, I, n))  # packed h_{t-1}
     grad_xs = at(states_in, packed_size(most, H, n))  # (most, x_row)
     tiles = at(grad_xs, most * x_row + blocks * most * u0)  # a member's deltas, transposed
@@ -395,9 +406,9 @@ def bptt(
 
     for g in range(gates):
         for r in range(g * H + u0, g * H + u0 + own):
-            if not direct_w:
+            if spare_w:
                 write_rows(at(pointer(grad_W), r * H), H, at(sum_w, r * w_row), ZERO, ONE, ZERO, H, H)
-            if x.ndim == 3 and not direct_u:
+            if x.ndim == 3 and spare_u:
                 write_rows(at(pointer(grad_U), r * I), I, at(sum_u, r * u_row), ZERO, ONE, ZERO, I, I)
     write_rows(at(pointer(grad_biases), ZERO), H, sum_b, row, blocks, v0, v1, H)
     if x.ndim == 2:

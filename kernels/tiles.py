@@ -85,13 +85,13 @@ def panel_start(panel, columns, n):
 def pack_rows(packed, source, row, k0, k1, K, columns, first_panel, last_panel):
     """Pack the rows from k0 up to k1 of panels of a matrix of K rows, of which row k starts at source[k row]."""
     n = lanes(packed)
-    for panel in range(first_panel, last_panel):
-        start = panel_start(panel, columns, n)
-        width = panel_start(panel + 1, columns, n) - start
-        to = at(packed, start * n * K)
-        for k in range(k0, k1):
+    for k in range(k0, k1):  # row by row, as the source lies: by panels each row would be another page
+        for panel in range(first_panel, last_panel):
+            start = panel_start(panel, columns, n)
+            width = panel_start(panel + 1, columns, n) - start
+            to = at(packed, (start * K + k * width) * n)
             for v in range(width):
-                store(to, (k * width + v) * n, get(at(source, k * row), (start + v) * n, columns))
+                store(to, v * n, get(at(source, k * row), (start + v) * n, columns))
 
 
 @compiled
