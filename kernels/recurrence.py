@@ -72,8 +72,8 @@ def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
 _ROWS_EACH = 4
 
 
-WORTH_SHARING = 1_200_000  # multiplications: fewer are done before another thread, awake, has done its part
-_WORTH_WAKING = 6  # times as many, before one that sleeps has
+WORTH_SHARING = 2_000_000  # multiplications: fewer are done before another thread, awake, has done its part
+_WORTH_WAKING = 4  # times as many, before one that sleeps has
 _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
 _ACTIVATION = 64  # multiplications take as long
 
