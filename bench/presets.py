@@ -91,6 +91,8 @@ PRESETS = {
             Grid(hidden=(256,), batch=(1,), seq_len=(100,), cell=CELLS, threads=(1, 2)),
             Grid(hidden=(128, 512), batch=(32,), cell=CELLS, threads=(1, 2)),
             Grid(hidden=(1024,), batch=(64,), cell=CELLS, threads=(1, 2)),
+            Grid(hidden=(64,), batch=(1,), seq_len=(1000,), cell=CELLS, operation=("forward", "train")),
+            Grid(hidden=(64, 512), batch=(1, 32), cell=CELLS, operation=("forward", "train"), dtype=("float64",)),
         ),
         effort=Effort(case_s=4.0),
     ),
