@@ -177,7 +177,7 @@ def _times(run: Callable, each_s: float, repeats: int = 5) -> list[float]:
 
 def _together(work: Callable, threads: int, *arguments) -> None:
     """Call work(member, *arguments) on so many threads at once."""
-    team.on_a_team(_compiled(work), (threads, True), arguments)
+    team.on_a_team(_compiled(work), (threads, team.FOREVER), arguments)
 
 
 @cache
@@ -187,7 +187,7 @@ def _compiled(work: Callable) -> Callable:
 
     @numba.njit(nogil=True)
     def run(members, *arguments):
-        team.share_out(part, members, arguments)
+        team.share_out(part, team.assembled(members), arguments)
 
     return run
 

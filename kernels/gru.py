@@ -41,7 +41,7 @@ from kernels.doors import (
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, multiply_add, pointer, store
-from kernels.team import share_out
+from kernels.team import assembled, share_out
 from kernels.tiles import get, put
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
@@ -172,6 +172,7 @@ class _Backward(NamedTuple):
 @compiled
 def _infer(team, weights, I, x, h0, hs, gates, inner):
     cell = _Forward(pointer(gates), pointer(inner), gates.size > 0, *h0.shape)
+    team = assembled(team)
     scratch = recurrence.workspace(team, I, hs, BLOCKS)
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
@@ -210,6 +211,7 @@ def _bptt(
     hs, gates, inner, grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch,
 ):  # fmt: skip
     cell = _Backward(pointer(gates), pointer(inner), pointer(hs), pointer(h0), *h0.shape)
+    team = assembled(team)
     arguments = (
         team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
         grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch,

@@ -43,7 +43,7 @@ from kernels.doors import (
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, multiply_add, pointer, store
-from kernels.team import share_out
+from kernels.team import assembled, share_out
 from kernels.tiles import get, put
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
@@ -172,6 +172,7 @@ class _Backward(NamedTuple):
 @compiled
 def _infer(team, weights, I, x, h0, hs, c, gates, cs):
     cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
+    team = assembled(team)
     scratch = recurrence.workspace(team, I, hs, BLOCKS)
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
@@ -213,6 +214,7 @@ def _bptt(
     hs, gates, cs, c0, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch,
 ):  # fmt: skip
     cell = _Backward(pointer(gates), pointer(cs), pointer(c0), *c0.shape)
+    team = assembled(team)
     arguments = (
         team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
         grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch,

@@ -15,7 +15,7 @@ from numba import types
 
 from kernels.cache import compiled
 from kernels.simd import ALIGNMENT, align, at, lanes, load, pointer, store
-from kernels.team import meet, part
+from kernels.team import count_steps, meet, part, steps_before
 from kernels.tiles import (
     ADD,
     ONE,
@@ -73,23 +73,23 @@ _ROWS_EACH = 4
 
 
 WORTH_SHARING = 2_000_000  # multiplications: fewer are done before another thread, awake, has done its part
-_WORTH_WAKING = 4  # times as many, before one that sleeps has
+_PATIENCE = 300  # spins that so many are worth: half of the time that they take
 _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
 _ACTIVATION = 64  # multiplications take as long
 
 
 def team_size(most, T, B, I, H, gates):
-    """Return how many threads, of `most()`, have enough to do, and whether sleeping ones are worth waking for it.
+    """Return how many threads, of `most()`, have enough to do, and for how many spins they are worth waiting.
 
     A small call need not ask for the most, which takes as long as a small step.
     """
     work = T * max(B, _FEWEST_ROWS) * gates * H * (H + I + _ACTIVATION)
     if work < WORTH_SHARING:
-        return 1, False
+        return 1, 0
     most = most()
     by_rows = min(most, B // _ROWS_EACH)
     by_columns = min(most, H // 24, gates * H * H // 18_432)
-    return max(1, by_rows, by_columns), work >= _WORTH_WAKING * WORTH_SHARING
+    return max(1, by_rows, by_columns), _PATIENCE * work // WORTH_SHARING
 
 
 @compiled
@@ -193,6 +193,7 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
     xs = at(now, block)  # (steps, rows, x_row)
 
     copy_rows(before, row, at(pointer(h0), first * H), H, rows, c0, min(c1, H))
+    turn = steps_before(team)
     for t0 in range(0, T, steps):
         count = min(steps, T - t0)
         for g in range(blocks):
@@ -215,9 +216,10 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
         for s in range(count):
             step = at(sums, s * block)
             for i in range(gates):
-                g = i if s % 2 == 0 else gates - 1 - i
+                g = i if turn % 2 == 0 else gates - 1 - i
                 to = at(step, (g + extra) * apart)
-                multiply(to, row, before, row, at(W, g * w_size), rows, H, H, p0, p1, s, B)
+                multiply(to, row, before, row, at(W, g * w_size), rows, H, H, p0, p1, turn, B)
+            turn += 1
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
                 for c in range(c0, c1, n):
@@ -227,6 +229,8 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
                     put(out, c, h, H)
             before, now = now, before
             meet(meetings, among)
+    if member == 0:
+        count_steps(team, T)
 
 
 # Backward.

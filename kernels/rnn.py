@@ -37,7 +37,7 @@ from kernels.doors import (
 )
 from kernels.recurrence import advance, is_a, retreat
 from kernels.simd import at, full, load, pointer, store
-from kernels.team import share_out
+from kernels.team import assembled, share_out
 from kernels.tiles import get
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
@@ -156,6 +156,7 @@ class _Backward(NamedTuple):
 @compiled
 def _infer(team, weights, I, x, h0, hs, activation):
     cell = _Forward(activation)
+    team = assembled(team)
     scratch = recurrence.workspace(team, I, hs, BLOCKS)
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
@@ -178,6 +179,7 @@ def _bptt(
     hs, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, activation, scratch,
 ):  # fmt: skip
     cell = _Backward(pointer(hs), *hs.shape[1:], activation)
+    team = assembled(team)
     arguments = (
         team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
         grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, scratch,

@@ -29,21 +29,25 @@ from numba.extending import intrinsic
 from kernels.cache import compiled
 from kernels.simd import at, pointer
 
-# A team is an array of a row for each member. The caller's row counts meetings, another's is its mailbox. A row is two
-# cache lines, since they come in pairs.
+# A team is an array of a row for each member: the caller's notes, and the mailboxes of the others. A row is two cache
+# lines, since they come in pairs.
 _ROW = 16
-_MEETINGS = _POSTED = 0
-_FUNCTION, _ARGUMENTS, _SERVED, _FAILED = 1, 2, 8, 9
+_MEETINGS, _STEPS, _PATIENCE = 0, 1, 2
+_STATE, _FUNCTION, _ARGUMENTS, _FAILED = 0, 1, 2, 3
+_IDLE, _ASKED, _READY, _GO = range(4)  # states of a mailbox: the helper makes asked ready, and go idle
 
-_PATIENCE = 12_000  # spins until a thread without a job goes to sleep: about half a millisecond
-_SOON = 0.0002  # s, as long
+FOREVER = 2**62  # spins
+
+_SPARE = 12_000  # spins until a thread without a job goes to sleep: about half a millisecond
+_WAKING = 1200  # spins: who would not wait as long does not wait for a thread that sleeps
+_SOON = 0.0002  # s: a call within that finds a thread awake still
 
 _INT64 = ir.IntType(64)
 
 alone = np.zeros((1, _ROW), np.int64)
 
 _one_team = threading.Lock()
-_board = np.zeros((config.NUMBA_NUM_THREADS, _ROW), np.int64)
+_board = np.zeros((max(config.NUMBA_NUM_THREADS, os.cpu_count() or 1), _ROW), np.int64)
 _helpers: list["_Helper"] = []
 _current_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
 _callers_cpu = None  # that the helpers are kept off
@@ -55,35 +59,31 @@ class _Helper(threading.Thread):
 
     def __init__(self, member):
         super().__init__(name="unrolled", daemon=True)
-        self.member = member
         self.mailbox = _board[member]
-        self.expected = 0  # jobs until now
+        self.member = member
         self.awake = True
+        self.wanted = False  # set by the caller before it looks who is awake
         self.leaving = False
-        self.bell: SimpleQueue = SimpleQueue()
+        self._bell: SimpleQueue = SimpleQueue()
+        self._rung = False
         self.start()
 
     def run(self):
         while not self.leaving:
-            served = _serve(self.mailbox, self.member, _PATIENCE)
-            self.awake = False  # said before looking again, as `call` looks only after saying that a job will come
-            if served == self.expected and not self.leaving:
-                self.bell.get()
-            self.awake = True
+            _serve(self.mailbox, self.member, _SPARE)
+            self.awake = False
+            if not (self.wanted or self.leaving):
+                self._bell.get()
+            self._rung, self.awake = False, True
 
-    def call(self):
-        """Have the thread awake for one more job."""
-        self.expected += 1
-        if not self.awake:
-            self.bell.put(None)
-
-    def take_back(self):
-        """Forget a call that no job has come of."""
-        self.expected = int(self.mailbox[_POSTED])
+    def wake(self):
+        if not self.awake and not self._rung:
+            self._rung = True
+            self._bell.put(None)
 
     def dismiss(self):
         self.leaving = True
-        self.bell.put(None)
+        self._bell.put(None)
 
 
 def _spread():
@@ -122,23 +122,33 @@ def _dismiss():
 def on_a_team(work, size, arguments):
     """Call work(team, *arguments) with a team of some size.
 
-    `size` is how many members there may be, and whether to wait for one that sleeps. If not, or if a team is at work
-    already, it is a team of one; but where small calls follow each other, the sleepers are woken for the next.
+    `size` is how many members there may be, and for how many spins to wait for them. If that is too few for a thread
+    that sleeps, or if a team is at work already, it is a team of one; but where such calls follow each other soon, the
+    sleepers are woken for the next.
     """
     global _last_small
-    members, wait = size
+    members, patience = size
     if members == 1 or not _one_team.acquire(blocking=False):
         work(alone, *arguments)
         return
     try:
         helpers = _gather(members)
-        if wait or all(helper.awake for helper in helpers):
-            _call_together(work, helpers, arguments)
+        for helper in helpers:
+            helper.wanted = True
+        asleep = [helper for helper in helpers if not helper.awake]
+        if not asleep or patience >= _WAKING or monotonic() - _last_small < _SOON:
+            for helper in asleep:
+                helper.wake()
+        if not asleep or patience >= _WAKING:
+            _board[0, _PATIENCE] = patience
+            work(_board[:members], *arguments)
             return
-        if monotonic() - _last_small < _SOON:  # and the next one as soon again
-            for helper in helpers:
-                helper.bell.put(None)
+    except BaseException:
+        _board[1:members, _STATE] = _IDLE  # let none stay ready for a job that does not come
+        raise
     finally:
+        for helper in _helpers:
+            helper.wanted = False
         _one_team.release()
     work(alone, *arguments)
     _last_small = monotonic()
@@ -154,20 +164,9 @@ def _gather(members):
     return _helpers[: members - 1]
 
 
-def _call_together(work, helpers, arguments):
-    for helper in helpers:
-        helper.call()
-    try:
-        work(_board[: len(helpers) + 1], *arguments)
-    except BaseException:
-        for helper in helpers:
-            helper.take_back()
-        raise
-
-
 @intrinsic
 def share_out(typingctx, work, team, arguments):
-    """Call compiled code, work(member, *arguments), for every member of a team, and wait for all of them.
+    """Call compiled code, work(member, *arguments), for every member of an `assembled` team, and wait for all of them.
 
     No function that takes `work` and hands it on, since all that is linked into one is compiled once more.
     """
@@ -228,6 +227,27 @@ def _atomic_load(typingctx, p):
 
 
 @intrinsic
+def _atomic_store(typingctx, p, value):
+    """Write to p[0]; who sees it sees all that was written before."""
+
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[1], args[0], "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(p, types.int64), codegen
+
+
+@intrinsic
+def _replace(typingctx, p, old, new):
+    """Write `new` to p[0] if `old` is there still, and tell whether it was."""
+
+    def codegen(context, builder, signature, args):
+        return builder.extract_value(builder.cmpxchg(*args, "acq_rel", "acquire"), 1)
+
+    return types.boolean(p, types.int64, types.int64), codegen
+
+
+@intrinsic
 def _pause(typingctx):
     """Tell the core that this is a spin loop."""
 
@@ -259,17 +279,42 @@ def _give_way(typingctx):
 
 
 @compiled
+def _state(team, member):
+    return at(pointer(team), member * _ROW + _STATE)
+
+
+@compiled
+def assembled(team):
+    """Return the team if all are there before the caller's patience ends, else the caller alone.
+
+    A thread that is awake may have lost its CPU to another, such as one that spins for another library, for longer
+    than all of the work takes.
+    """
+    spins = 0
+    for member in range(1, len(team)):
+        _atomic_store(_state(team, member), _ASKED)
+    for member in range(1, len(team)):
+        while _atomic_load(_state(team, member)) != _READY:
+            if spins == team[0, _PATIENCE]:
+                for one in range(1, len(team)):
+                    _atomic_store(_state(team, one), _IDLE)
+                return team[:1]
+            spins = _spin(spins)
+    return team
+
+
+@compiled
 def _do(team, function, arguments):
     """Do a job as a team, and wait for all members."""
     members = len(team)
     team[0, _MEETINGS] = 0
     for member in range(1, members):
         team[member, _FUNCTION], team[member, _ARGUMENTS] = function, arguments
-        _atomic_add(at(pointer(team), member * _ROW + _POSTED), 1)
+        _atomic_store(_state(team, member), _GO)
     failed = _call(function, 0, arguments)
     for member in range(1, members):
         spins = 0
-        while _atomic_load(at(pointer(team), member * _ROW + _SERVED)) < team[member, _POSTED]:
+        while _atomic_load(_state(team, member)) != _IDLE:
             spins = _spin(spins)
         failed += team[member, _FAILED]
     if failed:
@@ -277,18 +322,20 @@ def _do(team, function, arguments):
 
 
 @compiled
-def _serve(mailbox, member, patience):
-    """Do the jobs that come, until none has come for so many spins; return how many there were up to now."""
-    served = mailbox[_SERVED]
+def _serve(mailbox, member, spare):
+    """Do the jobs that come, until none has come for so many spins."""
+    state = at(pointer(mailbox), _STATE)
     spins = 0
-    while spins < patience:
-        if _atomic_load(at(pointer(mailbox), _POSTED)) > served:
-            mailbox[_FAILED] = _call(mailbox[_FUNCTION], member, mailbox[_ARGUMENTS])
-            _atomic_add(at(pointer(mailbox), _SERVED), 1)
-            served += 1
-            spins = 0
+    while spins < spare:
         spins = _spin(spins)
-    return served
+        if _atomic_load(state) == _ASKED and _replace(state, _ASKED, _READY):
+            spins = 0
+            while _atomic_load(state) == _READY:
+                spins = _spin(spins)
+            if _atomic_load(state) == _GO:
+                mailbox[_FAILED] = _call(mailbox[_FUNCTION], member, mailbox[_ARGUMENTS])
+                _atomic_store(state, _IDLE)
+            spins = 0
 
 
 @compiled
@@ -308,6 +355,17 @@ def _spin(spins):
     if spins % 1000 == 999:
         _give_way()
     return spins + 1
+
+
+@compiled
+def steps_before(team):
+    """Return how many steps this team has taken in earlier calls, or nearly, since nothing but speed depends on it."""
+    return team[0, _STEPS]
+
+
+@compiled
+def count_steps(team, steps):
+    team[0, _STEPS] += steps
 
 
 @compiled

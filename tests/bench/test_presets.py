@@ -43,7 +43,7 @@ def test_limits_is_the_grid_of_the_goals():
     for cell in ("rnn", "gru", "lstm"):
         sizes = {(c.hidden_size, c.batch_size, c.input_size) for c in cases("limits") if c.cell == cell}
         alone = {(H, 1, 1) for H in (16, 100, 128, 256, 512, 1024)}
-        assert sizes == alone | {(128, 32, 128), (512, 32, 512), (1024, 64, 1024)}
+        assert sizes == alone | {(64, 1, 1), (128, 32, 128), (512, 32, 512), (64, 32, 64), (1024, 64, 1024)}
 
 
 def test_deepbench_has_the_public_sizes():

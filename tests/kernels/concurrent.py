@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from kernels import recurrence
-from kernels.team import on_a_team
+from kernels import recurrence, team
 from tests.kernels.compare import Size, assert_equal, calls, draw
 
 SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(100, 1, 50, 1), Size(300, 1, 20, 1), Size(800, 1, 5, 1))
@@ -37,7 +36,7 @@ def on_many_threads(work, refs):
 
 def beside_a_team(call):
     found = []
-    on_a_team(lambda team: found.append(call()), (2, True), ())
+    team.on_a_team(lambda _: found.append(call()), (2, team.FOREVER), ())
     return found.pop()
 
 
@@ -49,7 +48,7 @@ def in_a_fork(work, refs):
 
 
 def main(cell, *options):
-    recurrence.WORTH_SHARING = 0
+    recurrence.WORTH_SHARING = 1
     cell = importlib.import_module(f"kernels.{cell}")
     by_size = {size: calls(cell, draw(cell, size, np.float32)) for size in SIZES}
     work = [(size, name, call) for size, by_name in by_size.items() for name, call in by_name.items()]
