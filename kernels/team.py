@@ -47,7 +47,8 @@ _INT64 = ir.IntType(64)
 alone = np.zeros((1, _ROW), np.int64)
 
 _one_team = threading.Lock()
-_board = np.zeros((max(config.NUMBA_NUM_THREADS, os.cpu_count() or 1), _ROW), np.int64)
+_threads = max(config.NUMBA_NUM_THREADS, os.cpu_count() or 1)  # type: ignore[attr-defined]
+_board = np.zeros((_threads, _ROW), np.int64)
 _helpers: list["_Helper"] = []
 _current_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
 _callers_cpu = None  # that the helpers are kept off
