@@ -37,6 +37,21 @@ def compiled(function, **options):
     return dispatcher
 
 
+def named(name):
+    """Name a function that is one of several made by another function.
+
+    Numba tells functions of one name and the same types apart by a number that every process counts anew. So where two
+    processes fill one cache, the linker takes one such function for another (numba issue 10486): wrong results, and
+    in every process from then on.
+    """
+
+    def rename(function):
+        function.__qualname__ = name
+        return function
+
+    return rename
+
+
 INLINE: Any = {"forceinline": True}  # an overload's `jit_options`: a call would move every vector through memory
 
 

@@ -18,6 +18,8 @@ from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
+from kernels.cache import named
+
 
 def _host_bits():
     """Return the width of the host's vector registers, after NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
@@ -315,6 +317,8 @@ def power_of_two(typingctx, shifted):
 
 
 def _arithmetic(op, name):
+    ours = named(f"vector_{name}")
+
     @intrinsic
     def both(typingctx, a, b):
         def codegen(context, builder, signature, args):
@@ -325,11 +329,11 @@ def _arithmetic(op, name):
     @overload(op)
     def overloaded(a, b):
         if isinstance(a, Vector) and a == b:
-            return lambda a, b: both(a, b)
+            return ours(lambda a, b: both(a, b))
         if isinstance(a, Vector) and isinstance(b, types.Number):
-            return lambda a, b: both(a, full(a, b))
+            return ours(lambda a, b: both(a, full(a, b)))
         if isinstance(b, Vector) and isinstance(a, types.Number):
-            return lambda a, b: both(full(b, a), b)
+            return ours(lambda a, b: both(full(b, a), b))
 
 
 _arithmetic(operator.add, "fadd")

@@ -16,7 +16,7 @@ they would all fall into the same few sets of the cache.
 import numpy as np
 
 from kernels import simd
-from kernels.cache import compiled, inlined
+from kernels.cache import compiled, inlined, named
 from kernels.simd import (
     at,
     fold,
@@ -111,6 +111,7 @@ def pack_columns(packed, source, row, K, columns, first_panel, last_panel):
 
 def _make_tile(rows, vectors):
     @compiled
+    @named(f"tile_{rows}x{vectors}")
     def tile(out, out_row, a, a_row, a_k, w, K, how):
         n = lanes(out)
         sums = zero_tile(out, rows, vectors)
@@ -132,6 +133,7 @@ def _make_row(vectors):
     apart = 8 if vectors == 1 else 4
 
     @compiled
+    @named(f"row_{vectors}")
     def row(out, a, a_k, w, K, how):
         n = lanes(out)
         total = zero_tile(out, 1, vectors)
@@ -156,6 +158,7 @@ def _make_panel(vectors):
     half, quarter, last = _make_tile(4, vectors), _make_tile(2, vectors), _make_tile(1, vectors)
 
     @compiled
+    @named(f"panel_{vectors}")
     def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how, all_rows):
         r = 0
         while rows - r >= ROWS:

@@ -88,3 +88,26 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "0"]
+
+
+def test_no_function_is_taken_for_another(tmp_path):
+    """Numba tells functions of the same name and types apart by a number, which another process gives to another one.
+
+    Here all have the same number, which is the worst that may come of several processes that fill one cache.
+    """
+    program = """
+from itertools import repeat
+from numba.core.bytecode import FunctionIdentity
+assert next(FunctionIdentity._unique_ids) > 0
+FunctionIdentity._unique_ids = repeat(1)
+
+import numpy as np
+import kernels.rnn, reference.rnn
+from tests.kernels.compare import Size, check_bptt, check_forward
+for size in Size(100, 8, 3, 15), Size(33, 1, 5, 1):  # panels of 1 to 3 vectors, tiles of 1 to 8 rows, and a lone row
+    check_forward(kernels.rnn, reference.rnn, size, np.float32)
+    check_bptt(kernels.rnn, reference.rnn, size, np.float32, None)
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
