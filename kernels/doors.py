@@ -11,7 +11,7 @@ from numba import get_num_threads
 
 from kernels.checks import check_dtype, check_input, check_size, check_state
 from kernels.recurrence import bptt_size, pack, team_size
-from kernels.simd import BITS, vector_lanes
+from kernels.simd import vector_lanes
 from kernels.team import on_a_team
 from kernels.tiles import whole
 
@@ -107,18 +107,13 @@ def run_bptt(work, blocks, states, truncate, U, W, x, h0, hs, *arrays):
     """Call a cell's compiled bptt on a team; `states` is how many arrays a state has."""
     (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
     window = T - 1 if truncate is None else min(int(truncate), T - 1)
-    size = _size(bptt_size, T, B, I, H, gates, blocks, states, x.ndim == 2, window, hs.itemsize)
+    size = _bptt_size(T, B, I, H, gates, blocks, states, x.ndim == 2, window, vector_lanes(hs.dtype))
     scratch = _scratch(size, hs.dtype)
     on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), (U, W, x, h0, window, hs, *arrays, scratch))
 
 
 # To call compiled code takes as long as a small step: not where it can be helped.
-
-
-@lru_cache(maxsize=4096)
-def _size(function, *sizes):
-    """Return function(*sizes), the last of which is turned from the size of a number into lanes."""
-    return function(*sizes[:-1], BITS // 8 // sizes[-1])
+_bptt_size = lru_cache(maxsize=4096)(bptt_size)
 
 
 def _scratch(size, dtype):
