@@ -78,7 +78,7 @@ def sizes(amount):
 
 def main(cell, dtype, amount):
     faulthandler.enable()
-    recurrence.WORTH_SHARING = 1
+    recurrence.WORTH_SHARING, recurrence._PATIENCE = 1, 10**9
     cell = find(cell)
     cases = list(itertools.product(sizes(amount), (False, True)))
     for n, (size, at_end) in enumerate(cases):

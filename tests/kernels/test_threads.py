@@ -18,6 +18,7 @@ from tests.kernels.compare import assert_equal, calls, draw
 def test_two_threads_give_what_one_gives(size, dtype, cell, monkeypatch):
     """To the bit: how many threads share a call depends on who is awake, and its result must not."""
     monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
+    monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
     by_name = calls(cell.kernels, draw(cell.kernels, size, dtype))
     threads = numba.get_num_threads()
     for call, function in by_name.items():
