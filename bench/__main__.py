@@ -172,9 +172,12 @@ def null(
     for one in (one for one in found if one.different):
         low, high = one.ratio.low, one.ratio.high
         typer.echo(f"{one.implementation}, {one.case.id}: {one.ratio.median:.3f} ({low:.3f} to {high:.3f})")
-    different, off = sum(one.different for one in found), null.median_ratio(found) - 1
+    different, ratio = sum(one.different for one in found), null.median_ratio(found)
     typer.echo(f"{different} of {len(found)} null comparisons came out different; {null.allowed(len(found))} may.")
-    typer.echo(f"The median of their ratios is off 1 by {off:+.2%}; {null.OFF:.0%} either way is allowed.")
+    typer.echo(
+        f"The median of their ratios is {ratio.median:.4f} ({ratio.low:.4f} to {ratio.high:.4f}); it may be off 1 by "
+        f"{null.OFF:.0%}, or by more if the interval holds 1."
+    )
     typer.echo(
         f"The ratios have a standard deviation of {null.spread(found):.1%}; intervals allow for {TWINS:.1%} between "
         "processes, beside what the rounds say."

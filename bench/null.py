@@ -7,7 +7,7 @@ two implementations has such luck in the result, and `bench.statistics` allows f
 put to the test: every comparison starts two new processes, and none is repeated until it pleases.
 
 The harness fails if more comparisons come out different than `allowed`, or if the median of all ratios is off 1 by
-more than 1 %: then one of the two places in the turn is better than the other.
+more than 1 %, and by more than chance can do: then one of the two places in the turn is better than the other.
 """
 
 import random
@@ -23,7 +23,7 @@ from bench import implementations
 from bench.cases import GATES, OPERATIONS, Case
 from bench.presets import Effort
 from bench.run import Bench, Plan, open_run
-from bench.statistics import Interval, paired_ratio, verdict
+from bench.statistics import Interval, median_interval, paired_ratio, verdict
 
 IMPLEMENTATIONS = ("numpy", "numba-simd", "torch")
 EFFORT = Effort(round_s=0.01, case_s=1.0)
@@ -51,11 +51,14 @@ def allowed(comparisons: int) -> int:
 
 def passes(found: list[Comparison]) -> bool:
     """Tell whether the harness stands the test."""
-    return sum(one.different for one in found) <= allowed(len(found)) and abs(median_ratio(found) - 1) <= OFF
+    ratio = median_ratio(found)
+    unfair = abs(ratio.median - 1) > OFF and (ratio.low > 1 or ratio.high < 1)
+    return not unfair and sum(one.different for one in found) <= allowed(len(found))
 
 
-def median_ratio(found: list[Comparison]) -> float:
-    return float(np.median([one.ratio.median for one in found]))
+def median_ratio(found: list[Comparison]) -> Interval:
+    """Return the median of the ratios and its 99 % interval."""
+    return median_interval([one.ratio.median for one in found], 0.99)
 
 
 def spread(found: list[Comparison]) -> float:

@@ -2,7 +2,7 @@ import pytest
 
 from bench import null
 from bench.cases import Case
-from bench.null import Comparison, allowed, median_ratio, passes
+from bench.null import OFF, Comparison, allowed, median_ratio, passes
 from bench.statistics import Interval
 
 CASE = Case("rnn", "train", 8, 1, 5, 1, "float32", 1)
@@ -26,15 +26,23 @@ def test_the_harness_fails_if_too_many_are_different():
 @pytest.mark.parametrize(("ratio", "passed"), [(0.985, False), (0.995, True), (1.005, True), (1.015, False)])
 def test_the_harness_fails_if_one_place_is_better(ratio, passed):
     found = comparisons(*[(ratio, 0.9, 1.1)] * 20)
-    assert median_ratio(found) == ratio
+    assert median_ratio(found).median == ratio
+    assert passes(found) is passed
+
+
+@pytest.mark.parametrize(("slower", "passed"), [(19, True), (26, False)])
+def test_chance_is_not_a_better_place(slower, passed):
+    """Of 30 alike, the second is slower in 19 or more with a chance of 10 %, in 26 or more with 0.003 %."""
+    found = comparisons(*[(0.97, 0.9, 1.1)] * (30 - slower), *[(1.02, 0.9, 1.1)] * slower)
+    assert median_ratio(found).median > 1 + OFF
     assert passes(found) is passed
 
 
 @pytest.mark.slow
 def test_alike_is_no_different(tmp_path):
-    found = list(null.compare(30, tmp_path))
+    found = list(null.compare(60, tmp_path))
     different = [(one.case.id, one.implementation, one.ratio) for one in found if one.different]
-    assert len(found) == 30
+    assert len(found) == 60
     assert passes(found), (median_ratio(found), different)
 
 
