@@ -52,7 +52,11 @@ def zero_state(kind, params, batch_size):
     check_size("batch_size", batch_size)
     W = params.weights if isinstance(params, Prepared) else params.W
     H = params.hidden_size if isinstance(params, Prepared) else W.shape[1]
-    return kind(*(np.zeros((batch_size, H), W.dtype) for _ in kind._fields))
+    return _zeros(kind, (batch_size, H), W.dtype)
+
+
+def _zeros(kind, shape, dtype):
+    return kind._make([np.zeros(shape, dtype) for _ in kind._fields])
 
 
 def lay_out(U, W, biases):
@@ -77,9 +81,10 @@ def prepared(params, prepare, gates):
 def check_start(kind, weights, x, state):
     """Check the input x (T, B, I) and the state before it, a `kind` or None; return the state, zero for None."""
     _, B = check_input("x", x, ("T", "B"), weights.input_size, weights.weights.dtype)
+    shape, dtype = (B, weights.hidden_size), weights.weights.dtype
     if state is None:
-        return zero_state(kind, weights, B)
-    check_state("state", state, kind, (B, weights.hidden_size), weights.weights.dtype)
+        return _zeros(kind, shape, dtype)
+    check_state("state", state, kind, shape, dtype)
     return kind(*state)
 
 

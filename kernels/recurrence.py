@@ -145,9 +145,10 @@ def pack(U, W, biases, weights):
 @compiled
 def _forward_memory(T, B, I, H, blocks, members, n):
     """Return how much memory is walked through time with, by a member alone or by all together: see `forward`."""
-    rows = (B + members - 1) // members if _by_rows(B, members) else B
+    by_rows = _by_rows(B, members)
+    rows = (B + members - 1) // members if by_rows else B
     steps = _chunk(T, rows, _FORWARD_ROWS)
-    return (steps * blocks + 2) * rows * padded(H, n) + steps * rows * padded(I, n)
+    return (steps * blocks + 2) * rows * padded(H, n) + (1 if by_rows else members) * steps * rows * padded(I, n)
 
 
 @compiled
@@ -190,35 +191,30 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
     sums = at(align(pointer(scratch)), member * size if by_rows else ZERO)  # (blocks, steps, rows, row)
     before = at(sums, blocks * apart)  # (rows, row): h_{t-1},
     now = at(before, block)  # and h_t
-    xs = at(now, block)  # (steps, rows, x_row)
+    xs = at(now, block + me * steps * rows * x_row)  # (steps, rows, x_row), of this member
 
-    copy_rows(before, row, at(pointer(h0), first * H), H, rows, c0, min(c1, H))
+    state, state_row = at(pointer(h0), first * H), H  # complete, while `before` has a member's columns alone
+    copy_rows(before, row, state, H, rows, c0, min(c1, H))
     turn = steps_before(team)
     for t0 in range(0, T, steps):
         count = min(steps, T - t0)
         for g in range(blocks):
             copy_rows(at(sums, g * apart), row, at(b, g * whole(H, n) * n), ZERO, count * rows, c0, c1)
         if x.ndim == 3:
-            s0, s1 = part(count, me, among)
-            for s in range(s0, s1):
+            for s in range(count):
                 copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, ZERO, I)
-            meet(meetings, among)
             many = count * rows
-            for g in range(gates):
-                multiply(at(sums, g * apart), row, xs, x_row, at(U, g * u_size), many, I, H, p0, p1, ZERO, many)
+            multiply(sums, apart, row, xs, ZERO, x_row, U, gates, many, I, H, p0, p1, ZERO, many)
         else:
             indices = pointer(x)
             for k in range(count * rows):
                 i = indices[(t0 + k // rows) * B + first + k % rows]
                 for g in range(gates):
                     add_packed_row(at(sums, g * apart + k * row), at(U, g * u_size), i, I, H, p0, p1)
-            meet(meetings, among)
         for s in range(count):
             step = at(sums, s * block)
-            for i in range(gates):
-                g = i if turn % 2 == 0 else gates - 1 - i
-                to = at(step, (g + extra) * apart)
-                multiply(to, row, before, row, at(W, g * w_size), rows, H, H, p0, p1, turn, B)
+            to = at(step, extra * apart)
+            multiply(to, apart, row, state, ZERO, state_row, W, gates, rows, H, H, p0, p1, turn, B)
             turn += 1
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
@@ -228,7 +224,9 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
                     store(now, at_c, h)
                     put(out, c, h, H)
             before, now = now, before
-            meet(meetings, among)
+            state, state_row = before, row
+            if t0 + s < T - 1:
+                meet(meetings, among)
     if member == 0:
         count_steps(team, T)
 
@@ -393,19 +391,16 @@ def bptt(
             r0, r1 = part(k, member, members)
             to = at(grad_xs, r0 * x_row)
             fill_rows_zero(to, x_row, r1 - r0, ZERO, whole(I, n) * n)
-            for g in range(gates):
-                a = at(deltas, g * apart + r0 * row)
-                u = at(packed_U, g * u_size)
-                multiply(to, x_row, a, row, u, r1 - r0, H, I, ZERO, panel_count(I, n), ZERO, k)
+            a, panels = at(deltas, r0 * row), panel_count(I, n)
+            multiply(to, ZERO, x_row, a, apart, row, packed_U, gates, r1 - r0, H, I, ZERO, panels, ZERO, k)
             write_rows(at(pointer(grad_x), (t0 * B + r0) * I), I, to, x_row, r1 - r0, ZERO, I, I)
         meet(meetings, members)
 
     for i in range(states):  # dL/dh_0 = delta_1 W, and what comes past the products
         to = at(carry, i * block + first * row)
         if i == 0:
-            for g in range(gates):
-                a = at(deltas, (g + extra) * apart + first * row)
-                multiply(to, row, a, row, at(packed_W, g * w_size), rows, H, H, w0, w1, ZERO, B)
+            a = at(deltas, extra * apart + first * row)
+            multiply(to, ZERO, row, a, apart, row, packed_W, gates, rows, H, H, w0, w1, ZERO, B)
         write_rows(at(pointer(grad_first), (i * B + first) * H), H, to, row, rows, c0, c1, H)
 
     for g in range(gates):
@@ -442,10 +437,8 @@ def _walk_back(
     for s in range(count - 1, -1, -1):
         t = t0 + s
         if t < T - 1:
-            for i in range(gates):
-                g = i if s % 2 == 0 else gates - 1 - i
-                a = at(deltas, (g + blocks - gates) * apart + (s + 1) * block + mine)
-                multiply(at(carry, mine), row, a, row, at(W, g * packed_size(H, H, n)), rows, H, H, p0, p1, s, B)
+            a = at(deltas, (blocks - gates) * apart + (s + 1) * block + mine)
+            multiply(at(carry, mine), ZERO, row, a, apart, row, W, gates, rows, H, H, p0, p1, s, B)
         for r in range(first, first + rows):
             seen = at(pointer(grad_hs), (t * B + r) * H)
             for c in range(c0, c1, n):
@@ -492,10 +485,8 @@ def _look_back(
             for i in range(states):
                 to = at(lagged_carry, i * apart)
                 copy_rows(to, row, at(to, block), row, many, c0, c1)
-            for g in range(gates):
-                a = at(lagged, (g + blocks - gates) * apart + block)
-                w = at(W, g * packed_size(H, H, n))
-                multiply(lagged_carry, row, a, row, w, many, H, H, p0, p1, ZERO, many)
+            a = at(lagged, (blocks - gates) * apart + block)
+            multiply(lagged_carry, ZERO, row, a, apart, row, W, gates, many, H, H, p0, p1, ZERO, many)
             meet(meetings, among)
         for s in range(reached):
             for r in range(B):

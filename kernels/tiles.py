@@ -132,21 +132,18 @@ def _make_row(vectors):
     """A lone row has too few accumulators to hide the latency of a multiplication: sum every fourth product apart."""
     apart = 8 if vectors == 1 else 4
 
-    @compiled
+    @inlined
     @named(f"row_{vectors}")
-    def row(out, a, a_k, w, K, how):
-        n = lanes(out)
-        total = zero_tile(out, 1, vectors)
-        if how == ADD:
-            total = load_tile(out, 0, 1, vectors)
+    def row(out, a, w, K):
+        total = load_tile(out, 0, 1, vectors)
         sums = zero_tile(out, apart, vectors)
         k = 0
         while k + apart <= K:
-            sums = partial_sums(sums, at(a, k * a_k), a_k, at(w, k * vectors * n))
+            sums = partial_sums(sums, at(a, k), 1, at(w, k * vectors * lanes(w)))
             k += apart
         total = fold(sums, total)
         while k < K:
-            total = rank1(total, at(a, k * a_k), 0, at(w, k * vectors * n))
+            total = rank1(total, at(a, k), 0, at(w, k * vectors * lanes(w)))
             k += 1
         store_tile(out, 0, total)
 
@@ -154,12 +151,11 @@ def _make_row(vectors):
 
 
 def _make_panel(vectors):
-    full, row = _make_tile(ROWS, vectors), _make_row(vectors)
-    half, quarter, last = _make_tile(4, vectors), _make_tile(2, vectors), _make_tile(1, vectors)
+    full, half, quarter, last = (_make_tile(rows, vectors) for rows in (ROWS, 4, 2, 1))
 
     @compiled
     @named(f"panel_{vectors}")
-    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how, all_rows):
+    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how):
         r = 0
         while rows - r >= ROWS:
             for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
@@ -176,19 +172,18 @@ def _make_panel(vectors):
             quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
             a = at(a, 2 * a_row)
             r += 2
-        if all_rows == 1 and rows == 1:
-            row(out, a, a_k, w, K, how)
-        elif rows - r >= 1:
+        if rows - r >= 1:
             last(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
 
     return panel
 
 
 _panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
+_row1, _row2, _row3 = (_make_row(vectors) for vectors in (1, 2, 3))
 
 
 @compiled
-def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how, turn, all_rows):
+def _multiply_tiles(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how, turn):
     n = lanes(out)
     for i in range(last_panel - first_panel):
         panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
@@ -196,32 +191,59 @@ def _multiply(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_pa
         width = panel_start(panel + 1, columns, n) - start
         to, packed = at(out, start * n), at(w, start * n * K)
         if width == 3:
-            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how, all_rows)
+            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
         elif width == 2:
-            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how, all_rows)
+            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
         else:
-            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how, all_rows)
+            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+
+
+@inlined
+def _multiply_row(out, a, w, K, columns, first_panel, last_panel, turn):
+    n = lanes(out)
+    for i in range(last_panel - first_panel):
+        panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to, packed = at(out, start * n), at(w, start * n * K)
+        if width == 3:
+            _row3(to, a, packed, K)
+        elif width == 2:
+            _row2(to, a, packed, K)
+        else:
+            _row1(to, a, packed, K)
 
 
 @compiled
-def multiply(out, out_row, a, a_row, w, rows, K, columns, first_panel, last_panel, turn, all_rows):
-    """Add a w to `out`, in the columns of the panels from `first_panel` up to `last_panel`.
+def multiply(
+    out, out_apart, out_row, a, a_apart, a_row, w, gates, rows, K, columns, first_panel, last_panel, turn, all_rows
+):
+    """Add a w to `out` for each gate, in the columns of the panels from `first_panel` up to `last_panel`.
 
-    out[r out_row + c] += sum over k of a[r a_row + k] w[k, c], where w is packed and has K rows and `columns`
-    columns. The rows of `out` are padded to whole vectors, which are written. At an odd `turn` the panels are taken
-    from the last to the first: if the same w was just read, and is too large for the cache, its end is still there.
+    out[g out_apart + r out_row + c] += sum over k of a[g a_apart + r a_row + k] w[g, k, c], where each gate's w is
+    packed and has K rows and `columns` columns. The rows of `out` are padded to whole vectors, which are written. At
+    an odd `turn` gates and panels are taken from the last to the first: if the same w was just read, and is too large
+    for the cache, its end is still there.
 
     Every sum is made in the order of k, so that it is the same to the bit however the rows are cut into tiles and
     shared by threads; but for a row that is the only one of `all_rows`, which is summed in an order of its own.
     """
-    tile = ROWS * a_row
-    _multiply(out, out_row, a, a_row, ONE, tile, w, rows, K, columns, first_panel, last_panel, ADD, turn, all_rows)
+    size = packed_size(K, columns, lanes(w))
+    for i in range(gates):
+        g = i if turn % 2 == 0 else gates - 1 - i
+        to, by, packed = at(out, g * out_apart), at(a, g * a_apart), at(w, g * size)
+        if rows == 1 and all_rows == 1:  # compiled in: a call takes as long as a small row
+            _multiply_row(to, by, packed, K, columns, first_panel, last_panel, turn)
+        else:
+            _multiply_tiles(
+                to, out_row, by, a_row, ONE, ROWS * a_row, packed, rows, K, columns, first_panel, last_panel, ADD, turn
+            )
 
 
 @compiled
 def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel, how):
-    """Do the same for an `a` that `pack_tiles` has transposed; `how` is ADD, or REPLACE for whatever was in `out`."""
-    _multiply(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how, ZERO, TILE)
+    """Do the same for one `a` that `pack_tiles` has transposed; `how` is ADD, or REPLACE for whatever is in `out`."""
+    _multiply_tiles(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how, ZERO)
 
 
 @compiled
