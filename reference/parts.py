@@ -7,7 +7,7 @@ import numpy as np
 
 
 def sigmoid(a):
-    """Return 1 / (1 + exp(-a)), written so that nothing overflows."""
+    """Return 1 / (1 + exp(-a)) to within a rounding unit of 1, written so that nothing overflows."""
     half = a.dtype.type(0.5)
     return half + half * np.tanh(half * a)
 

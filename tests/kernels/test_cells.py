@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kernels.lstm
+import reference.lstm
 from tests.kernels.cells import ALL_SIZES, SMALL, by_case, by_cell, by_dtype, by_edge, by_variant, label
 from tests.kernels.compare import (
     DTYPES,
@@ -74,6 +76,11 @@ any_case = given(st.data(), sizes, st.sampled_from(DTYPES), st.none() | st.integ
 @any_case
 def test_any_size(cell, data, size, dtype, truncate):
     check_any(cell, data, size, dtype, truncate)
+
+
+def test_an_almost_closed_gate():
+    """With these weights the LSTM's i is 3e-5."""
+    check_forward(kernels.lstm, reference.lstm, Size(1, 60, 1, 1), np.float64)
 
 
 @pytest.mark.slow
