@@ -8,16 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cases import ChoiceError
-from bench.presets import OPTIONS, share
-from bench.results import ResultsError, Run
+from bench.grid.cases import ChoiceError
+from bench.grid.presets import OPTIONS, share
+from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
-from bench.tasks.text_cli import generate
-from bench.worker import WorkerError
+from bench.tasks.text.cli import generate
+from bench.timing.worker import WorkerError
+
+COMMAND = "unrolled" if Path(sys.argv[0]).stem == "unrolled" else "python -m bench"
 
 app = typer.Typer(
     help="How fast can a recurrent network run on this CPU, and who gets closest?",
-    add_completion=False,
+    add_completion=COMMAND == "unrolled",  # a shell completes the words behind one name
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -29,8 +31,29 @@ def _choice(name):
     return typer.Option(help=OPTIONS[name])
 
 
+def _tell_version(wanted):
+    if wanted:
+        from importlib.metadata import version
+
+        from kernels.core.simd import BITS
+
+        typer.echo(f"unrolled {version('unrolled')}, Numba {version('numba')}, vectors of {BITS} bits")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
-def main(context: typer.Context):
+def default(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_tell_version,
+            is_eager=True,
+            help="Tell the version, Numba's, and how wide this CPU's vectors are.",
+        ),
+    ] = False,
+):
     """Without a command: `run --preset quick`."""
     if context.invoked_subcommand is None:
         run()
@@ -56,7 +79,9 @@ def run(
 
     The last line printed is the report's path. A run that was cut short goes on where it stopped.
     """
-    from bench.run import REPORTS, Bench, open_run, plan, write_report
+    from bench.report.report import write_run
+    from bench.timing.loop import Bench
+    from bench.timing.plan import open_run, plan
 
     planned = plan(
         preset,
@@ -89,7 +114,7 @@ def run(
         codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
         raise typer.Exit(codes.get(type(stop), 1)) from None
     current.finish()
-    typer.echo(_shown(write_report(current)))
+    typer.echo(_shown(write_run(current)))
 
 
 def _measure_all(bench, planned):
@@ -98,7 +123,7 @@ def _measure_all(bench, planned):
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Column
 
-    from bench.run import expected_seconds
+    from bench.timing.plan import expected_seconds
 
     cases = [case for case in planned.cases if bench.missing(case)]
     expected = [expected_seconds(case, planned) for case in cases]
@@ -121,11 +146,10 @@ def _measure_all(bench, planned):
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
     """Write the report of a run again, or one of several runs together."""
     loaded = [Run.load(folder) for folder in runs]
-    from bench import report
-    from bench.run import REPORTS, write_report
+    from bench.report import report
 
     if len(loaded) == 1:
-        path = write_report(loaded[0])
+        path = report.write_run(loaded[0])
     else:
         path = report.write(loaded, REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged")
     typer.echo(_shown(path))
@@ -143,7 +167,7 @@ def compare(
     """Tell in words, row by row, what changed from one run to another."""
     from rich.console import Console
 
-    from bench import compare as comparison
+    from bench.results import compare as comparison
 
     least = share(threshold, "--threshold")
     limit = None if fail_on is None else share(fail_on, "--fail-on")
@@ -163,9 +187,8 @@ def null(
     """Put the harness to the test: compare implementations with themselves, and fail if they come out different."""
     from rich.progress import track
 
-    from bench import null
-    from bench.run import REPORTS
-    from bench.statistics import TWINS
+    from bench.results.statistics import TWINS
+    from bench.timing import null
 
     pairs = null.compare(comparisons, reports or REPORTS)
     found = list(track(pairs, "comparing alike with alike", total=comparisons))
@@ -196,8 +219,8 @@ def machine(
     from rich.console import Console
     from rich.table import Table
 
-    from bench import peaks, roofline
-    from bench.machine import describe, words
+    from bench.machine import peaks, roofline
+    from bench.machine.describe import describe, words
 
     if measure:
         typer.echo("Measuring what this machine can do at most: about ten seconds.", err=True)
@@ -224,9 +247,11 @@ def _shown(path):
 
 UsageError: Any = typer.BadParameter.__base__  # click's own, which typer carries under a name that has changed
 
-if __name__ == "__main__":
+
+def main():
+    """Run the command line and end the process with its exit code."""
     try:
-        sys.exit(app(prog_name="python -m bench", standalone_mode=False))
+        sys.exit(app(prog_name=COMMAND, standalone_mode=False))
     except UsageError as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
@@ -236,3 +261,7 @@ if __name__ == "__main__":
     except (WorkerError, OSError) as error:  # a process that died, a full disk: nobody's bad choice
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,15 +7,13 @@ pytest-benchmark's table, JSON, saving and comparing work as ever. Plain `pytest
 
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from bench.cases import ChoiceError
-from bench.presets import OPTIONS
-from bench.results import key
+from bench.grid.cases import ChoiceError
+from bench.grid.presets import OPTIONS
+from bench.results.runs import REPORTS, key
 
-EXTRA = ("version", "calls", "compile_s", "max_error", "stopped", "peak_memory_bytes", "flops", "bytes")  # of a row
 BENCHMARKS = Path(__file__).with_name("test_cells.py")
 
 
@@ -41,7 +39,7 @@ def pytest_configure(config):
         raise pytest.UsageError("--benchmark: expected one process, got -n: benchmarks would disturb each other")
     if config.args_source is not config.ArgsSource.ARGS:
         config.args[:] = [str(BENCHMARKS)]
-    from bench.run import plan
+    from bench.timing.plan import plan
 
     try:
         choices = {name: config.getoption(f"bench_{name}") for name in OPTIONS}
@@ -90,7 +88,8 @@ class Session:
     def measure(self, case, implementation):
         """Return the row of a case and an implementation, measured now if the run has none."""
         if self.run is None:
-            from bench.run import REPORTS, Bench, open_run
+            from bench.timing.loop import Bench
+            from bench.timing.plan import open_run
 
             reports = self.config.getoption("reports") or REPORTS
             self.run, self.resumed = open_run(self.plan, reports, self.config.getoption("fresh"))
@@ -103,51 +102,24 @@ class Session:
     def pytest_terminal_summary(self, terminalreporter):
         if self.run is None:
             return
-        from bench.run import write_report
+        from bench.report.report import write_run
 
         if not any(self.bench.missing(self.cases[case], names) for case, names in self.selected.items()):
             self.run.finish()
         terminalreporter.section("report")
         if self.resumed:
             terminalreporter.write_line("Went on with an unfinished run of the same grid (--fresh starts anew).")
-        terminalreporter.write_line(str(write_report(self.run)))
+        terminalreporter.write_line(str(write_run(self.run)))
 
     def pytest_unconfigure(self):
         if self.bench is not None:
             self.bench.close()
 
     def pytest_benchmark_update_machine_info(self, machine_info):
-        from bench import machine
+        from bench.machine import hardware
+        from bench.machine.describe import versions
 
-        machine_info["unrolled"] = {"simd": machine.simd(), "caches": machine.caches(), "versions": machine.versions()}
-
-
-def save_json(run):
-    """Write pytest-benchmark.json into a run's folder, as `pytest --benchmark --benchmark-json` would."""
-    from pytest_benchmark import plugin, stats, utils
-
-    from bench.cases import Case
-
-    benchmarks = []
-    for row in run.rows:
-        case, name = Case(**{field: row[field] for field in Case.__dataclass_fields__}).id, row["implementation"]
-        fixture = SimpleNamespace(
-            name=f"test_cell[{case}-{name}]",
-            fullname=f"bench/{BENCHMARKS.name}::test_cell[{case}-{name}]",
-            group=case,
-            param=f"{case}-{name}",
-            params={"case": case, "implementation": name},
-            extra_info={field: row[field] for field in EXTRA},
-            cprofile_stats=None,
-            has_error=row["status"] != "ok",
-        )
-        benchmark = stats.Metadata(fixture, iterations=1, options={})
-        for seconds in row["times"]:
-            benchmark.update(seconds)
-        benchmarks.append(benchmark)
-    machine_info = plugin.pytest_benchmark_generate_machine_info()
-    everything = plugin.pytest_benchmark_generate_json(None, benchmarks, True, machine_info, utils.get_commit_info())
-    (run.folder / "pytest-benchmark.json").write_text(utils.safe_dumps(everything, indent=2), encoding="utf-8")
+        machine_info["unrolled"] = {"simd": hardware.simd(), "caches": hardware.caches(), "versions": versions()}
 
 
 class Clock:

@@ -9,7 +9,7 @@ The names, shapes and results of `reference.gru`.
 
 Sizes: T steps, B sequences in a batch, I inputs, H hidden units; the gates r, z, n lie in this order in blocks of H.
 Every array of a call is C-contiguous and of one dtype, float32 or float64, and no size is 0; anything else is refused
-with a ValueError or a TypeError that names the argument (`kernels.checks`). For one-hot inputs x may hold their
+with a ValueError or a TypeError that names the argument (`kernels.core.checks`). For one-hot inputs x may hold their
 indices, integers (T, B). No input is written to, and every array that is returned owns its memory.
 
 Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from kernels import recurrence
-from kernels.activations import sigmoid, tanh
-from kernels.cache import INLINE, compiled
-from kernels.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
-from kernels.doors import (
+from kernels.core import recurrence
+from kernels.core.activations import sigmoid, tanh
+from kernels.core.cache import INLINE, compiled
+from kernels.core.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.core.doors import (
     Gradients,
     Output,
     Prepared,
@@ -39,10 +39,10 @@ from kernels.doors import (
     run_step,
     zero_state,
 )
-from kernels.recurrence import advance, is_a, retreat
-from kernels.simd import at, full, load, multiply_add, pointer, store
-from kernels.team import assembled, share_out
-from kernels.tiles import get, put
+from kernels.core.recurrence import advance, is_a, retreat
+from kernels.core.simd import at, full, load, multiply_add, pointer, store
+from kernels.core.team import assembled, share_out
+from kernels.core.tiles import get, put
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 

@@ -8,7 +8,7 @@ from types import FunctionType, SimpleNamespace
 import reference.gru
 import reference.lstm
 import reference.rnn
-from kernels.cache import compiled
+from kernels.core.cache import compiled
 
 
 def _compile(module):

@@ -4,7 +4,7 @@ The docstring of a file says what its timings contain, and the report quotes it.
 
 - `version()`: the library's version, or None where it is not installed. It runs in the harness: no heavy import.
 - `start(threads)`: import the library and fix its threads. It runs once in each worker; BLAS, OpenMP and the
-  like have had their thread count from the environment by then (`bench.worker.environment`).
+  like have had their thread count from the environment by then (`bench.timing.worker.environment`).
 - `prepare(case, inputs)`: do what a user does once (compile, build a graph, load weights), return a `Prepared`,
   or raise `UnsupportedError` with the reason.
 """

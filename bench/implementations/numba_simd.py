@@ -10,7 +10,7 @@ compile times shrink from a second run on.
 from importlib import import_module
 from importlib.metadata import version as package_version
 
-from bench.cases import GATES
+from bench.grid.cases import GATES
 from bench.implementations import prepare_cell
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cases import ChoiceError
+from bench.grid.cases import ChoiceError
+from bench.results.runs import REPORTS
 
 
 def option(words: str, default: str | bool = False) -> Any:
@@ -29,8 +30,6 @@ def none_beside_resume(given: Mapping[str, object]) -> None:
 
 def report_folder(task: str, output: Path | None) -> Path:
     """Return the folder asked for, or one named by the time, and make it."""
-    from bench.run import REPORTS
-
     folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-{task}"
     if folder.exists() and not folder.is_dir():
         raise ChoiceError(f"--output: expected a folder, got the file {folder}")

@@ -4,8 +4,8 @@ from itertools import product
 
 import numpy as np
 
-from bench.cases import Case
-from bench.results import Run
+from bench.grid.cases import Case
+from bench.results.runs import Run
 
 SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
 ROOFLINE = {

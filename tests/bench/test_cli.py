@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from bench.results import key
-from bench.worker import ROOT
+from bench.results.runs import key
+from bench.timing.worker import ROOT
 
 SMALL = (
     "--cell",

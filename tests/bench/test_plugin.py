@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bench.worker import ROOT
+from bench.timing.worker import ROOT
 
 SMALL = ("--cell=rnn", "--hidden=8", "--seq-len=4", "--batch=1", "--threads=1")
 
@@ -63,9 +63,10 @@ def test_benchmarks_feed_pytest_benchmark_and_end_in_a_report(tmp_path):
 def test_wrong_fails_and_absent_is_skipped(tmp_path):
     """With implementations of the tests in place of the real ones."""
     (tmp_path / "stand_in.py").write_text(
-        "import bench.run\n"
-        "bench.run.implementations.find = lambda: {\n"
-        "    name: f'tests.bench.broken.{name}' for name in ('wrong', 'quits', 'absent', 'unsupported', 'noisy')\n"
+        "import bench.timing.plan\n"
+        "bench.timing.plan.implementations.find = lambda: {\n"
+        "    name: f'tests.bench.timing.broken.{name}'\n"
+        "    for name in ('wrong', 'quits', 'absent', 'unsupported', 'noisy')\n"
         "}\n"
     )
     names = "--implementations=wrong,quits,absent,unsupported,noisy"
@@ -82,8 +83,8 @@ def test_wrong_fails_and_absent_is_skipped(tmp_path):
 
 
 def test_plain_pytest_knows_no_benchmark():
-    done = run_pytest("--collect-only", "-q", "tests/bench/test_machine.py", "bench")
-    assert "test_machine.py::" in done.stdout
+    done = run_pytest("--collect-only", "-q", "tests/bench/machine/test_describe.py", "bench")
+    assert "test_describe.py::" in done.stdout
     assert "numpy" not in done.stdout.replace("what_cannot", "")
     named = run_pytest("-q", "-rs", "bench/test_cells.py")
     assert "a benchmark: run with --benchmark" in named.stdout

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from kernels import recurrence, team
+from kernels.core import recurrence, team
 from tests.kernels.compare import Size, assert_equal, calls, draw
 
 SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(100, 1, 50, 1), Size(300, 1, 20, 1), Size(800, 1, 5, 1))

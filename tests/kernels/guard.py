@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from kernels import recurrence
+from kernels.core import recurrence
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
 

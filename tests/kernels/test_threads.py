@@ -5,7 +5,7 @@ import sys
 import numba
 import pytest
 
-from kernels import recurrence
+from kernels.core import recurrence
 from tests.kernels.apart import run_apart
 from tests.kernels.cells import by_cell, by_dtype, by_edge
 from tests.kernels.compare import assert_equal, calls, draw

@@ -1,0 +1,114 @@
+"""What is timed: a `Case` is one cell of the grid, a `Grid` all combinations of some sizes."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # a cell's name and the blocks of H rows in its weights
+KEPT = {"rnn": 0, "gru": 4, "lstm": 5}  # the arrays (T, B, H) that forward keeps for BPTT beside hs
+OPERATIONS = ("forward_step", "forward", "bptt", "train")
+DTYPES = ("float32", "float64")
+
+
+class ChoiceError(ValueError):
+    """A choice that cannot be met, in one line for the user."""
+
+
+@dataclass(frozen=True)
+class Case:
+    cell: str
+    operation: str
+    hidden_size: int
+    input_size: int
+    seq_len: int
+    batch_size: int
+    dtype: str
+    threads: int
+
+    @property
+    def id(self):
+        sizes = f"H{self.hidden_size}-I{self.input_size}-T{self.seq_len}-B{self.batch_size}"
+        return f"{self.cell}-{self.operation}-{sizes}-{self.dtype}-{self.threads}t"
+
+    @property
+    def flops(self):
+        """Operations of one call: a multiply-add counts as two, and only matrix products count.
+
+        With G blocks of H rows in the weights (RNN 1, GRU 3, LSTM 4), forward is 2 G H (I + H) for each of the T x B
+        states. BPTT has two products where forward has one, by the weights and by their inputs: twice as many.
+        """
+        H, I = self.hidden_size, self.input_size
+        forward = 2 * GATES[self.cell] * H * (I + H) * self.seq_len * self.batch_size
+        return {"forward_step": 1, "forward": 1, "bptt": 2, "train": 3}[self.operation] * forward
+
+    @property
+    def bytes(self):
+        """Bytes that one call must at least move between a core and the memory that holds its weights.
+
+        The recurrent weights W are read once a step, since a state must be complete before the next one begins.
+        Everything else is moved once. Forward: U and the biases, x, the initial state, hs and the LSTM's last c.
+        BPTT: U, x, hs, the initial state, dL/dhs and what forward kept for it (GRU: three gates and W_n h + c; LSTM:
+        four gates and the cs), and the gradients of U, W, the biases, x and the initial state. Training: both, and
+        what forward keeps is written before it is read.
+        """
+        H, I, T, B = self.hidden_size, self.input_size, self.seq_len, self.batch_size
+        rows = GATES[self.cell] * H
+        biases = rows + (H if self.cell == "gru" else 0)
+        last_c = B * H if self.cell == "lstm" else 0
+        state, kept = B * H + last_c, KEPT[self.cell] * T * B * H
+        forward = T * rows * H + rows * I + biases + T * B * (I + H) + state + last_c
+        read = T * rows * H + rows * I + T * B * (I + 2 * H) + state + kept
+        gradients = rows * (I + H) + biases + T * B * I + state
+        bptt = read + gradients
+        train = forward + kept + bptt
+        numbers = {"forward_step": forward, "forward": forward, "bptt": bptt, "train": train}[self.operation]
+        return numbers * (4 if self.dtype == "float32" else 8)
+
+
+class Grid(NamedTuple):
+    hidden: tuple
+    batch: tuple
+    seq_len: tuple = (50,)
+    operation: tuple = OPERATIONS
+    threads: tuple = (1,)
+    dtype: tuple = ("float32",)
+    input: tuple = (None,)  # None: 1 where B = 1, else H
+    cell: tuple = ("rnn",)
+
+    def cases(self):
+        for cell, operation, H, T, B, I, dtype, threads in product(
+            self.cell, self.operation, self.hidden, self.seq_len, self.batch, self.input, self.dtype, self.threads
+        ):
+            steps = 1 if operation == "forward_step" else T
+            yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads)
+
+
+NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": DTYPES}  # the fields of a Grid that are no numbers
+
+
+def parse(name, text, where):
+    """Return the values of a Grid's field in a text like "64,128", or raise a ChoiceError that begins with `where`."""
+    words = [word.strip() for word in text.split(",")]
+    if name in NAMES:
+        return check(name, words, where)
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise ChoiceError(f"{where}: expected whole numbers of 1 or more, separated by commas, got {text!r}")
+    return check(name, [int(word) for word in words], where)
+
+
+def check(name, values, where):
+    """Return a list of values for a Grid's field as a tuple, or raise a ChoiceError that begins with `where`."""
+    if not isinstance(values, list) or not values:
+        raise ChoiceError(f"{where}: expected a list with something in it, got {values!r}")
+    for value in values:
+        if name in NAMES and value not in NAMES[name]:
+            raise ChoiceError(f"{where}: expected {either(NAMES[name])}, got {value!r}")
+        if name not in NAMES and not (type(value) is int and value > 0):
+            raise ChoiceError(f"{where}: expected whole numbers of 1 or more, got {value!r}")
+    return tuple(values)
+
+
+def either(names):
+    """Return "a, b or c"."""
+    *rest, last = names
+    return f"{', '.join(rest)} or {last}" if rest else last

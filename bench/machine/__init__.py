@@ -1,0 +1,1 @@
+"""What computes: the hardware, its description, its measured peaks, and the roofline that follows from them."""

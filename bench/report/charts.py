@@ -1,0 +1,184 @@
+"""One style for every chart: colours and markers by implementation, numbers with units, readable on light and dark.
+
+A chart is a function that draws on an Axes. `sheet` lays one or more of them out as a Figure, `save` writes the Figure
+as PNG and SVG, and `inline_svg` returns it for a page, where its ink and colours follow the page's light or dark.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+INK, GRID = "#24292f", "#d8dee4"
+
+
+class Look(NamedTuple):
+    colour: str  # on light paper
+    dark: str  # on dark paper
+    marker: str  # Matplotlib's name of it
+
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; the markers say it once more.
+LOOKS = {
+    "numpy": Look("#57606a", "#b4bcc6", "o"),
+    "numba-jit": Look("#e69f00", "#f0b429", "s"),
+    "numba-simd": Look("#0072b2", "#4aa8e8", "D"),
+    "torch": Look("#d55e00", "#ff8438", "^"),
+    "torch-compile": Look("#6a3d9a", "#b794f4", "<"),
+    "jax": Look("#009e73", "#2fc79b", "v"),
+    "onnxruntime": Look("#cc79a7", "#e39cc4", "P"),
+    "openvino": Look("#56b4e9", "#8fd0f7", "X"),
+}
+OTHER = Look("#7a5c00", "#c9a227", "*")
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "svg.fonttype": "path",  # the same letters on every machine, whatever its fonts
+    "svg.hashsalt": "unrolled",  # the same bytes for the same rows
+}
+
+SIZE = (4.2, 3.3)  # inches of a panel: its letters can still be read on a phone
+
+Draw = Callable[[Axes], None]
+
+
+def look(name: str) -> Look:
+    """Return the colours and the marker of an implementation."""
+    return LOOKS.get(name, OTHER)
+
+
+def line(name: str) -> dict:
+    """Return the keywords of `Axes.plot` for an implementation's line; ours is drawn thicker and on top."""
+    ours = name == "numba-simd"
+    style = look(name)
+    return {
+        "label": name,
+        "color": style.colour,
+        "marker": style.marker,
+        "linewidth": 2.4 if ours else 1.6,
+        "zorder": 4 if ours else 3,
+    }
+
+
+def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = SIZE, legend: bool = True) -> Figure:
+    """Return a Figure with one panel, `size` (width, height) in inches, for each function of `draws`.
+
+    The labelled lines of all panels share one legend below them, if there are any and `legend` is true.
+    """
+    columns = min(columns, len(draws))
+    rows = -(-len(draws) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(
+            figsize=(columns * size[0], rows * size[1]), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+        )
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, draw in zip(panels, draws, strict=False):
+            draw(panel)
+        for panel in panels[len(draws) :]:
+            panel.remove()
+        if legend:
+            entries = {
+                label: handle
+                for panel in panels[: len(draws)]
+                for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+            }
+            if entries:
+                figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 8))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it stays as it lies: to lay it out takes longer than to draw it
+    return figure
+
+
+def facet_label(case: dict, varied: set[str]) -> str:
+    """Say what a chart holds fixed; of cell, dtype, threads and machine only what varies between charts."""
+    words = [str(case["cell"]).upper()] if "cell" in varied else []
+    words += [
+        str(case[name]) for name in ("operation", "dtype") if name in case and (name != "dtype" or name in varied)
+    ]
+    if "batch_size" in case:
+        words.append(f"B = {case['batch_size']}")
+    if "inputs" in case:
+        words.append(case["inputs"])
+    if "threads" in varied:
+        words.append(f"{case['threads']} thread{'s' if case['threads'] > 1 else ''}")
+    if "machine" in varied:
+        words.append(str(case["machine"]))
+    return ", ".join(words)
+
+
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """Write `name`.png and `name`.svg on white paper into `folder`, and return the path of the PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", facecolor="white", dpi=160)
+    return folder / f"{name}.png"
+
+
+def inline_svg(figure: Figure, label: str) -> str:
+    """Return the figure as an SVG element for a page made by `page.render`: transparent, in the page's own colours.
+
+    `label` says what it shows to a screen reader.
+    """
+    out = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for colour, variable in _variables().items():
+        text = text.replace(colour, f"var({variable})")
+    viewbox = re.search(r'viewBox="[^"]*"', text)
+    assert viewbox, "Matplotlib's SVG has a viewBox"
+    escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return re.sub(r"<svg[^>]*>", f'<svg {viewbox[0]} role="img" aria-label="{escaped}">', text, count=1)
+
+
+def inline_legend(names: Sequence[str]) -> str:
+    """Return the key to the lines of these implementations as an HTML list."""
+    with matplotlib.rc_context(STYLE):
+        items = []
+        for name in names:
+            figure = Figure(figsize=(0.5, 0.25))
+            figure.add_artist(Line2D([0.1, 0.5, 0.9], [0.5] * 3, markevery=[1], **line(name)))
+            items.append(f"<li>{inline_svg(figure, name)}{name}</li>")
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def colours_css() -> str:
+    """Return the CSS variables that `inline_svg` refers to, for light and for dark paper."""
+    looks = {name: look(name) for name in [*LOOKS, "other"]}
+    light = "".join(f"--{name}: {style.colour}; " for name, style in looks.items())
+    dark = "".join(f"--{name}: {style.dark}; " for name, style in looks.items())
+    return f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}"
+
+
+def _variables() -> dict[str, str]:
+    named = {look(name).colour: f"--{name}" for name in [*LOOKS, "other"]}
+    return {INK: "--ink", GRID: "--rule", **named}

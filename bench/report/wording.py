@@ -1,0 +1,158 @@
+"""What a report says: its sentences, and how it writes numbers.
+
+Where ours loses is said first.
+"""
+
+import numpy as np
+import pandas as pd
+
+from bench.report import charts
+from bench.results.formats import counted, in_order, listed, percent, short, times
+from bench.results.statistics import Interval, geometric_mean
+from bench.results.tables import FASTEST, VERDICTS, Facts
+
+NAMES = {
+    "numpy": "NumPy",
+    "torch": "PyTorch",
+    "torch-compile": "torch.compile",
+    "jax": "JAX",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
+
+
+def answer(facts: Facts) -> list[str]:
+    """Return the report in a few sentences."""
+    if facts.duels.empty:
+        return ["No two implementations have a time for the same case in this run: there is nothing to compare."]
+    sentences = [_losses(facts)]
+    for machine, duels in facts.duels.groupby("machine", sort=False):
+        against = facts.baseline if (duels["against"] == facts.baseline).any() else duels["against"].iat[0]
+        wins = duels.loc[duels["against"] == against]
+        mean = geometric_mean(wins["speedup"])
+        where = f" on {machine}" if len(facts.machines) > 1 else ""
+        sentences.append(
+            f"Against {named(against)}{where} it is {times(mean.median)} as fast: the geometric mean of "
+            f"{counted(len(wins), 'case')}{_interval_words(mean)}. {_verdicts(wins)}."
+        )
+        rivals = duels.loc[duels["against"] == FASTEST]
+        if len(rivals):
+            mean = geometric_mean(rivals["speedup"])
+            sentences.append(
+                f"Against whichever other is the fastest in each case it is {times(mean.median)} as fast"
+                f"{_interval_words(mean)}. {_verdicts(rivals)}."
+            )
+    return sentences
+
+
+def _losses(facts: Facts) -> str:
+    ours, lost = facts.ours, facts.losses
+    if lost.empty:
+        return f"{ours} is slower than none of the others in any case."
+    counts, totals = lost["against"].value_counts(), facts.duels["against"].value_counts()
+    worst = lost.iloc[0]
+    return (
+        f"{ours} is slower than "
+        + listed([f"{named(name)} in {count} of {totals[name]} cases" for name, count in counts.items()])
+        + f". The worst: {times(worst['speedup'])} the speed of {named(worst['against'])} in "
+        + f"{case_name(worst, facts.varied())}."
+    )
+
+
+def share_line(facts: Facts) -> str:
+    """Return the report in one line of Markdown, with the machine, to be shared."""
+    line = "**Unrolled**: "
+    if len(facts.duels):
+        words = []
+        for against, who in ((facts.baseline, named(facts.baseline)), (FASTEST, "the fastest other in each case")):
+            speedups = facts.duels.loc[facts.duels["against"] == against, "speedup"]
+            if len(speedups):
+                words.append(f"{times(geometric_mean(speedups).median)} as fast as {who}")
+        fastest = facts.duels["against"] == FASTEST
+        rivals = facts.duels[fastest] if fastest.any() else facts.duels
+        slower = int((rivals["verdict"] == "slower").sum())
+        line += f"{facts.ours} is {listed(words)}, slower in {slower} of {len(rivals)} cases. "
+    return line + scope(facts)
+
+
+def scope(facts: Facts) -> str:
+    """Return what was measured, where and when, in a line."""
+    rows = facts.rows
+    if rows.empty:
+        what = "No rows"
+    else:
+        cells = listed([cell.upper() for cell in sorted(rows["cell"].unique(), key=in_order)])
+        threads = listed([str(count) for count in sorted(rows["threads"].unique())])
+        dtypes = listed(sorted(rows["dtype"].unique()))
+        what = f"{cells}, {dtypes}, {threads} thread{'' if threads == '1' else 's'}"
+    days = sorted({run.info["started"][:10] for run in facts.runs})
+    return f"{what}, on {'; '.join(facts.machines)}, {listed(days)}."
+
+
+def warnings(facts: Facts) -> list[str]:
+    """Return what a reader must know before he believes the numbers."""
+    found = []
+    for run in facts.runs:
+        which = f" (Run {run.info['name']})" if len(facts.runs) > 1 else ""
+        found += [f"{warning}{which}" for warning in run.info["machine"].get("warnings", [])]
+        if run.info.get("finished") is None:
+            found.append(f"The run {run.info['name']} is not finished: this is what it has so far.")
+    wrong = facts.rows[facts.rows["status"].isin(["wrong", "error"])]
+    for (name, status), rows in wrong.groupby(["implementation", "status"]):
+        said = "gave wrong results" if status == "wrong" else "failed"
+        found.append(f"{name} {said} in {counted(len(rows), 'case')}, which therefore have no time (see below).")
+    return list(dict.fromkeys(found))
+
+
+def left(facts: Facts) -> list[str]:
+    """Return how near to the machine's limits the implementations come, a sentence each; none without a roofline."""
+    shares = facts.ok.groupby("implementation")["peak_fraction"].median().dropna()
+    if shares.empty or facts.ours not in shares:
+        return []
+    others = shares.drop(facts.ours)
+    sentence = f"In the median case {facts.ours} reaches {percent(shares[facts.ours])} of what the machine could do"
+    if len(others):
+        best = others.idxmax()
+        sentence += f"; of the others {named(best)} comes nearest, with {percent(others[best])}"
+    mine = facts.ok[facts.ok["implementation"] == facts.ours]
+    most, least = mine.loc[mine["peak_fraction"].idxmax()], mine.loc[mine["peak_fraction"].idxmin()]
+    return [
+        f"{sentence}.",
+        f"It comes nearest in {case_name(most, facts.varied())} ({percent(most['peak_fraction'])}), and most is left "
+        f"in {case_name(least, facts.varied())} ({percent(least['peak_fraction'])}).",
+    ]
+
+
+def threads(facts: Facts) -> list[str]:
+    """Return what more threads bring, a sentence for each number of them; none with one number alone."""
+    found = []
+    for (few, many), rows in facts.scaling.groupby(["few", "threads"]):
+        means = rows.groupby("implementation")["times"].agg(lambda of: np.exp(np.log(of).mean()))
+        names = [name for name in [facts.ours, *facts.implementations] if name in means]
+        words = [f"{named(name)} {times(means[name])}" for name in dict.fromkeys(names)]
+        found.append(f"With {many} threads in place of {few}, the geometric means of times as fast: {listed(words)}.")
+    return found
+
+
+def case_name(row: pd.Series, varied: set[str]) -> str:
+    """Name a case in a line; of cell, dtype, threads and machine only what is in `varied`."""
+    case = {name: row[name] for name in ("cell", "operation", "dtype", "threads", "machine", "batch_size")}
+    sizes = f"H = {row['hidden_size']}, I = {row['input_size']}, T = {row['seq_len']}"
+    return f"{charts.facet_label(case, varied)}, {sizes}"
+
+
+def named(name) -> str:
+    """Return the name of an implementation as its makers write it."""
+    return NAMES.get(name, str(name))
+
+
+def _interval_words(interval: Interval) -> str:
+    if np.isnan(interval.low):
+        return ""
+    return f" (95% interval {short(interval.low)} to {short(interval.high)})"
+
+
+def _verdicts(duels: pd.DataFrame) -> str:
+    counts = duels["verdict"].value_counts()
+    words = listed([f"{name} in {counts[name]}" for name in VERDICTS if name in counts])
+    return words[0].upper() + words[1:]

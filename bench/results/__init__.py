@@ -1,0 +1,1 @@
+"""What was found: runs on disk, their statistics, tables and comparisons, and how numbers are written."""

@@ -1,0 +1,33 @@
+"""A run as pytest-benchmark's JSON, for the tools that read it."""
+
+from types import SimpleNamespace
+
+from bench.grid.cases import Case
+
+EXTRA = ("version", "calls", "compile_s", "max_error", "stopped", "peak_memory_bytes", "flops", "bytes")  # of a row
+
+
+def save(run):
+    """Write pytest-benchmark.json into a run's folder, as `pytest --benchmark --benchmark-json` would."""
+    from pytest_benchmark import plugin, stats, utils
+
+    benchmarks = []
+    for row in run.rows:
+        case, name = Case(**{field: row[field] for field in Case.__dataclass_fields__}).id, row["implementation"]
+        fixture = SimpleNamespace(
+            name=f"test_cell[{case}-{name}]",
+            fullname=f"bench/test_cells.py::test_cell[{case}-{name}]",
+            group=case,
+            param=f"{case}-{name}",
+            params={"case": case, "implementation": name},
+            extra_info={field: row[field] for field in EXTRA},
+            cprofile_stats=None,
+            has_error=row["status"] != "ok",
+        )
+        benchmark = stats.Metadata(fixture, iterations=1, options={})
+        for seconds in row["times"]:
+            benchmark.update(seconds)
+        benchmarks.append(benchmark)
+    machine_info = plugin.pytest_benchmark_generate_machine_info()
+    everything = plugin.pytest_benchmark_generate_json(None, benchmarks, True, machine_info, utils.get_commit_info())
+    (run.folder / "pytest-benchmark.json").write_text(utils.safe_dumps(everything, indent=2), encoding="utf-8")

@@ -1,0 +1,221 @@
+"""What the rows of runs amount to, as data frames: speedups, duels, scaling with threads, shares of the roofline.
+
+Speedups are of rows of one run: only those were timed in turns. Where several runs hold the same row of the same
+machine, the last run given counts.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from bench.implementations import OURS
+from bench.machine import roofline
+from bench.results.formats import in_order
+from bench.results.runs import KEY, Run
+from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
+
+SCHEMA = [
+    *KEY,
+    "version",
+    "status",
+    "max_error",
+    "compile_s",
+    "repeats",
+    "median_s",
+    "low_s",
+    "high_s",
+    "baseline",
+    "speedup",
+    "speedup_low",
+    "speedup_high",
+    "gflops",
+    "peak_fraction",
+]
+MORE = [
+    "verdict",
+    "left",
+    "memory_level",
+    "calls_to_pay",
+    "calls",
+    "peak_memory_bytes",
+    "flops",
+    "bytes",
+    "stopped",
+    "message",
+    "run",
+    "machine",
+]
+CASE = [name for name in KEY if name != "implementation"]
+FASTEST = "the fastest other"
+VERDICTS = ("faster", "no difference", "slower")
+ORDER = ("numpy", "numba-jit", "numba-simd", "torch", "torch-compile", "jax", "onnxruntime", "openvino")
+
+
+class Facts:
+    """All that a report says and shows: the runs and what they amount to."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs = list(runs)
+        self.rows = table(runs)
+        self.baseline: str = self.runs[-1].info["baseline"]
+        self.machines = list(dict.fromkeys(map(machine_name, self.runs)))
+
+    @cached_property
+    def ok(self) -> pd.DataFrame:
+        """The rows that have a time."""
+        return self.rows[self.rows["median_s"].notna()]
+
+    @cached_property
+    def implementations(self) -> list[str]:
+        """Those that have a time, in their usual order."""
+        return sorted(self.ok["implementation"].unique(), key=lambda name: [*ORDER, name].index(name))
+
+    @cached_property
+    def ours(self) -> str:
+        """The one that is set against the others: ours, or the first that is not the baseline, or ""."""
+        others = [name for name in self.implementations if name != self.baseline]
+        return OURS if OURS in self.implementations else next(iter(others), "")
+
+    @cached_property
+    def duels(self) -> pd.DataFrame:
+        return duels(self.runs, self.ours)
+
+    @cached_property
+    def losses(self) -> pd.DataFrame:
+        """The duels that ours loses, the worst first."""
+        lost = self.duels[(self.duels["verdict"] == "slower") & (self.duels["against"] != FASTEST)]
+        return lost.sort_values("speedup")
+
+    @cached_property
+    def scaling(self) -> pd.DataFrame:
+        return scaling(self.ok)
+
+    def varied(self) -> set[str]:
+        """Return which of these differ between the rows, so that they must be named."""
+        return {name for name in ("cell", "dtype", "threads", "machine") if self.rows[name].nunique() > 1}
+
+
+def table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row for each (case, implementation), DESIGN's columns first; times in seconds a call.
+
+    `speedup` is over the run's baseline. `max_error` is the largest error of an output as a share of its bound, so
+    1 or less is right. `calls_to_pay` is the number of calls after which compiling has paid for itself against the
+    baseline, infinite for never: the longest compile time of the operation, over what a call of this case saves.
+    `left` is the inverse of `peak_fraction`, the share of the bound of `bench.machine.roofline`: how many times as
+    fast this row could still become. Both are missing where the roofline of the run's machine is.
+    """
+    rows = [_row(row, case, run) for run in runs for case in _cases(run) for row in case.values()]
+    frame = pd.DataFrame(rows, columns=[*SCHEMA, *MORE])
+    # Code is compiled for the first case that needs it: that is what a user pays whose only case is any of these.
+    alike = ["run", "machine", "implementation", "cell", "operation", "dtype", "threads"]
+    compile_s = frame.groupby(alike)["compile_s"].transform("max")
+    calls = compile_s / (frame["median_s"] * (frame["speedup"] - 1))
+    others = frame["verdict"].isin(VERDICTS) & compile_s.notna()
+    frame["calls_to_pay"] = calls.where(frame["verdict"] == "faster", np.inf).where(others)
+    return frame.drop_duplicates(["machine", *KEY], keep="last", ignore_index=True)
+
+
+def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
+    """Return a row for each (case, other implementation): how many times as fast as that one ours is.
+
+    `against` names the other. Where there are several, a row for `FASTEST` repeats that of the one with the
+    least median time.
+    """
+    found = []
+    for run in runs:
+        for case in _cases(run):
+            times = {name: row["times"] for name, row in case.items() if row["status"] == "ok"}
+            mine = times.pop(ours, None)
+            if mine is None or not times:
+                continue
+            about = {name: case[ours][name] for name in CASE} | {"machine": machine_name(run)}
+            ratios = {name: paired_ratio(theirs, mine) for name, theirs in times.items()}
+            if len(times) > 1:
+                fastest = min(times, key=lambda name: float(np.median(times[name])))
+                ratios[FASTEST], times[FASTEST] = ratios[fastest], times[fastest]
+            for name, ratio in ratios.items():
+                medians = {"median_s": np.median(mine), "other_s": np.median(times[name])}
+                found.append({**about, "against": name, **_speedup(ratio), "verdict": verdict(ratio), **medians})
+    columns = [*CASE, "machine", "against", *_speedup(Interval(1, 1, 1)), "verdict", "median_s", "other_s"]
+    return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *CASE, "against"], keep="last")
+
+
+def scaling(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have more threads than the fewest of their case, with `times`, how many times as fast.
+
+    `few` is that fewest number, `few_s` its time. Thread counts did not take turns, so this is a ratio of medians,
+    without an interval.
+    """
+    alike = ["machine", *(name for name in KEY if name != "threads")]
+    fewest = rows.loc[rows.groupby(alike)["threads"].idxmin(), [*alike, "threads", "median_s"]]
+    fewest = fewest.rename(columns={"threads": "few", "median_s": "few_s"})
+    more = rows.merge(fewest, on=alike)
+    more = more[more["threads"] > more["few"]]
+    return more.assign(times=more["few_s"] / more["median_s"])
+
+
+def by_kind(duels: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each kind of case and other implementation: `mean` and how often ours is what.
+
+    `kind` names what the cases have in common, a column of `duels` and its value in `value`, for all columns of which
+    there are several values; all cases together come first.
+    """
+    kinds = ["machine", "cell", "operation", "batch_size", "threads", "dtype"]
+    groups = [("all", "all cases", duels)]
+    for kind in kinds:
+        if duels[kind].nunique() > 1:
+            groups += [
+                (kind, value, duels[duels[kind] == value]) for value in sorted(duels[kind].unique(), key=in_order)
+            ]
+    found = []
+    for kind, value, group in groups:
+        for against, of in group.groupby("against"):
+            counts = of["verdict"].value_counts()
+            found.append(
+                {"kind": kind, "value": value, "against": against, "mean": float(np.exp(np.log(of["speedup"]).mean()))}
+                | {name: int(counts.get(name, 0)) for name in VERDICTS}
+            )
+    return pd.DataFrame(found, columns=["kind", "value", "against", "mean", *VERDICTS])
+
+
+def machine_name(run: Run) -> str:
+    """Return what tells the machine of a run from others in a line: CPU, cores, vectors."""
+    machine = run.info["machine"]
+    simd = (machine.get("simd") or {}).get("name")
+    cores = machine.get("cores") or machine.get("logical_cpus")
+    return ", ".join(filter(None, [machine.get("cpu"), f"{cores} core{'s' if cores != 1 else ''}", simd]))
+
+
+def _cases(run: Run) -> list[dict[str, dict]]:
+    """Return the run's rows by case, each by implementation, the baseline among them."""
+    cases: dict[tuple, dict[str, dict]] = {}
+    for row in run.rows:
+        cases.setdefault(tuple(row[name] for name in CASE), {})[row["implementation"]] = row
+    return list(cases.values())
+
+
+def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
+    """Return a row of `table`."""
+    baseline = run.info["baseline"]
+    columns = {name: row.get(name) for name in [*SCHEMA, *MORE] if name in row}
+    columns |= {"baseline": baseline, "repeats": len(row["times"]), "run": run.info["name"]}
+    columns["machine"] = machine_name(run)
+    if row["status"] != "ok" or not row["times"]:
+        return columns
+    median, low, high = median_interval(row["times"])
+    columns |= {"median_s": median, "low_s": low, "high_s": high, "gflops": row["flops"] / median / 1e9}
+    if limits := run.info["machine"].get("roofline"):
+        bound = roofline.bound_s(row, limits)
+        level = roofline.holding_level(row, limits)
+        columns |= {"peak_fraction": bound / median, "left": median / bound, "memory_level": level}
+    base = case.get(baseline)
+    if base and base["status"] == "ok" and base["times"]:
+        ratio = Interval(1, 1, 1) if row is base else paired_ratio(base["times"], row["times"])
+        columns |= {**_speedup(ratio), "verdict": "baseline" if row is base else verdict(ratio)}
+    return columns
+
+
+def _speedup(ratio: Interval) -> dict[str, float]:
+    return dict(zip(["speedup", "speedup_low", "speedup_high"], ratio, strict=True))

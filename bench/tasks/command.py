@@ -1,0 +1,141 @@
+"""What makes a task a command of `python -m bench train`: `trains` gives it the options that all races share."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from bench.tasks.options import Output, Resume, command_line, finish, none_beside_resume, option, report_folder
+
+SETTINGS = {  # the options of `bench.tasks.learning.training.Settings`, which every task but the text has
+    "cell": "rnn, gru or lstm.",
+    "activation": "Of the rnn: sigmoid or tanh.",
+    "hidden": "Hidden units.",
+    "epochs": "Passes over the training records.",
+    "batch": "Records in a training step.",
+    "optimizer": "sgd, adagrad or adam.",
+    "learning_rate": "Of the optimizer.",
+    "truncate": "Earlier steps that the gradient flows back through; the steps less one is full BPTT.",
+    "clip": "Bound on each element of the gradients.",
+    "clip_norm": "Bound on the norm of all gradients together.",
+    "goal": "The error that the race is to.",
+    "seed": "Of the weights and the order of the records.",
+    "seeds": "Trainings, each with a seed of its own.",
+    "threads": "Threads of each implementation.",
+}
+BESIDE_RESUME = ("csv", "seeds")  # the file may have moved, and more seeds may follow
+
+Racers = Annotated[str | None, option("Who races, with commas between.", "numpy,numba-simd,torch,jax: those that can")]
+
+
+class Task(NamedTuple):
+    """What a command is about."""
+
+    races: list  # of bench.tasks.learning.training.Race, each with another cell
+    summary: Callable[[list], list[str]]  # what the races came to, a paragraph each
+    write: Callable[[list, Path, str], Path]  # their report, into a folder, with the command; returns its page
+
+
+def trains(task: Callable[..., Task]) -> Callable:
+    """Return the command that trains what `task` returns.
+
+    It has an option for each of SETTINGS in the place of the task's **choices, and those of the training's folder.
+    """
+    own = [p for p in inspect.signature(task).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    shared = {name: Annotated[str | None, option(words)] for name, words in SETTINGS.items()}
+
+    @functools.wraps(task)
+    def command(context: typer.Context, resume: Path | None, output: Path | None, **options: Any) -> None:
+        sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in options}
+        given = {name: value for name, value in options.items() if sources[name] == "COMMANDLINE"}
+        _train(task, options, given, resume, output)
+
+    parameters = [
+        inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+        *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
+        *(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in {**shared, "resume": Resume, "output": Output}.items()
+        ),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def race(course: Any, implementation: str | None, write: Callable) -> Task:
+    """Return the task of one race, whose report `write` writes."""
+    from bench.tasks.learning.training import Race
+    from bench.tasks.page import race_words
+
+    race = Race(course, implementation.split(",") if implementation else None)
+    return Task([race], lambda races: race_words(races[0]), lambda races, *where: write(races[0], *where))
+
+
+def _train(task: Callable[..., Task], options: dict, given: dict, resume: Path | None, output: Path | None) -> None:
+    """Train a task, or go on with one that was kept, keep it now and then, and report what came of it."""
+    from bench.tasks.learning import checkpoint
+
+    about: dict[str, Any] = {}
+    trees: dict[str, Any] = {}
+    if resume is not None:
+        none_beside_resume({name: value for name, value in given.items() if name not in BESIDE_RESUME})
+        about, trees = checkpoint.load_training(resume, task.__name__)
+        options = about["options"] | given
+    races, summary, write = task(**options)
+    cells = {race.course.model.cell: race for race in races}
+    for cell, state in about.get("races", {}).items():
+        cells[cell].restore(state, trees.get(cell, {}))
+    options = options | {"implementation": ",".join(races[0].implementations)}
+    folder = report_folder(task.__name__, output or resume)
+
+    def keep() -> None:
+        states = {cell: race.state() for cell, race in cells.items()}
+        about = {"options": options, "races": {cell: state for cell, (state, _) in states.items()}}
+        checkpoint.save_training(folder, task.__name__, about, {cell: tree for cell, (_, tree) in states.items()})
+
+    _run(races, keep)
+    begun = [race for race in races if race.weights]  # the others Ctrl-C did not let begin
+    for words in summary(begun):
+        typer.echo(words)
+    finish(write(begun, folder, command_line()), any(race.outcome == "interrupted" for race in races))
+
+
+def _run(races: list, keep: Callable[[], None]) -> None:
+    """Run the races one by one, behind a bar with the error, windows a second and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for race in races:
+            if race.over:
+                continue
+            course, settings = race.course, race.course.settings
+            bar = progress.add_task(f"{course.name}: compiling", total=None, state="")
+
+            def watch(seed: int, epoch: int, race=race, course=course, settings=settings, bar=bar) -> None:
+                history = race.histories[race.shown][-1] if epoch else None
+                state = ""
+                if history is not None:
+                    records = course.records / history.seconds[-1]
+                    state = f"{course.measure} {history.validation[-1]:.4f}, {records:,.0f} windows/s, left"
+                progress.update(
+                    bar,
+                    description=f"{course.name}, {course.model.cell}: seed {seed + 1}/{settings.seeds}, epoch {epoch}",
+                    completed=seed * settings.epochs + epoch,
+                    total=settings.seeds * settings.epochs,
+                    state=state,
+                )
+
+            race.run(watch, keep)
+            if race.outcome == "interrupted":
+                return

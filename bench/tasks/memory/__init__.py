@@ -1,0 +1,1 @@
+"""What takes a long memory: the adding problem and the copy task."""

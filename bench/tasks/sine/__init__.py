@@ -1,0 +1,1 @@
+"""A sine, whose next values are to be foretold: the article's task."""

@@ -1,0 +1,1 @@
+"""A text, of which the next character is to be foretold; and writing with what was learned."""

@@ -1,0 +1,176 @@
+"""The commands for text: `python -m bench train text` and `python -m bench generate`."""
+
+import math
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.grid.cases import ChoiceError
+from bench.tasks.options import Output, Resume, command_line, finish, none_beside_resume, option, report_folder
+
+
+def text(
+    file: Annotated[Path | None, option("A UTF-8 text to learn.", "Shakespeare's plays, from the text extra")] = None,
+    cell: Annotated[str | None, option("rnn, gru or lstm.", "gru")] = None,
+    hidden: Annotated[str | None, option("Hidden units.", "256")] = None,
+    seq_len: Annotated[str | None, option("Characters that the gradient flows back through.", "64")] = None,
+    batch: Annotated[str | None, option("Streams that the text is read in, side by side.", "32")] = None,
+    optimizer: Annotated[str | None, option("sgd, adagrad or adam.", "adam")] = None,
+    learning_rate: Annotated[str | None, option("Of the optimizer.", "0.004")] = None,
+    clip_norm: Annotated[str | None, option("Bound on the norm of the gradients.", "1")] = None,
+    seed: Annotated[str | None, option("Of the weights and the samples.", "0")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a seed of its own; the first is kept.")] = 1,
+    threads: Annotated[str | None, option("Threads to compute with.", "1 in a race, else every CPU")] = None,
+    implementation: Annotated[
+        str | None,
+        option("One, or several with commas to race: numpy, numba-jit, numba-simd, torch, jax.", "numba-simd"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps in all.")] = None,
+    minutes: Annotated[
+        float | None, option("Stop after so many minutes.", "5, unless --steps or --goal are given")
+    ] = None,
+    goal: Annotated[
+        float | None, option("Stop at so many bits per character on the validation text.", "in a race the n-gram's")
+    ] = None,
+    resume: Resume = None,
+    output: Output = None,
+) -> None:
+    """Predict the next character of a text; the last line printed is the report's path.
+
+    Ctrl-C ends the training, keeps it, and reports what is there. `--resume` goes on with it, `generate` lets it write.
+    """
+    from bench.tasks.learning.training import choose
+    from bench.tasks.text import data as task
+    from bench.tasks.text.training import Bounds, Lesson, Settings
+
+    settings = {
+        "cell": cell,
+        "hidden": hidden,
+        "seq_len": seq_len,
+        "batch": batch,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "clip_norm": clip_norm,
+        "seed": seed,
+        "threads": threads,
+    }
+    for name, value in (("--minutes", minutes), ("--goal", goal)):
+        if value is not None and not 0 < value < math.inf:
+            raise ChoiceError(f"{name}: expected a number above 0, got {value}")
+    corpus = task.shakespeare() if file is None else task.from_file(file)
+    if resume is None:
+        implementations = (implementation or "numba-simd").split(",")
+        base = Settings(threads=1 if len(implementations) > 1 else os.cpu_count() or 1)
+        lesson = Lesson(corpus, choose(base, **settings), implementations)
+    else:
+        none_beside_resume({**settings, "implementation": implementation})
+        lesson = Lesson.resume(corpus, resume)
+    folder = report_folder("text", output or resume)
+
+    lesson.goal = goal or lesson.goal
+    racing = len(lesson.histories) > 1
+    if not (minutes or steps or goal or racing):
+        minutes = 5
+    bounds = Bounds(steps or math.inf, minutes or math.inf, lesson.goal if goal or racing else 0)
+    _train(lesson, bounds, folder)
+    for number in range(1, seeds):
+        if lesson.outcome == "finished":
+            other = replace(lesson.settings, seed=lesson.settings.seed + number)
+            repeat = Lesson(corpus, other, list(lesson.histories))
+            _train(repeat, bounds)
+            lesson.outcome = repeat.outcome
+            if repeat.outcome == "finished":
+                lesson.repeats.append(repeat)
+
+    from bench.tasks.text import page as text_report
+
+    judged = lesson.judge()
+    for words in text_report.summary(lesson, judged):
+        typer.echo(words)
+    finish(text_report.write(lesson, judged, folder, command_line()), lesson.outcome == "interrupted")
+
+
+def _train(lesson, bounds, folder=None):
+    """Train with a bar; with a folder, keep the training after every round and show what the model writes by then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(8), TimeRemainingColumn(), TextColumn("left")
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+        bar = progress.add_task("compiling", total=1)
+        shown = lesson.histories[lesson.shown]
+        size = lesson.settings.batch * lesson.settings.seq_len  # characters of a step
+        told = len(lesson.samples)
+
+        def after_group(share):
+            progress.update(bar, completed=share, description=f"step {lesson.step}, {_state(shown, size)}")
+
+        def after_round():
+            nonlocal told
+            if folder is None:
+                return
+            lesson.save(folder)
+            for sample in lesson.samples[told:]:
+                title = f"After {sample.step} steps, {sample.bits:.2f} bits per character, at the temperature"
+                progress.console.print(f"{title} {sample.temperature}:\n{sample.text}\n", markup=False)
+            told = len(lesson.samples)
+
+        lesson.train(bounds, after_group, after_round)
+        progress.update(bar, completed=1)
+
+
+def _state(history, size):
+    """Return the speed, and the loss and the last look at the validation text in bits per character."""
+    from bench.results.formats import count
+
+    groups = history.seconds[-10:]
+    steps = history.ends[-1] - ([0, *history.ends])[-1 - len(groups)]
+    speed = count(steps * size / sum(groups))
+    recent = history.losses[-steps:]
+    return f"{speed} characters/s, loss {sum(recent) / len(recent):.2f}, validation {history.bits[-1]:.2f}"
+
+
+def generate(
+    model: Annotated[Path, typer.Argument(help="A model that `train text` has kept: model.npz, or its folder.")],
+    seed_text: Annotated[str | None, option("What the text goes on from.", "the end of a line")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Below 1 likely characters get likelier; 0 takes the likeliest.")
+    ] = 0.8,
+    length: Annotated[int, typer.Option(min=0, help="Characters to write.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+) -> None:
+    """Write text, character by character, with a model that has learned one; to standard error how fast that was."""
+    from itertools import chain, islice
+
+    import numpy as np
+
+    from bench.tasks.learning.network import Network
+    from bench.tasks.learning.training import threads
+    from bench.tasks.text import data as text
+    from bench.tasks.text import generate
+
+    trained, alphabet, weights = generate.load(model / "model.npz" if model.is_dir() else model)
+    first = text.encode(alphabet, seed_text) if seed_text else generate.opening(alphabet)
+    network = Network(trained, "numba-simd")
+    said = generate.sample(network, weights, first, temperature, np.random.default_rng(seed))
+    try:
+        with threads(1):
+            said = chain([next(said)], said)  # which compiles, before the clock starts
+            start = time.perf_counter()
+            sys.stdout.write(seed_text or "")
+            for index in islice(said, length):
+                sys.stdout.write(alphabet[index])
+                sys.stdout.flush()
+            taken = time.perf_counter() - start
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    typer.echo()
+    typer.echo(f"{length / taken:.0f} characters a second", err=True)
+
+
+COMMANDS = (text,)

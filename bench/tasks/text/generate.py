@@ -1,0 +1,56 @@
+"""Text from a model that has learned one: each character is drawn, and read as the next input."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from bench.tasks.learning import checkpoint
+from bench.tasks.learning.model import Model
+from bench.tasks.learning.network import Network
+from bench.tasks.learning.weights import Weights
+
+KIND = "text model"
+
+
+def save(path: Path, model: Model, alphabet: str, weights: Weights) -> None:
+    checkpoint.save(path, KIND, {"model": asdict(model), "alphabet": alphabet}, weights)
+
+
+def load(path: Path) -> tuple[Model, str, Weights]:
+    """Return a model that `save` has kept, its alphabet and its weights; a ChoiceError if the file is none."""
+    about, weights = checkpoint.load(path, KIND)
+    return Model(**about["model"]), about["alphabet"], weights
+
+
+def opening(alphabet: str) -> np.ndarray:
+    """Return what a text begins after if nothing else is asked for, (1,): the end of a line."""
+    return np.array([max(0, alphabet.find("\n"))])
+
+
+def sample(
+    network: Network, weights: Weights, seed_text: np.ndarray, temperature: float, rng: np.random.Generator
+) -> Iterator[int]:
+    """Read the indices `seed_text` (N,), then yield the indices of characters that follow, without end.
+
+    A character has the probability softmax(outputs / temperature); at the temperature 0 it is the likeliest one.
+    """
+    prepared = network.prepare(weights)
+    outputs, state = network.predict(prepared, seed_text[:, np.newaxis])
+    outputs = outputs[-1]
+    while True:
+        index = _draw(outputs[0], temperature, rng)
+        yield index
+        outputs, state = network.step(prepared, np.array([index]), state)
+
+
+def _draw(outputs: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
+    """Return an index, from outputs (O,).
+
+    With Gumbel noise added, the largest of some logarithms is a draw from their probabilities (Gumbel 1954).
+    """
+    if temperature == 0:
+        return int(outputs.argmax())
+    scores = np.divide(outputs, temperature, dtype=np.float64)
+    return int((scores + rng.gumbel(size=len(scores))).argmax())

@@ -1,0 +1,167 @@
+"""The loop: for each case, build and verify every implementation, then time them turn by turn.
+
+The rounds of a case end when each ratio to the baseline, and ours to the fastest other, is known to within the
+effort's precision: half of its 95 % interval, by the sign test, is no more. They also end at the case's time limit.
+Either way there are no fewer than the effort's fewest rounds, but for cases with calls so long that five must do.
+What matters is how wide an interval is, never where it lies, and it is looked at only now and then: whoever stops at
+the first sign of a difference finds one sooner or later where there is none.
+"""
+
+import math
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+from bench import implementations
+from bench.machine.hardware import cpus_for
+from bench.results.runs import key
+from bench.results.statistics import quick_width
+from bench.timing.plan import FEWEST_LONG, LONG_S, SEED
+from bench.timing.worker import TIME_LIMIT_S, Worker, WorkerError
+
+
+class Bench:
+    """Measures cases into a run, with one worker for each implementation and thread count.
+
+    `watch(text, share)` is told what is done at the moment and which share of the case is behind us. Use it as a
+    context manager, or call `close`: it ends the workers.
+    """
+
+    def __init__(self, run, plan, watch=lambda text, share: None, time_limit_s=TIME_LIMIT_S):
+        self.run, self.plan, self.watch, self.time_limit_s = run, plan, watch, time_limit_s
+        self._workers = {}
+        self._unable = {}  # why a worker could not even start: it would not for the next case either
+        self._references = tempfile.TemporaryDirectory()  # what one worker computed need not be computed by the next
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def restart(self):
+        """End all workers; the next case starts new ones."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
+    def close(self):
+        """End all workers for good."""
+        self.restart()
+        self._references.cleanup()
+
+    def missing(self, case, names=None):
+        """Return those of the implementations whose row for this case the run does not have yet."""
+        have = {key(row) for row in self.run.rows}
+        names = self.plan.implementations if names is None else names
+        return [name for name in names if key(asdict(case) | {"implementation": name}) not in have]
+
+    def measure(self, case, names=None):
+        """Measure one case by all implementations (or these), together, and save their rows."""
+        names = self.missing(case, names)
+        if not names:
+            return
+        rows = {name: self._new_row(case, name) for name in names}
+        reference = Path(self._references.name, f"{case.id}.npz")
+        for n, (name, row) in enumerate(rows.items()):
+            if row["status"] == "ok":
+                self.watch(f"build and verify {name}", 0.5 * n / len(names))
+                row |= self._ask(row, "build", case=asdict(case), seed=SEED, reference=str(reference))
+        reference.unlink(missing_ok=True)
+        self._time({name: row for name, row in rows.items() if row["status"] == "ok"})
+        self.run.append(*rows.values())
+
+    def _time(self, rows):
+        """Take the rounds: all in turn, so that the machine's drift hits all alike."""
+        effort = self.plan.effort
+        for name, row in rows.items():
+            self.watch(f"warm up {name}", 0.5)
+            row |= self._ask(row, "calibrate", round_s=effort.round_s)
+        done, look, begin = 0, 0, time.perf_counter()
+        while working := {name: row for name, row in rows.items() if row["status"] == "ok"}:
+            for name in turn(list(working), done):
+                row = rows[name]
+                reply = self._ask(row, "round", calls=row["calls"])
+                if reply:
+                    row["times"].append(reply["seconds"])
+            done += 1
+            long = any(row["times"][-1] * row["calls"] > LONG_S for row in working.values() if row["times"])
+            fewest = min(effort.fewest, FEWEST_LONG) if long else effort.fewest
+            over = time.perf_counter() - begin >= effort.case_s
+            if done >= fewest and (over or done >= look):
+                look = math.ceil(1.15 * done)
+                precise = self._precise(working)
+                for name, row in working.items():
+                    row["stopped"] = "precision" if name in precise else "time"
+                if over or len(precise) == len(working):
+                    return
+            self.watch("time", 0.5 + 0.5 * min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s)))
+
+    def _precise(self, rows):
+        """Return the names of those whose ratios are known well enough."""
+        baseline, ours = self.run.info["baseline"], implementations.OURS
+        times = {name: row["times"] for name, row in rows.items() if row["status"] == "ok"}
+        pairs = [(baseline, name) for name in times if name != baseline and baseline in times]
+        if ours in times and len(times) > 1:
+            others = (name for name in times if name != ours)
+            pairs.append((min(others, key=lambda name: median(times[name])), ours))
+        vague = {name for base, name in pairs if quick_width(times[base], times[name]) > self.plan.effort.precision}
+        return times.keys() - vague - ({baseline} if vague else set())
+
+    def _ask(self, row, request, **arguments):
+        """Return the reply of the row's worker; a worker that fails is closed and the row says why."""
+        name, threads = row["implementation"], row["threads"]
+        try:
+            worker = self._worker(name, threads)
+            reply = worker.ask(request, **arguments)
+            worker.rest()
+            return reply
+        except WorkerError as error:
+            self._workers.pop((name, threads), None)
+            row.update(status="error", message=str(error), times=[])
+            return {}
+
+    def _worker(self, name, threads):
+        if (name, threads) in self._unable:
+            raise WorkerError(self._unable[name, threads])
+        for other in [pair for pair in self._workers if pair[1] != threads]:
+            self._workers.pop(other).close()
+        if (name, threads) not in self._workers:
+            module = self.plan.implementations[name]
+            worker = self._workers[name, threads] = Worker(module, threads, self.time_limit_s, cpus_for(threads))
+            try:
+                worker.ask("start")
+            except WorkerError as error:
+                self._unable[name, threads] = str(error)
+                raise
+        return self._workers[name, threads]
+
+    def _new_row(self, case, name):
+        about = self.run.info["implementations"][name]
+        return {
+            **asdict(case),
+            "implementation": name,
+            "version": about["version"],
+            "status": about["status"],
+            "message": about["message"],
+            "max_error": None,
+            "errors": {},
+            "compile_s": None,
+            "calls": None,
+            "times": [],
+            "stopped": None,
+            "peak_memory_bytes": None,
+            "flops": case.flops,
+            "bytes": case.bytes,
+        }
+
+
+def turn(names, n):
+    """Return the order of the n-th round: each leads in its turn, and every other time around the order is reversed.
+
+    So each is as often before any other as behind it, and nobody always finds the caches as the same one left them.
+    """
+    times_around, lead = divmod(n, len(names))
+    order = names[lead:] + names[:lead]
+    return order[::-1] if times_around % 2 else order

@@ -1,0 +1,148 @@
+"""What is planned: the cases and implementations of a run, the run that takes them up, and how long it will take."""
+
+import hashlib
+import json
+import shlex
+from datetime import datetime
+from importlib import import_module
+from inspect import getdoc
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import implementations
+from bench.grid.cases import ChoiceError
+from bench.grid.presets import Effort, Grid, choose, find_preset, share
+from bench.machine import hardware
+from bench.machine.describe import describe
+from bench.results.runs import REPORTS, Run, key, unfinished
+from bench.timing.worker import ROOT
+
+SEED = 0
+LONG_S = 0.3  # a round of this length is a long one,
+FEWEST_LONG = 5  # of which these are enough
+
+
+class Plan(NamedTuple):
+    """What a run is to measure."""
+
+    preset: str
+    grid: dict  # the choices as given
+    cases: list
+    implementations: dict  # the module of each by its name
+    effort: Effort
+    description: str = ""
+    grids: tuple[Grid, ...] = ()  # the preset's own
+
+
+def plan(preset="quick", implementations=None, precision=None, **choices):
+    """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError."""
+    texts = choices | {"implementations": implementations, "precision": precision}
+    grid = {name: text for name, text in texts.items() if text is not None}
+    chosen = find_preset(preset)
+    effort = chosen.effort
+    if precision is not None:
+        effort = effort._replace(precision=share(precision, "--precision"))
+    modules = _find_implementations(implementations, chosen.implementations, preset)
+    return Plan(
+        preset,
+        grid,
+        choose(chosen, hardware.usable_cpus(), **choices),
+        modules,
+        effort,
+        chosen.description,
+        chosen.grids,
+    )
+
+
+def open_run(plan, reports=REPORTS, fresh=False, command=None):
+    """Return (run, resumed): the newest unfinished run of the same plan on the same code and machine, or a new one."""
+    about = {name: _about(module) for name, module in plan.implementations.items()}
+    wanted = {
+        "preset": plan.preset,
+        "description": plan.description,
+        "grids": [grid._asdict() for grid in plan.grids],
+        "effort": plan.effort._asdict(),
+        "grid": plan.grid,
+        "seed": SEED,
+        "implementations": about,
+        "source": _source(),
+        "cpu": hardware.cpu(),
+        "cpus": {threads: hardware.cpus_for(threads) for threads in sorted({case.threads for case in plan.cases})},
+    }
+    wanted = json.loads(json.dumps(wanted))  # as it will be read again
+    run = None if fresh else unfinished(reports, wanted)
+    if run is not None:
+        _drop_torn_case(run, plan)
+        return run, True
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(plan.preset).stem}"
+    folder, copy = Path(reports, name), 1
+    while folder.exists():
+        folder, copy = Path(reports, f"{name}-{copy + 1}"), copy + 1
+    baseline = "numpy" if "numpy" in about else next(iter(about))
+    about_us = {"command": command or _command(plan), "machine": describe(measure=True)}
+    info = {**about_us, "baseline": baseline, **wanted}
+    run = Run.create(folder, info)
+    run.lock()
+    return run, False
+
+
+def expected_seconds(case, plan):
+    """Guess how long a case takes, for the estimate of the time left.
+
+    A call is taken to cost 10 us a step and its operations at 80 GFLOP/s, or its bytes at 30 GB/s, a thread; building
+    and verifying 0.3 s and four calls for each implementation, and the reference its operations at 20 GFLOP/s.
+    """
+    effort = plan.effort
+    call = 1e-5 * case.seq_len + max(case.flops / 8e10, case.bytes / 3e10) / case.threads**0.8
+    names = len(plan.implementations)
+    turn = names * max(call, effort.round_s)
+    fewest = min(effort.fewest, FEWEST_LONG) if call > LONG_S else effort.fewest
+    return 0.3 * names + case.flops / 2e10 + 4 * names * call + max(turn * fewest, effort.case_s)
+
+
+def _find_implementations(text, names, preset):
+    known = implementations.find()
+    where = f"{preset}: implementations" if text is None else "--implementations"
+    usual = names or [name for name in known if name not in implementations.IF_ASKED]
+    names = usual if text is None else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise ChoiceError(f"{where}: expected some of {', '.join(known)}, got {name!r}")
+    return {name: known[name] for name in known if name in names}
+
+
+def _about(module):
+    """Return an implementation's entry in run.json."""
+    module = import_module(module)
+    version = module.version()
+    absent = {"status": "absent", "message": "not installed"}
+    return {
+        "version": version,
+        **({"status": "ok", "message": None} if version else absent),
+        "contains": getdoc(module),
+    }
+
+
+def _source():
+    """Return a digest of the code under measurement: a run is not continued with other code."""
+    digest, rooms = hashlib.sha256(), ("kernels", "reference", "bench/implementations")
+    for path in sorted(path for room in rooms for path in (ROOT / room).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _command(plan):
+    words = ["python", "-m", "bench", "run", "--preset", plan.preset]
+    for name, text in plan.grid.items():
+        words += ["--" + name.replace("_", "-"), text]
+    return shlex.join(words)
+
+
+def _drop_torn_case(run, plan):
+    """Drop the last case if a crash left some of its rows unwritten: its implementations are timed together."""
+    if not run.rows:
+        return
+    last = key(run.rows[-1])[:-1]
+    rows = [row for row in run.rows if key(row)[:-1] == last]
+    if len(rows) < len(plan.implementations):
+        run.drop_last(len(rows))

@@ -1,0 +1,132 @@
+"""What the doors of the cells have in common: weights laid out, memory to work in, and the call of compiled code.
+
+Sizes: T steps, B sequences in a batch, I inputs, H hidden units, G gates.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import get_num_threads
+
+from kernels.core.checks import check_dtype, check_input, check_size, check_state
+from kernels.core.recurrence import bptt_size, pack, team_size
+from kernels.core.simd import vector_lanes
+from kernels.core.team import on_a_team
+from kernels.core.tiles import whole
+
+
+class Output(NamedTuple):
+    hs: np.ndarray  # (T, B, H)  the state after every step
+    state: Any  # the State after the last step
+
+
+class Gradients(NamedTuple):
+    params: Any  # dL/d(each of Params)
+    x: np.ndarray | None  # (T, B, I)  dL/dx; None for indices
+    state: Any  # dL/d(initial State)
+
+
+class Prepared(NamedTuple):
+    """Weights as the kernels read them; they stay the same when the arrays they came from change."""
+
+    weights: np.ndarray  # U, W and the biases in the panels of `kernels.core.tiles`
+    input_size: int
+    hidden_size: int
+    gates: int
+
+
+def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
+    """Draw the fields of the NamedTuple `kind` from the uniform distribution on ±1/sqrt(H), as PyTorch does."""
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    check_dtype("dtype", dtype)
+    H = hidden_size
+    shapes = {"U": (gates * H, input_size), "W": (gates * H, H), "b": (gates * H,), "c": (H,)}
+    bound = 1 / np.sqrt(H)
+    return kind(*(rng.uniform(-bound, bound, shapes[name]).astype(dtype) for name in kind._fields))
+
+
+def zero_state(kind, params, batch_size):
+    """Return a state of zeros, each array (B, H), for Params or Prepared."""
+    check_size("batch_size", batch_size)
+    W = params.weights if isinstance(params, Prepared) else params.W
+    H = params.hidden_size if isinstance(params, Prepared) else W.shape[1]
+    return _zeros(kind, (batch_size, H), W.dtype)
+
+
+def _zeros(kind, shape, dtype):
+    return kind._make([np.zeros(shape, dtype) for _ in kind._fields])
+
+
+def lay_out(U, W, biases):
+    """Return the Prepared of U (G H, I), W (G H, H) and biases (blocks, H)."""
+    (blocks, H), I = biases.shape, U.shape[1]
+    gates = W.shape[0] // H
+    n = vector_lanes(W.dtype)
+    weights = _scratch(((I + H) * gates + blocks) * whole.py_func(H, n) * n, W.dtype)
+    pack(U, W, biases, weights)
+    return Prepared(weights, I, H, gates)
+
+
+def prepared(params, prepare, gates):
+    """Return `params` if they are prepared, and of a cell with so many gates, else prepare them."""
+    if not isinstance(params, Prepared):
+        return prepare(params)
+    if params.gates != gates:
+        raise ValueError(f"params: expected weights of {gates} gates, got weights prepared for {params.gates}")
+    return params
+
+
+def check_start(kind, weights, x, state):
+    """Check the input x (T, B, I) and the state before it, a `kind` or None; return the state, zero for None."""
+    _, B = check_input("x", x, ("T", "B"), weights.input_size, weights.weights.dtype)
+    shape, dtype = (B, weights.hidden_size), weights.weights.dtype
+    if state is None:
+        return _zeros(kind, shape, dtype)
+    check_state("state", state, kind, shape, dtype)
+    return kind(*state)
+
+
+def check_step(kind, weights, x_t, state):
+    """Check the input x_t (B, I) of a single step and the state before it."""
+    flat, I, H, _ = weights
+    (B,) = check_input("x_t", x_t, ("B",), I, flat.dtype)
+    check_state("state", state, kind, (B, H), flat.dtype)
+
+
+def run_step(work, prepared, x_t, h0, *arrays):
+    """Call a cell's compiled step on a team; `arrays` are the cell's own, h (B, H) the first."""
+    weights, I, H, gates = prepared
+    on_a_team(work, team_size(get_num_threads, 1, len(x_t), I, H, gates), (weights, I, x_t, h0, *arrays))
+
+
+def run_forward(work, prepared, x, h0, *arrays):
+    """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
+    weights, I, H, gates = prepared
+    T, B = x.shape[:2]
+    on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), (weights, I, x, h0, *arrays))
+
+
+def run_bptt(work, blocks, states, truncate, U, W, x, h0, hs, *arrays):
+    """Call a cell's compiled bptt on a team; `states` is how many arrays a state has."""
+    (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
+    window = T - 1 if truncate is None else min(int(truncate), T - 1)
+    size = _bptt_size(T, B, I, H, gates, blocks, states, x.ndim == 2, window, vector_lanes(hs.dtype))
+    scratch = _scratch(size, hs.dtype)
+    on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), (U, W, x, h0, window, hs, *arrays, scratch))
+
+
+# To call compiled code takes as long as a small step: not where it can be helped.
+_bptt_size = lru_cache(maxsize=4096)(bptt_size)
+
+
+def _scratch(size, dtype):
+    """Return memory for `size` elements from where a cache line starts."""
+    return np.empty(size + 64 // dtype.itemsize, dtype)
+
+
+@lru_cache
+def nothing(dtype):
+    """Return an array without elements, (0, 0, 0), for what is not to be kept."""
+    return np.empty((0, 0, 0), dtype)

@@ -1,0 +1,331 @@
+"""Matrix products on register tiles: out += a w, for a `w` packed in panels.
+
+A tile of ROWS x VECTORS accumulators stays in registers while the product walks along k: each step loads VECTORS
+vectors of w and broadcasts ROWS numbers of a. The sizes fill the register file, and leave both load ports enough
+time even where w comes from the second-level cache.
+
+A packed matrix of K rows is cut into panels of at most VECTORS vectors of columns, equal as far as may be, since a
+narrow panel keeps the multipliers waiting. In its panel each row is contiguous, padded with zeros to whole vectors:
+
+    panel 0: row 0, row 1, ... row K-1;  panel 1: row 0, ...
+
+The rows of every buffer that tiles are read from lie an odd number of cache lines apart (`padded`): at a power of two
+they would all fall into the same few sets of the cache.
+"""
+
+import numpy as np
+
+from kernels.core import simd
+from kernels.core.cache import compiled, inlined, named
+from kernels.core.simd import (
+    at,
+    fold,
+    full,
+    lanes,
+    load,
+    load_first,
+    load_square,
+    load_tile,
+    partial_sums,
+    prefetch,
+    rank1,
+    store,
+    store_first,
+    store_square,
+    store_tile,
+    transpose,
+    zero_tile,
+)
+
+ROWS = 8 if simd.REGISTERS == 32 else 4
+VECTORS = 3
+
+_AHEAD = 12  # rows of w that are asked for before they are needed: hardware stops at the end of every page
+
+# Numba compiles a function anew for every literal number that it is called with, but not for these.
+ZERO, ONE, TILE = np.int64(0), np.int64(1), np.int64(ROWS)
+REPLACE, ADD = ZERO, ONE  # what a product does to what is there
+
+
+@compiled
+def whole(columns, n):
+    """Return how many vectors hold `columns` numbers."""
+    return (columns + n - 1) // n
+
+
+@compiled
+def padded(columns, n):
+    """Return the distance of rows in a buffer, in elements: whole vectors and an odd number of cache lines."""
+    line = n * 8 * simd.ALIGNMENT // simd.BITS  # elements
+    return ((columns + line - 1) // line | 1) * line
+
+
+@compiled
+def packed_size(K, columns, n):
+    """Return how many elements a packed matrix takes."""
+    return K * whole(columns, n) * n
+
+
+@compiled
+def panel_count(columns, n):
+    return (whole(columns, n) + VECTORS - 1) // VECTORS
+
+
+@compiled
+def panel_start(panel, columns, n):
+    """Return the first vector of a panel; that of the panel after the last is the number of vectors."""
+    vectors = whole(columns, n)
+    count = (vectors + VECTORS - 1) // VECTORS
+    # vectors // count, without the division, which takes as long as a small product
+    width = VECTORS if vectors == VECTORS * count else (2 if vectors >= 2 * count else 1)
+    return panel * width + min(panel, vectors - width * count)
+
+
+@compiled
+def pack_rows(packed, source, row, k0, k1, K, columns, first_panel, last_panel):
+    """Pack the rows from k0 up to k1 of panels of a matrix of K rows, of which row k starts at source[k row]."""
+    n = lanes(packed)
+    for k in range(k0, k1):  # row by row, as the source lies: by panels each row would be another page
+        for panel in range(first_panel, last_panel):
+            start = panel_start(panel, columns, n)
+            width = panel_start(panel + 1, columns, n) - start
+            to = at(packed, (start * K + k * width) * n)
+            for v in range(width):
+                store(to, v * n, get(at(source, k * row), (start + v) * n, columns))
+
+
+@compiled
+def pack_columns(packed, source, row, K, columns, first_panel, last_panel):
+    """Pack panels of the matrix whose column c starts at source[c row]: the transpose of how it lies."""
+    n = lanes(packed)
+    for panel in range(first_panel, last_panel):
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to = at(packed, start * n * K)
+        for v in range(width):
+            column = (start + v) * n
+            for k in range(0, K, n):
+                square = load_square(at(source, column * row + k), row, columns - column, min(K - k))
+                store_square(at(to, (k * width + v) * n), width * n, transpose(square), K - k)
+
+
+def _make_tile(rows, vectors):
+    @compiled
+    @named(f"tile_{rows}x{vectors}")
+    def tile(out, out_row, a, a_row, a_k, w, K, how):
+        n = lanes(out)
+        sums = zero_tile(out, rows, vectors)
+        if how == ADD:
+            sums = load_tile(out, out_row, rows, vectors)
+        for _ in range(K):
+            sums = rank1(sums, a, a_row, w)
+            for v in range(vectors):
+                prefetch(w, (_AHEAD * vectors + v) * n)
+            a = at(a, a_k)
+            w = at(w, vectors * n)
+        store_tile(out, out_row, sums)
+
+    return tile
+
+
+def _make_row(vectors):
+    """A lone row has too few accumulators to hide the latency of a multiplication: sum every fourth product apart."""
+    apart = 8 if vectors == 1 else 4
+
+    @inlined
+    @named(f"row_{vectors}")
+    def row(out, a, w, K):
+        total = load_tile(out, 0, 1, vectors)
+        sums = zero_tile(out, apart, vectors)
+        k = 0
+        while k + apart <= K:
+            sums = partial_sums(sums, at(a, k), 1, at(w, k * vectors * lanes(w)))
+            k += apart
+        total = fold(sums, total)
+        while k < K:
+            total = rank1(total, at(a, k), 0, at(w, k * vectors * lanes(w)))
+            k += 1
+        store_tile(out, 0, total)
+
+    return row
+
+
+def _make_panel(vectors):
+    full, half, quarter, last = (_make_tile(rows, vectors) for rows in (ROWS, 4, 2, 1))
+
+    @compiled
+    @named(f"panel_{vectors}")
+    def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how):
+        r = 0
+        while rows - r >= ROWS:
+            for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
+                for v in range(vectors):
+                    prefetch(out, ahead * out_row + v * lanes(out))
+            full(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
+            a = at(a, a_tile)
+            r += ROWS
+        if ROWS > 4 and rows - r >= 4:
+            half(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
+            a = at(a, 4 * a_row)
+            r += 4
+        if rows - r >= 2:
+            quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
+            a = at(a, 2 * a_row)
+            r += 2
+        if rows - r >= 1:
+            last(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
+
+    return panel
+
+
+_panel1, _panel2, _panel3 = (_make_panel(vectors) for vectors in (1, 2, 3))
+_row1, _row2, _row3 = (_make_row(vectors) for vectors in (1, 2, 3))
+
+
+@compiled
+def _multiply_tiles(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, first_panel, last_panel, how, turn):
+    n = lanes(out)
+    for i in range(last_panel - first_panel):
+        panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to, packed = at(out, start * n), at(w, start * n * K)
+        if width == 3:
+            _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+        elif width == 2:
+            _panel2(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+        else:
+            _panel1(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
+
+
+@inlined
+def _multiply_row(out, a, w, K, columns, first_panel, last_panel, turn):
+    n = lanes(out)
+    for i in range(last_panel - first_panel):
+        panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        to, packed = at(out, start * n), at(w, start * n * K)
+        if width == 3:
+            _row3(to, a, packed, K)
+        elif width == 2:
+            _row2(to, a, packed, K)
+        else:
+            _row1(to, a, packed, K)
+
+
+@compiled
+def multiply(
+    out, out_apart, out_row, a, a_apart, a_row, w, gates, rows, K, columns, first_panel, last_panel, turn, all_rows
+):
+    """Add a w to `out` for each gate, in the columns of the panels from `first_panel` up to `last_panel`.
+
+    out[g out_apart + r out_row + c] += sum over k of a[g a_apart + r a_row + k] w[g, k, c], where each gate's w is
+    packed and has K rows and `columns` columns. The rows of `out` are padded to whole vectors, which are written. At
+    an odd `turn` gates and panels are taken from the last to the first: if the same w was just read, and is too large
+    for the cache, its end is still there.
+
+    Every sum is made in the order of k, so that it is the same to the bit however the rows are cut into tiles and
+    shared by threads; but for a row that is the only one of `all_rows`, which is summed in an order of its own.
+    """
+    size = packed_size(K, columns, lanes(w))
+    for i in range(gates):
+        g = i if turn % 2 == 0 else gates - 1 - i
+        to, by, packed = at(out, g * out_apart), at(a, g * a_apart), at(w, g * size)
+        if rows == 1 and all_rows == 1:  # compiled in: a call takes as long as a small row
+            _multiply_row(to, by, packed, K, columns, first_panel, last_panel, turn)
+        else:
+            _multiply_tiles(
+                to, out_row, by, a_row, ONE, ROWS * a_row, packed, rows, K, columns, first_panel, last_panel, ADD, turn
+            )
+
+
+@compiled
+def multiply_transposed(out, out_row, a, w, rows, K, columns, first_panel, last_panel, how):
+    """Do the same for one `a` that `pack_tiles` has transposed; `how` is ADD, or REPLACE for whatever is in `out`."""
+    _multiply_tiles(out, out_row, a, ONE, TILE, K * TILE, w, rows, K, columns, first_panel, last_panel, how, ZERO)
+
+
+@compiled
+def pack_tiles(packed, source, row, K, columns):
+    """Pack the transpose of the matrix whose row k starts at source[k row]: ROWS columns after ROWS columns.
+
+    As it lies, a tile would take each of its k from another page.
+    """
+    for first in range(0, columns, ROWS):
+        count = min(TILE, columns - first)
+        for k in range(K):
+            p, q = at(source, k * row + first), at(packed, first * K + k * ROWS)
+            for c in range(0, count, lanes(p)):
+                put(q, c, get(p, c, count), count)
+
+
+@inlined
+def get(p, column, columns):
+    """Return the vector at p[column] of a row of so many columns, with zeros behind the row's end."""
+    if column + lanes(p) <= columns:
+        return load(p, column)
+    return load_first(p, column, columns - column)
+
+
+@inlined
+def put(p, column, vector, columns):
+    """Write the vector to p[column], but nothing behind the end of a row of so many columns."""
+    if column + lanes(p) <= columns:
+        store(p, column, vector)
+    else:
+        store_first(p, column, vector, columns - column)
+
+
+@compiled
+def copy_rows(to, to_row, source, row, rows, first, last):
+    """Copy the columns from `first` to `last` of each row into a padded buffer, filled up with zeros."""
+    for r in range(rows):
+        p, q = at(source, r * row), at(to, r * to_row)
+        for c in range(first, last, lanes(p)):
+            store(q, c, get(p, c, last))
+
+
+@compiled
+def add_rows(to, to_row, source, row, rows, first, last):
+    """Add the columns from `first` to `last` of each row to those of a padded buffer."""
+    for r in range(rows):
+        p, q = at(source, r * row), at(to, r * to_row)
+        for c in range(first, last, lanes(p)):
+            store(q, c, load(q, c) + get(p, c, last))
+
+
+@compiled
+def write_rows(to, to_row, source, row, rows, first, last, columns):
+    """Copy the columns from `first` to `last` of each row of a padded buffer to rows of so many columns and no more."""
+    for r in range(rows):
+        p, q = at(source, r * row), at(to, r * to_row)
+        for c in range(first, last, lanes(p)):
+            put(q, c, load(p, c), columns)
+
+
+@compiled
+def fill_zero(p, size):
+    """Write zeros to so many elements, whole vectors."""
+    for c in range(0, size, lanes(p)):
+        store(p, c, full(load(p, c), 0.0))
+
+
+@compiled
+def fill_rows_zero(p, row, rows, first, last):
+    """Write zeros to the columns from `first` to `last` of each row."""
+    for r in range(rows):
+        fill_zero(at(p, r * row + first), last - first)
+
+
+@compiled
+def add_packed_row(to, packed, k, K, columns, first_panel, last_panel):
+    """Add row k of panels of a packed matrix of K rows to a padded row."""
+    n = lanes(to)
+    for panel in range(first_panel, last_panel):
+        start = panel_start(panel, columns, n)
+        width = panel_start(panel + 1, columns, n) - start
+        source = at(packed, (start * K + k * width) * n)
+        for v in range(width):
+            c = (start + v) * n
+            store(to, c, load(to, c) + load(source, v * n))

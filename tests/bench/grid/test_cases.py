@@ -1,0 +1,50 @@
+from importlib import import_module
+
+import pytest
+
+from bench.grid import inputs
+from bench.grid.cases import OPERATIONS, Case
+from bench.implementations import named
+
+
+def case(operation, cell="rnn", dtype="float32", T=5):
+    return Case(cell, operation, 8, 3, T, 2, dtype, 1)
+
+
+def test_id_reads():
+    assert case("train", "gru").id == "gru-train-H8-I3-T5-B2-float32-1t"
+
+
+def test_operations_are_counted():
+    step = 2 * 8 * (3 + 8) * 2
+    assert case("forward_step", T=1).flops == step
+    assert [case(operation).flops for operation in ("forward", "bptt", "train")] == [5 * step, 10 * step, 15 * step]
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("gru", 3), ("lstm", 4)])
+def test_gates_multiply_the_operations(cell, gates):
+    for operation in OPERATIONS:
+        assert case(operation, cell).flops == gates * case(operation).flops
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_bytes_are_those_of_the_arrays(cell):
+    """Of the reference's arrays each once, but W once a step; the last h lies in hs."""
+    module, T = import_module(f"reference.{cell}"), 5
+    arrays = inputs.make(case("train", cell), 0)
+    params, state = module.Params(*arrays.params[0]), module.State(*arrays.state)
+    trace = module.forward(params, arrays.x, state)
+    gradients = module.bptt(params, trace, arrays.grad_hs)
+
+    def size(*trees):
+        return sum(array.nbytes for tree in trees for array in named(tree).values())
+
+    last = trace.state._replace(h=trace.hs[:0, 0])
+    known = ("hs", "state", "x", "initial")
+    kept = sum(getattr(trace, name).nbytes for name in trace._fields if name not in known)
+    forward = T * params.W.nbytes + size(params) - params.W.nbytes + size(arrays.x, state, trace.hs, last)
+    read = T * params.W.nbytes + params.U.nbytes + size(arrays.x, trace.hs, state, arrays.grad_hs) + kept
+    assert case("forward", cell).bytes == forward
+    assert case("bptt", cell).bytes == read + size(gradients)
+    assert case("train", cell).bytes == forward + kept + read + size(gradients)
+    assert case("train", cell, "float64").bytes == 2 * case("train", cell).bytes

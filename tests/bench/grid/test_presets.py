@@ -1,0 +1,162 @@
+import pytest
+
+from bench.grid.cases import OPERATIONS, ChoiceError
+from bench.grid.presets import PRESETS, Effort, choose, find_preset, share
+
+CPUS = 2
+
+
+def cases(preset="quick", **choices):
+    return choose(find_preset(preset), CPUS, **choices)
+
+
+def test_choices_replace_the_presets():
+    found = cases(hidden="8,16", seq_len="4", batch="2", threads="1", dtype="float64", input="3", cell="lstm")
+    assert {case.operation for case in found} == set(OPERATIONS)
+    assert {case.hidden_size for case in found} == {8, 16}
+    assert {(c.cell, c.input_size, c.batch_size, c.threads, c.dtype) for c in found} == {("lstm", 3, 2, 1, "float64")}
+
+
+def test_input_size_follows_the_batch():
+    assert {(c.batch_size, c.input_size) for c in cases(hidden="8", batch="1,4")} == {(1, 1), (4, 8)}
+
+
+def test_a_step_has_no_length():
+    found = cases(cell="rnn", operation="forward_step", hidden="8", batch="1", seq_len="10,50", threads="1")
+    assert [case.id for case in found] == ["rnn-forward_step-H8-I1-T1-B1-float32-1t"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_cases_are_unique_and_in_blocks_of_threads(preset):
+    found = cases(preset)
+    assert len(set(found)) == len(found) > 0
+    threads = [case.threads for case in found]
+    assert threads == sorted(threads)
+    assert max(threads) <= CPUS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_every_cell_and_says_what_it_is(preset):
+    assert {case.cell for case in cases(preset)} == {"rnn", "gru", "lstm"}
+    assert len(PRESETS[preset].description.splitlines()) == 1
+
+
+def test_limits_is_the_grid_of_the_goals():
+    for cell in ("rnn", "gru", "lstm"):
+        sizes = {(c.hidden_size, c.batch_size, c.input_size) for c in cases("limits") if c.cell == cell}
+        alone = {(H, 1, 1) for H in (16, 100, 128, 256, 512, 1024)}
+        assert sizes == alone | {(64, 1, 1), (128, 32, 128), (512, 32, 512), (64, 32, 64), (1024, 64, 1024)}
+
+
+def test_deepbench_has_the_public_sizes():
+    found = {(c.hidden_size, c.batch_size, c.seq_len, c.cell, c.operation) for c in cases("deepbench")}
+    assert (2560, 128, 50, "rnn", "train") in found
+    assert (1536, 8, 50, "lstm", "train") in found
+    assert (2816, 4, 187, "gru", "forward") in found
+    assert (32, 1, 672, "rnn", "forward") in found
+    assert len(found) == 12 + 12 + 3 + 3 + 4 + 1 + 9 + 3 + 3 + 12 + 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"hidden": "8,x"}, "--hidden: expected whole numbers of 1 or more, separated by commas, got '8,x'"),
+        ({"seq_len": "0"}, "--seq-len: expected whole numbers of 1 or more, separated by commas, got '0'"),
+        ({"batch": ""}, "--batch: expected whole numbers of 1 or more, separated by commas, got ''"),
+        ({"threads": "4096"}, "--threads: expected at most 2, the CPUs this process may use, got 4096"),
+        ({"cell": "rnnn"}, "--cell: expected rnn, gru or lstm, got 'rnnn'"),
+        ({"operation": "back"}, "--operation: expected forward_step, forward, bptt or train, got 'back'"),
+        ({"dtype": "float16"}, "--dtype: expected float32 or float64, got 'float16'"),
+    ],
+)
+def test_a_bad_choice_is_named(choices, message):
+    with pytest.raises(ChoiceError) as error:
+        cases(**choices)
+    assert str(error.value) == message
+
+
+def test_a_bad_preset_is_named():
+    with pytest.raises(ChoiceError, match=r"--preset: expected quick, .* or deepbench, or a \.toml file, got 'quik'"):
+        find_preset("quik")
+
+
+@pytest.mark.parametrize(("text", "value"), [("3%", 0.03), ("0.03", 0.03), ("0%", 0)])
+def test_a_share(text, value):
+    assert share(text, "--precision") == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "x%", "-1%", "inf", "nan"])
+def test_a_bad_share_is_named(text):
+    with pytest.raises(ChoiceError, match=f"--precision: expected a share such as 5% or 0.05, got '{text}'"):
+        share(text, "--precision")
+
+
+GOOD = """
+description = "mine"
+implementations = ["numpy", "torch"]
+[effort]
+case_s = 1
+precision = 0.05
+[[grids]]
+cell = ["gru", "lstm"]
+hidden = [7]
+batch = [1, 2]
+operation = ["train"]
+[[grids]]
+hidden = [9]
+batch = [1]
+"""
+
+
+def test_a_file_is_a_preset(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(GOOD)
+    preset = find_preset(str(path))
+    assert (preset.description, preset.implementations) == ("mine", ("numpy", "torch"))
+    assert preset.effort == Effort(case_s=1, precision=0.05)
+    found = choose(preset, CPUS)
+    assert [case.id for case in found if case.cell == "gru"] == [
+        "gru-train-H7-I1-T50-B1-float32-1t",
+        "gru-train-H7-I7-T50-B2-float32-1t",
+    ]
+    assert {case.operation for case in found if case.cell == "rnn"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("hidden = [7]", "hidden = [7", "not TOML: "),
+        ("hidden = [7]", "", "grids[0].hidden: expected a list of whole numbers, got nothing"),
+        ("hidden = [7]", "hidden = 7", "grids[0].hidden: expected a list with something in it, got 7"),
+        ("hidden = [7]", "hidden = [7.5]", "grids[0].hidden: expected whole numbers of 1 or more, got 7.5"),
+        ("hidden = [7]", "hidden = [true]", "grids[0].hidden: expected whole numbers of 1 or more, got True"),
+        ("hidden = [9]", "hidden = [9]\nsize = 3", "grids[1]: expected hidden, batch, seq_len, "),
+        ('["gru", "lstm"]', '["gru", 3]', "grids[0].cell: expected rnn, gru or lstm, got 3"),
+        ("case_s = 1", "case_s = 0", "effort.case_s: expected a number above 0, got 0"),
+        ("case_s = 1", "fewest = 1.5", "effort.fewest: expected a whole number above 0, got 1.5"),
+        ("case_s = 1", "most = 3", "effort: expected round_s, fewest, case_s or precision, got 'most'"),
+        ('["numpy", "torch"]', '"numpy"', "implementations: expected a list of names, got 'numpy'"),
+        ('"mine"', "1", "description: expected a text, got 1"),
+        ('description = "mine"', "[grid]", "expected description, implementations, effort or grids, got 'grid'"),
+        (GOOD, "", "grids: expected one table [[grids]] or more, got None"),
+    ],
+)
+def test_a_bad_file_says_what_and_where(tmp_path, old, new, message):
+    path = tmp_path / "grid.toml"
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(ChoiceError) as error:
+        find_preset(str(path))
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ChoiceError, match=r"--preset: .*grid\.toml: No such file or directory"):
+        find_preset(str(tmp_path / "grid.toml"))
+
+
+def test_threads_beyond_the_cpus_leave_nothing(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text("[[grids]]\nhidden = [8]\nbatch = [1]\nthreads = [4096]\n")
+    with pytest.raises(ChoiceError, match="all of its thread counts are beyond"):
+        cases(str(path))

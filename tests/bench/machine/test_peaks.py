@@ -1,0 +1,56 @@
+"""A short look at the real peaks, and what is made of a clock that is not steady."""
+
+import json
+
+import pytest
+
+from bench.machine import peaks, roofline
+from tests.bench.synthetic import ROOFLINE as KNOWN
+
+LEVELS = KNOWN["levels"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ([100.0] * 20, []),
+        ([100.0] * 18 + [60.0] * 2, []),
+        ([100.0] * 12 + [60.0] * 8, ["The clock jumps"]),
+        ([70.0] * 20, ["The CPU is slowed down"]),
+    ],
+)
+def test_doubts(rates, said):
+    found = peaks.doubts(rates, KNOWN)
+    assert len(found) == len(said)
+    assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+
+
+def test_a_roofline_that_is_exceeded_is_too_low():
+    assert peaks.too_low([90.0, 120.0], KNOWN)
+    assert not peaks.too_low([90.0, 105.0], KNOWN)
+
+
+def test_arrays_lie_in_their_levels():
+    one, many = peaks._array_bytes(LEVELS, 1), peaks._array_bytes(LEVELS, 16)
+    assert list(one) == ["L1", "L2", "L3", "memory"]
+    assert list(many) == ["L1", "L2", "memory"]  # a share of L3 is no larger than L2
+    sizes = [0, *LEVELS.values()]
+    for name, before, size in zip(LEVELS, sizes, sizes[1:], strict=False):
+        assert before < one[name] < size
+    assert one["memory"] > LEVELS["L3"]
+    assert list(peaks._array_bytes({}, 1)) == ["memory"]
+
+
+def test_it_is_measured_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    assert peaks.known() is None
+    found = peaks.measure(each_s=0.01)
+    assert peaks.known() == json.loads(json.dumps(found)) == found
+    for rate in found["rates"]:
+        assert rate["gflops"] > 1
+        assert 2 * rate["bytes_per_s"]["memory"] < rate["bytes_per_s"]["L1"] if "L1" in rate["bytes_per_s"] else True
+    single = {rate["dtype"]: rate["gflops"] for rate in found["rates"] if rate["threads"] == 1}
+    assert 1.3 < single["float32"] / single["float64"] < 3
+    assert len(roofline.table(found)) == len(found["rates"])
+    assert len(peaks.clock(3)) == 3

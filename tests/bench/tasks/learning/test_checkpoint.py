@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+
+from bench.grid.cases import ChoiceError
+from bench.tasks.learning import checkpoint
+from bench.tasks.learning.checkpoint import load, save
+
+ARRAYS = {"W": np.arange(6, dtype=np.float32).reshape(2, 3), "adam/steps": np.array(7), "none": np.zeros((0, 4))}
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = tmp_path / "new" / "model.npz"
+    save(path, "text model", {"alphabet": "\n 'é—", "state": 2**127}, ARRAYS)
+    about, arrays = load(path, "text model")
+    assert (about["alphabet"], about["state"]) == ("\n 'é—", 2**127)
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+    assert [file.name for file in path.parent.iterdir()] == ["model.npz"]
+
+
+def test_a_training_is_kept_as_a_tree(tmp_path):
+    tree = {"rnn": {"weights": {"numpy": {"W": ARRAYS["W"]}}}, "steps": np.array(3)}
+    checkpoint.save_training(tmp_path, "sine", {"epoch": 2}, tree | {"none": {}})
+    about, found = checkpoint.load_training(tmp_path, "sine")
+    assert about["epoch"] == 2
+    np.testing.assert_equal(found, tree)
+    with pytest.raises(
+        ChoiceError, match=r"expected a saved text training of format 1, got sine training of format 1$"
+    ):
+        checkpoint.load_training(tmp_path, "text")
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    save(path, "text model", {}, ARRAYS)
+    before = path.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(path, "text model", {}, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["absent", "text", "cut", "foreign", "pickle"])
+def test_what_is_no_checkpoint(tmp_path, kind):
+    path = tmp_path / "model.npz"
+    reason = "got a damaged file or one of another program"
+    match kind:
+        case "absent":
+            reason = "No such file or directory"
+        case "text":
+            path.write_text("To be, or not to be")
+        case "cut":
+            save(path, "text model", {}, ARRAYS)
+            path.write_bytes(path.read_bytes()[:-10])
+        case "foreign":
+            np.savez(path, W=np.zeros(3))
+        case "pickle":
+            np.savez(path, about=np.array({"format": 1}, dtype=object))
+    with pytest.raises(ChoiceError) as raised:
+        load(path, "text model")
+    message = str(raised.value)
+    assert message.startswith(f"{path}: expected a saved text model")
+    assert message.endswith(reason)
+    assert "\n" not in message
+
+
+def test_a_flipped_byte_is_found_or_harmless(tmp_path):
+    path = tmp_path / "model.npz"
+    save(path, "text model", {"alphabet": "abc"}, ARRAYS)
+    whole = path.read_bytes()
+    ref, found = load(path, "text model"), 0
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            comp = load(path, "text model")
+        except ChoiceError:
+            found += 1
+            continue
+        assert comp[0] == ref[0]
+        for name, array in ref[1].items():
+            np.testing.assert_array_equal(comp[1][name], array, err_msg=f"byte {at}")
+    assert found > len(whole) / 6
+
+
+@pytest.mark.parametrize("changed", [{"format": 2}, {"kind": "sine training"}])
+def test_another_format_or_kind_is_named(tmp_path, changed):
+    path = tmp_path / "model.npz"
+    about = {"format": checkpoint.FORMAT, "kind": "text model"} | changed
+    arrays = {"about": np.array(json.dumps(about))}
+    np.savez(path, checksum=checkpoint._checksum(arrays), **arrays)  # type: ignore[arg-type]
+    with pytest.raises(ChoiceError, match=f"got {about['kind']} of format {about['format']}$"):
+        load(path, "text model")

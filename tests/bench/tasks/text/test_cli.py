@@ -1,0 +1,101 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench.__main__ import app
+from bench.grid.cases import ChoiceError
+from bench.tasks.text import training as text_training
+
+TINY = ("--hidden", 8, "--seq-len", 10, "--batch", 4)
+
+
+@pytest.fixture
+def tale(tmp_path) -> Path:
+    words = np.random.default_rng(0).choice(["once\n", "upon ", "a ", "time "], 700)
+    (tmp_path / "tale.txt").write_text("".join(words))
+    return tmp_path / "tale.txt"
+
+
+def bench(*words):
+    return CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
+
+
+def test_train_then_resume_then_generate(tale, monkeypatch):
+    monkeypatch.setattr(text_training, "ROUND", 20)
+    folder = tale.parent / "out"
+    done = bench("train", "text", "--file", tale, *TINY, "--implementation", "numpy", "--steps", 30, "--output", folder)
+    assert done.exit_code == 0, done.output
+    assert Path(done.stdout.splitlines()[-1]) == folder / "report.html"
+    assert "After 20 steps" in done.stderr
+
+    done = bench("train", "text", "--file", tale, "--resume", folder, "--steps", 50)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["outcome"] == "finished"
+    assert metrics["text"]["name"] == "tale.txt"
+    assert set(metrics["baselines"]["test"]) == {"uniform", "unigram", "order-3 n-gram"}
+    (ours,) = metrics["implementations"].values()
+    assert ours["steps"] == len(ours["history"]["losses"]) == 50
+    assert ours["characters"] == 50 * 40
+    assert set(metrics["bits"]) == {"validation", "test"}
+    assert {sample["temperature"] for sample in metrics["samples"]} == set(text_training.TEMPERATURES)
+    html = (folder / "report.html").read_text()
+    assert "not better than the order-3 n-gram" in html
+    assert html.count("<figure>") == 3
+    assert html.count("<pre") >= 6
+
+    written = [
+        bench("generate", model, "--length", 60, "--seed", 3, "--seed-text", "upon ")
+        for model in (folder, folder / "model.npz")
+    ]
+    assert written[0].exit_code == 0, written[0].output
+    assert written[0].stdout == written[1].stdout
+    assert written[0].stdout.startswith("upon ")
+    assert len(written[0].stdout) == 5 + 60 + 1
+    assert re.search(r"^\d+ characters a second$", written[0].stderr, re.MULTILINE)
+    with pytest.raises(ChoiceError, match=r"^--seed-text: expected characters of the text learned, got 'X'$"):
+        bench("generate", folder, "--seed-text", "X")
+
+
+def test_a_race_is_reported(tale):
+    folder = tale.parent / "out"
+    implementations = ("--implementation", "numpy,numba-simd", "--goal", 3)
+    done = bench("train", "text", "--file", tale, *TINY, *implementations, "--seeds", 2, "--output", folder)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["goal"] == 3
+    (comparison,) = metrics["comparisons"]
+    assert (comparison["baseline"], comparison["implementation"]) == ("numpy", "numba-simd")
+    assert comparison["speedup_to_goal"]["low"] <= comparison["speedup_to_goal"]["high"]
+    assert comparison["largest_relative_difference"] < 1e-3
+    both = metrics["implementations"]
+    assert both["numpy"]["steps_to_goal"] == both["numba-simd"]["steps_to_goal"] == 100
+    assert len(both["numpy"]["seconds_to_goal"]) == 2
+    assert both["numpy"]["seconds_to_goal"][0] == pytest.approx(sum(both["numpy"]["history"]["seconds"][:10]))
+    assert both["numpy"]["steps"] == 100, "the race is over when all are at the goal"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hidden", "many"], "--hidden: expected a whole number, got 'many'"),
+        (["--minutes", "0"], "--minutes: expected a number above 0, got 0.0"),
+        (["--implementation", "numpie"], "--implementation: expected numpy, "),
+        (["--resume", "nowhere"], "nowhere/training.npz: expected a saved text training: No such file or directory"),
+        (["--resume", "nowhere", "--hidden", "8"], "--hidden: expected none beside --resume, got '8'"),
+        (["--batch", "5000"], "--batch: expected stretches of more than --seq-len 64 characters, got 5000 of 0"),
+    ],
+)
+def test_bad_choices(tale, options, message):
+    with pytest.raises(ChoiceError, match=f"^{re.escape(message)}"):
+        bench("train", "text", "--file", tale, *options)
+
+
+def test_a_damaged_model(tmp_path):
+    (tmp_path / "model.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ChoiceError, match=r"model\.npz: expected a saved text model, got a damaged file or one of an"):
+        bench("generate", tmp_path)

@@ -1,0 +1,138 @@
+"""Jobs for a team's threads: awake or asleep, failing, or never coming."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numba
+import numpy as np
+import pytest
+
+from kernels.core import team
+from kernels.core.simd import pointer
+from kernels.core.team import assembled, meet, on_a_team, share_out
+
+pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+
+WAIT, GO_ON = (2, team.FOREVER), (2, 1000)
+
+
+@numba.njit(nogil=True)
+def _count(member, team, counts, numbers):
+    for n in range(100):
+        counts[member] += numbers[n % 2]
+        meet(pointer(team), len(team))
+
+
+@numba.njit(nogil=True)
+def _fail(member, team, failing):
+    if member == failing:
+        raise ValueError
+
+
+@numba.njit(nogil=True)
+def count(team, counts, numbers):
+    team = assembled(team)
+    share_out(_count, team, (team, counts, numbers))
+
+
+@numba.njit(nogil=True)
+def fail(team, failing):
+    share_out(_fail, assembled(team), (team, failing))
+
+
+@pytest.fixture
+def counts():
+    """Let a helper exist, have nothing to do, and be awake."""
+    counts = np.zeros(2, np.int64)
+    count_to_300(counts)
+    counts[:] = 0
+    return counts
+
+
+def count_to_300(counts, size=WAIT):
+    on_a_team(count, size, (counts, (1, 5)))
+
+
+def fall_asleep():
+    deadline = time.monotonic() + 20
+    while team._helpers[0].awake:
+        assert time.monotonic() < deadline, "the helper does not sleep"
+        time.sleep(0.001)
+
+
+def test_every_member_does_its_part(counts):
+    for _ in range(100):
+        count_to_300(counts)
+    np.testing.assert_array_equal(counts, 30_000)
+
+
+def test_a_sleeping_thread_is_woken(counts):
+    for _ in range(20):
+        fall_asleep()
+        count_to_300(counts)
+    np.testing.assert_array_equal(counts, 6_000)
+
+
+def test_small_calls_do_not_wait_for_a_sleeping_thread(counts, monkeypatch):
+    fall_asleep()
+    monkeypatch.setattr(team, "_SOON", 0)
+    count_to_300(counts, GO_ON)
+    np.testing.assert_array_equal(counts, [300, 0])
+    assert not team._helpers[0].awake
+
+    monkeypatch.setattr(team, "_SOON", 3600)  # from now on the next call is always near
+    deadline = time.monotonic() + 20
+    while counts[1] == 0:
+        assert time.monotonic() < deadline, "the helper does not wake"
+        count_to_300(counts, GO_ON)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_failure_of_a_member_is_raised(counts, failing):
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="a thread of the team has failed"):
+            on_a_team(fail, WAIT, (failing,))
+        count_to_300(counts)
+    np.testing.assert_array_equal(counts, 900)
+
+
+def test_a_thread_sleeps_and_works_on_after_a_call_without_a_job(counts):
+    def no_job(team):
+        raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            on_a_team(no_job, WAIT, ())
+        fall_asleep()
+        count_to_300(counts)
+    np.testing.assert_array_equal(counts, 900)
+
+
+def test_who_does_not_come_is_not_waited_for():
+    """Awake, it may have lost its CPU to somebody else."""
+    deserted = np.zeros_like(team._board[:2])
+    deserted[0, team._PATIENCE] = 1000
+    counts = np.zeros(2, np.int64)
+    count(deserted, counts, (1, 5))
+    np.testing.assert_array_equal(counts, [300, 0])
+    assert deserted[1, team._STATE] == team._IDLE
+
+
+def test_only_compiled_code_is_a_job():
+    @numba.njit
+    def call(team):
+        share_out(len, team, (team,))
+
+    with pytest.raises(numba.TypingError, match="expected compiled code"):
+        call(team.alone)
+
+
+@pytest.mark.parametrize("allowed", ["1", "2"])
+def test_the_interpreter_can_leave_while_threads_spin(allowed):
+    """Those of a team that was asked for by its size, as a benchmark does, whatever Numba allows to others."""
+    code = "from tests.kernels.core.test_team import *; count_to_300(np.zeros(2, np.int64)); assert team._helpers"
+    for _ in range(3):
+        environment = os.environ | {"NUMBA_NUM_THREADS": allowed}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
