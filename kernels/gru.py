@@ -133,8 +133,9 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     biases = np.empty((BLOCKS, H), dtype)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
-    arrays = (trace.hs, trace.gates, trace.inner, grad_hs, grad_state.h[None], U, W, biases, x, h[None])
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)
+    wanted = (U, W, biases, x, h[None])
+    kept = (trace.gates, trace.inner)
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
     b = np.concatenate((biases[1], biases[2], biases[0]))
     return Gradients(Params(U, W, b, biases[3].copy()), x if x.size else None, State(h))
 
@@ -207,16 +208,14 @@ def _advance(cell, sums, apart, previous, t, b, c):
 
 @compiled
 def _bptt(
-    team, U, W, x, h0, window,
-    hs, gates, inner, grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch,
+    team, x, U, W, h0, hs, grad_hs, grad_last, window,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, inner,
 ):  # fmt: skip
+    given = recurrence.given(U, W, h0, hs, grad_hs, grad_last, window)
+    wanted = recurrence.wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _Backward(pointer(gates), pointer(inner), pointer(hs), pointer(h0), *h0.shape)
     team = assembled(team)
-    arguments = (
-        team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
-        grad_hs, grad_last, grad_U, grad_W, grad_biases, grad_x, grad_h0, scratch,
-    )  # fmt: skip
-    share_out(recurrence.bptt, team, arguments)
+    share_out(recurrence.bptt, team, (team, GATES, BLOCKS, STATES, x, given, cell, wanted, scratch))
 
 
 @overload(retreat, jit_options=INLINE)

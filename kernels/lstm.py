@@ -133,9 +133,9 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     U, W, b = (np.empty(p.shape, dtype) for p in params)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     first = np.empty((STATES, B, H), dtype)
+    wanted = (U, W, b.reshape(GATES, H), x, first)
     kept = (trace.gates, trace.cs, trace.initial.c)
-    arrays = (trace.hs, *kept, grad_hs, grad_last, U, W, b.reshape(GATES, H), x, first)
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
     return Gradients(Params(U, W, b), x if x.size else None, State(*(a.copy() for a in first)))
 
 
@@ -210,16 +210,14 @@ def _advance(cell, sums, apart, previous, t, b, c):
 
 @compiled
 def _bptt(
-    team, U, W, x, h0, window,
-    hs, gates, cs, c0, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch,
+    team, x, U, W, h0, hs, grad_hs, grad_last, window,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, cs, c0,
 ):  # fmt: skip
+    given = recurrence.given(U, W, h0, hs, grad_hs, grad_last, window)
+    wanted = recurrence.wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _Backward(pointer(gates), pointer(cs), pointer(c0), *c0.shape)
     team = assembled(team)
-    arguments = (
-        team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
-        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_first, scratch,
-    )  # fmt: skip
-    share_out(recurrence.bptt, team, arguments)
+    share_out(recurrence.bptt, team, (team, GATES, BLOCKS, STATES, x, given, cell, wanted, scratch))
 
 
 @overload(retreat, jit_options=INLINE)

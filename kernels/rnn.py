@@ -122,8 +122,8 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     U, W, b = (np.empty(p.shape, dtype) for p in params)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
-    arrays = (trace.hs, grad_hs, grad_state.h[None], U, W, b[None], x, h[None], code)
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params.U, params.W, trace.x, trace.initial.h, *arrays)
+    wanted = (U, W, b[None], x, h[None])
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
     return Gradients(Params(U, W, b), x if x.size else None, State(h))
 
 
@@ -175,16 +175,14 @@ def _advance(cell, sums, apart, previous, t, b, c):
 
 @compiled
 def _bptt(
-    team, U, W, x, h0, window,
-    hs, grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, activation, scratch,
+    team, x, U, W, h0, hs, grad_hs, grad_last, window,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, activation,
 ):  # fmt: skip
+    given = recurrence.given(U, W, h0, hs, grad_hs, grad_last, window)
+    wanted = recurrence.wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _Backward(pointer(hs), *hs.shape[1:], activation)
     team = assembled(team)
-    arguments = (
-        team, GATES, BLOCKS, STATES, U, W, x, h0, hs, window, cell,
-        grad_hs, grad_last, grad_U, grad_W, grad_b, grad_x, grad_h0, scratch,
-    )  # fmt: skip
-    share_out(recurrence.bptt, team, arguments)
+    share_out(recurrence.bptt, team, (team, GATES, BLOCKS, STATES, x, given, cell, wanted, scratch))
 
 
 @overload(retreat, jit_options=INLINE)

@@ -10,6 +10,8 @@ the state's to its blocks 1, 2, 3 = r, z, n. So gate g of W belongs to block g +
 stacked in W's order is read from another gate on (`_input_gate`).
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import types
 
@@ -234,235 +236,332 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
 # Backward.
 
 
+class Given(NamedTuple):
+    """What BPTT goes back through, and from where: addresses and sizes, since a reference is counted at every touch."""
+
+    U: Any  # (G H, I)
+    W: Any  # (G H, H)
+    h0: Any  # (B, H)
+    hs: Any  # (T, B, H)
+    grad_hs: Any  # (T, B, H)
+    grad_last: Any  # (states, B, H)  of the last state
+    window: Any  # the loss of a step reaches so many earlier ones
+    T: Any
+    B: Any
+    I: Any
+    H: Any
+
+
+class Wanted(NamedTuple):
+    """The addresses of the gradients that BPTT is to write."""
+
+    U: Any  # (G H, I)
+    W: Any  # (G H, H)
+    biases: Any  # (blocks, H)
+    x: Any  # (T, B, I), or nothing if x is one-hot
+    first: Any  # (states, B, H)  of the initial state
+
+
 @compiled
-def _sums_size(I, H, gates, one_hot, n):
+def given(U, W, h0, hs, grad_hs, grad_last, window):
+    """Return the Given of these arrays."""
+    T, B, H = hs.shape
+    addresses = (pointer(U), pointer(W), pointer(h0), pointer(hs), pointer(grad_hs), pointer(grad_last))
+    return Given(*addresses, window, T, B, U.shape[1], H)
+
+
+@compiled
+def wanted(grad_U, grad_W, grad_biases, grad_x, grad_first):
+    """Return the Wanted of these arrays."""
+    return Wanted(pointer(grad_U), pointer(grad_W), pointer(grad_biases), pointer(grad_x), pointer(grad_first))
+
+
+class _Sizes(NamedTuple):
+    T: Any
+    B: Any
+    I: Any
+    H: Any
+    gates: Any
+    blocks: Any
+    states: Any
+    one_hot: Any
+    steps: Any  # of a chunk
+    n: Any  # lanes
+    row: Any  # the distance of rows of H numbers,
+    x_row: Any  # of rows of I numbers,
+    block: Any  # of a step's B rows,
+    apart: Any  # and of the blocks' deltas
+
+
+class _Places(NamedTuple):
+    """Where things lie in `scratch`; also in the user's arrays, for sums whose rows are whole vectors."""
+
+    W: Any  # packed, gate by gate
+    U: Any
+    sum_W: Any  # (G H, W_row)
+    W_row: Any
+    sum_U: Any  # (G H, U_row), or for indices (I, gates, row)
+    U_row: Any
+    sum_b: Any  # (blocks, row)
+    inputs: Any  # packed x_t of a chunk
+    states_in: Any  # packed h_{t-1}
+    grad_x: Any  # (steps B, x_row)
+    tiles: Any  # the deltas, transposed
+    deltas: Any  # (blocks, steps + 1, B, row): the last is the later chunk's
+    carry: Any  # (states, B, row)
+    lagged: Any  # (blocks, steps + 1, B, row), of one lag
+    lagged_carry: Any  # (states, steps + 1, B, row)
+    edges: Any  # (window, blocks + states, B, row): the first block of each lag
+
+
+class _Part(NamedTuple):
+    """A member's part: through time by rows or by columns; of the weights' gradients always by units."""
+
+    first: Any  # row of the batch,
+    rows: Any  # and how many
+    among: Any  # how many members meet after each step
+    w0: Any  # panels of W, and columns, on the way through time
+    w1: Any
+    c0: Any
+    c1: Any
+    p0: Any  # panels of H, and columns, in the products
+    p1: Any
+    v0: Any
+    v1: Any
+    q0: Any  # panels of I
+    q1: Any
+    u0: Any  # units whose weights' gradients are summed,
+    u1: Any  # a whole number of tiles,
+    own: Any  # of which so many are there
+
+
+@compiled
+def _sums_size(size):
     """Return the room for the sums of dL/dW and dL/dU: none in the user's arrays, if their rows are whole vectors.
 
     For indices the latter are (I, gates, H), transposed.
     """
-    w = ZERO if H % n == 0 else gates * H * padded(H, n)
-    u = ZERO if I % n == 0 else gates * H * padded(I, n)
-    return w, gates * I * padded(H, n) if one_hot else u
+    w = ZERO if size.H % size.n == 0 else size.gates * size.H * size.row
+    u = ZERO if size.I % size.n == 0 else size.gates * size.H * size.x_row
+    return w, size.gates * size.I * size.row if size.one_hot else u
+
+
+@compiled
+def _sizes(T, B, I, H, gates, blocks, states, one_hot, n):
+    steps, row = _chunk(T, B, _BACKWARD_ROWS), padded(H, n)
+    block = B * row
+    apart = (steps + 1) * block
+    return _Sizes(T, B, I, H, gates, blocks, states, one_hot, steps, n, row, padded(I, n), block, apart)
 
 
 @compiled
 def bptt_size(T, B, I, H, gates, blocks, states, one_hot, window, n):
-    """Return the size of `scratch`: see `bptt`."""
-    row, x_row = padded(H, n), padded(I, n)
-    steps = _chunk(T, B, _BACKWARD_ROWS)
-    k = steps * B
+    """Return the size of `scratch`: see `_places`."""
+    size = _sizes(T, B, I, H, gates, blocks, states, one_hot, n)
+    k, row = size.steps * B, size.row
     weights = gates * (packed_size(H, H, n) + packed_size(H, I, n))
-    sum_w, sum_u = _sums_size(I, H, gates, one_hot, n)
+    sum_w, sum_u = _sums_size(size)
     sums = sum_w + blocks * row + sum_u
     walk = blocks * (k + B) + states * B
     if window < T - 1:
         walk += (blocks + states) * (k + B) + window * B * (blocks + states)
-    products = packed_size(k, H, n) + packed_size(k, I, n) + k * x_row + blocks * k * row
+    products = packed_size(k, H, n) + packed_size(k, I, n) + k * size.x_row + blocks * k * row
     return weights + sums + walk * row + products
 
 
 @compiled
-def bptt(
-    member,
-    team,
-    gates,
-    blocks,
-    states,
-    U,
-    W,
-    x,
-    h0,
-    hs,
-    window,
-    cell,
-    grad_hs,
-    grad_last,
-    grad_U,
-    grad_W,
-    grad_biases,
-    grad_x,
-    grad_first,
-    scratch,
-):
-    """Compute one member's part of the gradients, from the last step to the first.
-
-    grad_last and grad_first (states, B, H) are those of the last state and of the initial one, grad_biases is
-    (blocks, H). Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the
-    states and inputs that went in, each member making the sums of some units.
-    """
-    T, B, H = hs.shape
-    I = U.shape[1]
-    members, meetings = len(team), pointer(team)
-    steps = _chunk(T, B, _BACKWARD_ROWS)
-    most = steps * B
-    extra = blocks - gates
-    full_bptt = window >= T - 1
-
-    packed_W = align(pointer(scratch))
-    n = lanes(packed_W)
-    w_size, u_size = packed_size(H, H, n), packed_size(H, I, n)
-    packed_U = at(packed_W, gates * w_size)
-    p0, p1, v0, v1 = _columns(H, member, members, n)
-    q0, q1, _, _ = _columns(I, member, members, n)
-    for g in range(gates):
-        u = at(pointer(U), _input_gate(g, gates, blocks) * H * I)
-        pack_rows(at(packed_W, g * w_size), at(pointer(W), g * H * H), H, ZERO, H, H, H, p0, p1)
-        pack_rows(at(packed_U, g * u_size), u, I, ZERO, H, H, I, q0, q1)
-    meet(meetings, members)
-
-    # Through time by rows or columns; the weights' gradients always by units, u0 to u1.
-    by_rows = full_bptt and _by_rows(B, members)
-    me, among = (ZERO, ONE) if by_rows else (member, members)
-    first, last = part(B, member, members) if by_rows else (ZERO, B)
-    rows = last - first
-    w0, w1, c0, c1 = _columns(H, me, among, n)
-    u0, u1 = part((H + TILE - 1) // TILE, member, members)
-    u0, u1 = u0 * TILE, u1 * TILE
-    own = min(u1, H) - u0
-
-    row, x_row = padded(H, n), padded(I, n)
-    block = B * row
-    sums = at(packed_U, gates * u_size)
-    spare_w, spare_u = _sums_size(I, H, gates, x.ndim == 2, n)
-    sum_w, w_row = (sums, row) if spare_w else (pointer(grad_W), H)  # (G H, w_row)
-    sum_b = at(sums, spare_w)  # (blocks, row)
-    more = at(sum_b, blocks * row)
-    sum_u, u_row = (more, x_row) if spare_u else (pointer(grad_U), I)  # (G H, u_row), or for indices `more`
-    inputs = at(more, spare_u)  # packed x_t
-    states_in = at(inputs, packed_size(most, I, n))  # packed h_{t-1}
-    grad_xs = at(states_in, packed_size(most, H, n))  # (most, x_row)
-    tiles = at(grad_xs, most * x_row + blocks * most * u0)  # a member's deltas, transposed
-    deltas = at(grad_xs, most * (x_row + blocks * row))  # (blocks, steps + 1, B, row): the last is the later chunk's
-    apart = (steps + 1) * block
-    carry = at(deltas, blocks * apart)  # (states, B, row)
-    lagged = at(carry, states * block)  # (blocks, steps + 1, B, row), of one lag
-    lagged_carry = at(lagged, blocks * apart)  # (states, steps + 1, B, row)
-    edges = at(lagged_carry, states * apart)  # (window, blocks + states, B, row): the first block of each lag
-
-    fill_rows_zero(sum_b, row, blocks, v0, v1)
-    if x.ndim == 2:
-        fill_rows_zero(more, row, gates * I, v0, v1)
-    for i in range(states):
-        to, source = at(carry, i * block + first * row), at(pointer(grad_last), (i * B + first) * H)
-        copy_rows(to, row, source, H, rows, c0, min(c1, H))
-
-    for t0 in range((T - 1) // steps * steps, -1, -steps):
-        count = min(steps, T - t0)
-        k = count * B
-        if full_bptt:
-            _walk_back(
-                t0, count, steps, first, rows, w0, w1, c0, c1, gates, blocks, packed_W, grad_hs, cell, carry, deltas,
-                meetings, among,
-            )  # fmt: skip
-        else:
-            _look_back(
-                t0, count, steps, window, w0, w1, c0, c1, gates, blocks, states, packed_W, grad_hs, cell, carry,
-                deltas, lagged, lagged_carry, edges, meetings, among,
-            )  # fmt: skip
-        meet(meetings, members if by_rows else ONE)
-
-        # dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U
-        skip = B if t0 == 0 else 0
-        pack_rows(states_in, pointer(h0), H, ZERO, skip, k, H, p0, p1)
-        pack_rows(states_in, at(pointer(hs), (t0 - 1) * B * H), H, skip, k, k, H, p0, p1)
-        for g in range(blocks):
-            for r in range(k):
-                add_rows(at(sum_b, g * row), ZERO, at(deltas, g * apart + r * row), ZERO, ONE, v0, v1)
-        if x.ndim == 3:
-            pack_rows(inputs, at(pointer(x), t0 * B * I), I, ZERO, k, k, I, q0, q1)
-        else:
-            indices = pointer(x)
-            for r in range(k):
-                to = at(more, indices[t0 * B + r] * gates * row)
-                for g in range(gates):
-                    add_rows(at(to, g * row), ZERO, at(deltas, g * apart + r * row), ZERO, ONE, v0, v1)
-        meet(meetings, members)
-        how = REPLACE if t0 + count == T else ADD
-        for g in range(blocks):
-            tile = at(tiles, g * most * (u1 - u0))
-            pack_tiles(tile, at(deltas, g * apart + u0), row, k, own)
-            if g >= extra:
-                to = at(sum_w, ((g - extra) * H + u0) * w_row)
-                multiply_transposed(to, w_row, tile, states_in, own, k, H, ZERO, panel_count(H, n), how)
-            if g < gates and x.ndim == 3:
-                to = at(sum_u, (_input_gate(g, gates, blocks) * H + u0) * u_row)
-                multiply_transposed(to, u_row, tile, inputs, own, k, I, ZERO, panel_count(I, n), how)
-        if x.ndim == 3:
-            r0, r1 = part(k, member, members)
-            to = at(grad_xs, r0 * x_row)
-            fill_rows_zero(to, x_row, r1 - r0, ZERO, whole(I, n) * n)
-            a, panels = at(deltas, r0 * row), panel_count(I, n)
-            multiply(to, ZERO, x_row, a, apart, row, packed_U, gates, r1 - r0, H, I, ZERO, panels, ZERO, k)
-            write_rows(at(pointer(grad_x), (t0 * B + r0) * I), I, to, x_row, r1 - r0, ZERO, I, I)
-        meet(meetings, members)
-
-    for i in range(states):  # dL/dh_0 = delta_1 W, and what comes past the products
-        to = at(carry, i * block + first * row)
-        if i == 0:
-            a = at(deltas, extra * apart + first * row)
-            multiply(to, ZERO, row, a, apart, row, packed_W, gates, rows, H, H, w0, w1, ZERO, B)
-        write_rows(at(pointer(grad_first), (i * B + first) * H), H, to, row, rows, c0, c1, H)
-
-    for g in range(gates):
-        for r in range(g * H + u0, g * H + u0 + own):
-            if spare_w:
-                write_rows(at(pointer(grad_W), r * H), H, at(sum_w, r * w_row), ZERO, ONE, ZERO, H, H)
-            if x.ndim == 3 and spare_u:
-                write_rows(at(pointer(grad_U), r * I), I, at(sum_u, r * u_row), ZERO, ONE, ZERO, I, I)
-    write_rows(at(pointer(grad_biases), ZERO), H, sum_b, row, blocks, v0, v1, H)
-    if x.ndim == 2:
-        for g in range(gates):
-            for c in range(v0, min(v1, H)):
-                for i in range(I):
-                    grad_U[_input_gate(g, gates, blocks) * H + c, i] = more[(i * gates + g) * row + c]
+def _places(size, wanted, scratch):
+    most, row, n = size.steps * size.B, size.row, size.n
+    W = align(pointer(scratch))
+    U = at(W, size.gates * packed_size(size.H, size.H, n))
+    sums = at(U, size.gates * packed_size(size.H, size.I, n))
+    spare_w, spare_u = _sums_size(size)
+    sum_W, W_row = (sums, row) if spare_w else (wanted.W, size.H)
+    sum_b = at(sums, spare_w)
+    more = at(sum_b, size.blocks * row)
+    sum_U, U_row = (more, size.x_row) if spare_u else (wanted.U, size.I)
+    inputs = at(more, spare_u)
+    states_in = at(inputs, packed_size(most, size.I, n))
+    grad_x = at(states_in, packed_size(most, size.H, n))
+    tiles = at(grad_x, most * size.x_row)
+    deltas = at(tiles, size.blocks * most * row)
+    carry = at(deltas, size.blocks * size.apart)
+    lagged = at(carry, size.states * size.block)
+    lagged_carry = at(lagged, size.blocks * size.apart)
+    edges = at(lagged_carry, size.states * size.apart)
+    return _Places(
+        W, U, sum_W, W_row, sum_U, U_row, sum_b, inputs, states_in, grad_x, tiles, deltas, carry, lagged, lagged_carry,
+        edges,
+    )  # fmt: skip
 
 
 @compiled
-def _walk_back(
-    t0, count, steps, first, rows, p0, p1, c0, c1, gates, blocks, W, grad_hs, cell, carry, deltas, meetings, among
-):  # fmt: skip
+def _part(member, members, size, by_rows):
+    me, among = (ZERO, ONE) if by_rows else (member, members)
+    first, last = part(size.B, member, members) if by_rows else (ZERO, size.B)
+    w0, w1, c0, c1 = _columns(size.H, me, among, size.n)
+    p0, p1, v0, v1 = _columns(size.H, member, members, size.n)
+    q0, q1, _, _ = _columns(size.I, member, members, size.n)
+    u0, u1 = part((size.H + TILE - 1) // TILE, member, members)
+    u0, u1 = u0 * TILE, u1 * TILE
+    return _Part(first, last - first, among, w0, w1, c0, c1, p0, p1, v0, v1, q0, q1, u0, u1, min(u1, size.H) - u0)
+
+
+@compiled
+def bptt(member, team, gates, blocks, states, x, given, cell, wanted, scratch):
+    """Compute one member's part of the gradients, from the last step to the first, for x (T, B, I) or one-hot (T, B).
+
+    Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the states and
+    inputs that went in, each member making the sums of some units.
+    """
+    T, B, I, H = given.T, given.B, given.I, given.H
+    members, meetings = len(team), pointer(team)
+    full_bptt = given.window >= T - 1
+    by_rows = full_bptt and _by_rows(B, members)
+    size = _sizes(T, B, I, H, gates, blocks, states, x.ndim == 2, lanes(align(pointer(scratch))))
+    mine, places = _part(member, members, size, by_rows), _places(size, wanted, scratch)
+
+    _begin(size, mine, places, given)
+    meet(meetings, members)
+    for t0 in range((T - 1) // size.steps * size.steps, -1, -size.steps):
+        count = min(size.steps, T - t0)
+        if full_bptt:
+            _walk_back(t0, count, size, mine, places, given.grad_hs, cell, meetings)
+        else:
+            _look_back(t0, count, size, mine, places, given.grad_hs, cell, given.window, meetings)
+        meet(meetings, members if by_rows else ONE)
+        _multiply_inputs(t0, count, member, members, size, mine, places, x, given, wanted, meetings)
+        meet(meetings, members)
+    _end(size, mine, places, wanted)
+
+
+@compiled
+def _begin(size, mine, places, given):
+    """Pack the weights, start the sums from zero, and the carries from dL/d(last state)."""
+    I, H, row, n = size.I, size.H, size.row, size.n
+    for g in range(size.gates):
+        w, to = at(given.W, g * H * H), at(places.W, g * packed_size(H, H, n))
+        pack_rows(to, w, H, ZERO, H, H, H, mine.p0, mine.p1)
+        u = at(given.U, _input_gate(g, size.gates, size.blocks) * H * I)
+        pack_rows(at(places.U, g * packed_size(H, I, n)), u, I, ZERO, H, H, I, mine.q0, mine.q1)
+    fill_rows_zero(places.sum_b, row, size.blocks, mine.v0, mine.v1)
+    if size.one_hot:
+        fill_rows_zero(places.sum_U, row, size.gates * I, mine.v0, mine.v1)
+    for i in range(size.states):
+        to = at(places.carry, i * size.block + mine.first * row)
+        source = at(given.grad_last, (i * size.B + mine.first) * H)
+        copy_rows(to, row, source, H, mine.rows, mine.c0, min(mine.c1, H))
+
+
+@compiled
+def _multiply_inputs(t0, count, member, members, size, mine, places, x, given, wanted, meetings):
+    """Multiply a chunk's deltas: dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U."""
+    T, B, I, H, row, apart, n = size.T, size.B, size.I, size.H, size.row, size.apart, size.n
+    most, k, extra = size.steps * B, count * B, size.blocks - size.gates
+    skip = B if t0 == 0 else 0
+    pack_rows(places.states_in, given.h0, H, ZERO, skip, k, H, mine.p0, mine.p1)
+    pack_rows(places.states_in, at(given.hs, (t0 - 1) * B * H), H, skip, k, k, H, mine.p0, mine.p1)
+    for g in range(size.blocks):
+        for r in range(k):
+            delta = at(places.deltas, g * apart + r * row)
+            add_rows(at(places.sum_b, g * row), ZERO, delta, ZERO, ONE, mine.v0, mine.v1)
+    if x.ndim == 3:
+        pack_rows(places.inputs, at(pointer(x), t0 * B * I), I, ZERO, k, k, I, mine.q0, mine.q1)
+    else:
+        indices = pointer(x)
+        for r in range(k):
+            to = at(places.sum_U, indices[t0 * B + r] * size.gates * row)
+            for g in range(size.gates):
+                delta = at(places.deltas, g * apart + r * row)
+                add_rows(at(to, g * row), ZERO, delta, ZERO, ONE, mine.v0, mine.v1)
+    meet(meetings, members)
+    how = REPLACE if t0 + count == T else ADD
+    for g in range(size.blocks):
+        tile = at(places.tiles, size.blocks * most * mine.u0 + g * most * (mine.u1 - mine.u0))
+        pack_tiles(tile, at(places.deltas, g * apart + mine.u0), row, k, mine.own)
+        if g >= extra:
+            to = at(places.sum_W, ((g - extra) * H + mine.u0) * places.W_row)
+            multiply_transposed(
+                to, places.W_row, tile, places.states_in, mine.own, k, H, ZERO, panel_count(H, n), how
+            )  # fmt: skip
+        if g < size.gates and x.ndim == 3:
+            to = at(places.sum_U, (_input_gate(g, size.gates, size.blocks) * H + mine.u0) * places.U_row)
+            multiply_transposed(to, places.U_row, tile, places.inputs, mine.own, k, I, ZERO, panel_count(I, n), how)
+    if x.ndim == 3:
+        r0, r1 = part(k, member, members)
+        to, x_row = at(places.grad_x, r0 * size.x_row), size.x_row
+        fill_rows_zero(to, x_row, r1 - r0, ZERO, whole(I, n) * n)
+        a, panels = at(places.deltas, r0 * row), panel_count(I, n)
+        multiply(to, ZERO, x_row, a, apart, row, places.U, size.gates, r1 - r0, H, I, ZERO, panels, ZERO, k)
+        write_rows(at(wanted.x, (t0 * B + r0) * I), I, to, x_row, r1 - r0, ZERO, I, I)
+
+
+@compiled
+def _end(size, mine, places, wanted):
+    """Write dL/dh_0 = delta_1 W, with what comes past the products, and the sums that are not in their place yet."""
+    B, I, H, row = size.B, size.I, size.H, size.row
+    for i in range(size.states):
+        to = at(places.carry, i * size.block + mine.first * row)
+        if i == 0:
+            a = at(places.deltas, (size.blocks - size.gates) * size.apart + mine.first * row)
+            multiply(
+                to, ZERO, row, a, size.apart, row, places.W, size.gates, mine.rows, H, H, mine.w0, mine.w1, ZERO, B
+            )  # fmt: skip
+        first = at(wanted.first, (i * B + mine.first) * H)
+        write_rows(first, H, to, row, mine.rows, mine.c0, mine.c1, H)
+
+    spare_w, spare_u = _sums_size(size)
+    for g in range(size.gates):
+        for r in range(g * H + mine.u0, g * H + mine.u0 + mine.own):
+            if spare_w:
+                write_rows(at(wanted.W, r * H), H, at(places.sum_W, r * row), ZERO, ONE, ZERO, H, H)
+            if spare_u and not size.one_hot:
+                write_rows(at(wanted.U, r * I), I, at(places.sum_U, r * size.x_row), ZERO, ONE, ZERO, I, I)
+    write_rows(wanted.biases, H, places.sum_b, row, size.blocks, mine.v0, mine.v1, H)
+    if size.one_hot:
+        for g in range(size.gates):
+            for c in range(mine.v0, min(mine.v1, H)):
+                for i in range(I):
+                    unit = _input_gate(g, size.gates, size.blocks) * H + c
+                    wanted.U[unit * I + i] = places.sum_U[(i * size.gates + g) * row + c]
+
+
+@compiled
+def _walk_back(t0, count, size, mine, places, grad_hs, cell, meetings):
     """Compute the deltas of a chunk by full BPTT, step by step: dL/dh_t = what the loss sees of it + delta_{t+1} W."""
-    T, B, H = grad_hs.shape
-    n = lanes(W)
-    row = padded(H, n)
-    block = B * row
-    apart = (steps + 1) * block
-    carry_apart = block
-    mine = first * row
-    if t0 + count < T:
-        for g in range(blocks):
-            to = at(deltas, g * apart + mine)
-            copy_rows(at(to, count * block), row, to, row, rows, c0, c1)
-        meet(meetings, among)
+    B, H, row, block, apart = size.B, size.H, size.row, size.block, size.apart
+    deltas, carry = places.deltas, places.carry
+    start = mine.first * row
+    if t0 + count < size.T:
+        for g in range(size.blocks):
+            to = at(deltas, g * apart + start)
+            copy_rows(at(to, count * block), row, to, row, mine.rows, mine.c0, mine.c1)
+        meet(meetings, mine.among)
     for s in range(count - 1, -1, -1):
         t = t0 + s
-        if t < T - 1:
-            a = at(deltas, (blocks - gates) * apart + (s + 1) * block + mine)
-            multiply(at(carry, mine), ZERO, row, a, apart, row, W, gates, rows, H, H, p0, p1, s, B)
-        for r in range(first, first + rows):
-            seen = at(pointer(grad_hs), (t * B + r) * H)
-            for c in range(c0, c1, n):
+        if t < size.T - 1:
+            a = at(deltas, (size.blocks - size.gates) * apart + (s + 1) * block + start)
+            to = at(carry, start)
+            multiply(to, ZERO, row, a, apart, row, places.W, size.gates, mine.rows, H, H, mine.w0, mine.w1, s, B)
+        for r in range(mine.first, mine.first + mine.rows):
+            seen = at(grad_hs, (t * B + r) * H)
+            for c in range(mine.c0, mine.c1, size.n):
                 past = at(carry, r * row + c)
                 grad_h = load(past, 0) + get(seen, c, H)
-                retreat(cell, grad_h, past, carry_apart, at(deltas, s * block + r * row + c), apart, t, r, c)
-        meet(meetings, among)
+                retreat(cell, grad_h, past, block, at(deltas, s * block + r * row + c), apart, t, r, c)
+        meet(meetings, mine.among)
 
 
 @compiled
-def _look_back(
-    t0, count, steps, window, p0, p1, c0, c1, gates, blocks, states, W, grad_hs, cell, carry, deltas, lagged,
-    lagged_carry, edges, meetings, among,
-):  # fmt: skip
+def _look_back(t0, count, size, mine, places, grad_hs, cell, window, meetings):
     """Compute the deltas of a chunk where the loss of a step reaches `window` steps back.
 
     All steps that a loss reaches from `lag` steps later are taken at once. The chunk's last one hears of a loss beyond
     its end by way of the edge; at the very end there is none.
     """
-    T, B, H = grad_hs.shape
-    n = lanes(W)
-    row = padded(H, n)
-    block = B * row
-    apart = (steps + 1) * block
+    T, B, H, row, block, apart = size.T, size.B, size.H, size.row, size.block, size.apart
+    blocks, states, steps, c0, c1 = size.blocks, size.states, size.steps, mine.c0, mine.c1
+    carry, lagged, lagged_carry = places.carry, places.lagged, places.lagged_carry
     fill_rows_zero(lagged_carry, row, states * (steps + 1) * B, c0, c1)
     if t0 + count == T:
         for i in range(states):
@@ -475,30 +574,32 @@ def _look_back(
         if lag > 0:
             reached = max(0, min(count, T - lag - t0))
             many = reached * B
-            edge = at(edges, (lag - 1) * (blocks + states) * block)
+            edge = at(places.edges, (lag - 1) * (blocks + states) * block)
             for g in range(blocks + states):
                 chunk = at(lagged, g * apart)  # the lagged deltas, and the carries behind them
                 if t0 + count < T:
                     copy_rows(at(chunk, count * block), row, at(edge, g * block), row, B, c0, c1)
                 copy_rows(at(edge, g * block), row, chunk, row, B, c0, c1)
-            meet(meetings, among)
+            meet(meetings, mine.among)
             for i in range(states):
                 to = at(lagged_carry, i * apart)
                 copy_rows(to, row, at(to, block), row, many, c0, c1)
-            a = at(lagged, (blocks - gates) * apart + block)
-            multiply(lagged_carry, ZERO, row, a, apart, row, W, gates, many, H, H, p0, p1, ZERO, many)
-            meet(meetings, among)
+            a = at(lagged, (blocks - size.gates) * apart + block)
+            multiply(
+                lagged_carry, ZERO, row, a, apart, row, places.W, size.gates, many, H, H, mine.w0, mine.w1, ZERO, many
+            )  # fmt: skip
+            meet(meetings, mine.among)
         for s in range(reached):
             for r in range(B):
-                seen = at(pointer(grad_hs), ((t0 + s) * B + r) * H)
-                for c in range(c0, c1, n):
+                seen = at(grad_hs, ((t0 + s) * B + r) * H)
+                for c in range(c0, c1, size.n):
                     past = at(lagged_carry, s * block + r * row + c)
                     grad_h = load(past, 0)
                     if lag == 0:
                         grad_h = grad_h + get(seen, c, H)
                     retreat(cell, grad_h, past, apart, at(lagged, s * block + r * row + c), apart, t0 + s, r, c)
         for g in range(blocks):
-            to, source = at(deltas, g * apart), at(lagged, g * apart)
+            to, source = at(places.deltas, g * apart), at(lagged, g * apart)
             if lag == 0:
                 copy_rows(to, row, source, row, reached * B, c0, c1)
             else:
@@ -506,4 +607,4 @@ def _look_back(
         if t0 == 0 and reached > 0:
             for i in range(states):
                 add_rows(at(carry, i * block), row, at(lagged_carry, i * apart), row, B, c0, c1)
-    meet(meetings, among)
+    meet(meetings, mine.among)
