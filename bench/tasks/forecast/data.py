@@ -18,7 +18,8 @@ from bench.tasks.learning.windows import windows
 
 TRAIN_SHARE = 0.7
 FOLDS = 5  # of the walk forward
-LEAST_ROWS = 100
+LEAST_ROWS = 100  # beside those of a window
+LEAST_MOVES = 10  # of the target that a forecast is judged by, so that a resample without any is a rarity
 
 
 class Table(NamedTuple):
@@ -30,6 +31,7 @@ class Table(NamedTuple):
     target: str  # of names
     level: np.ndarray  # (N + 1,)  of the target, before the first row and after each
     labels: np.ndarray  # (N + 1,)  of the levels: dates, or numbers
+    told: tuple[str, ...]  # how it was read, a sentence each
     logarithmic: bool  # the changes are of the level's logarithm
 
     @property
@@ -51,24 +53,56 @@ class Forecast(Course):
 
     def __init__(self, name: str, settings: Settings, table: Table, window: int, train_rows: int | None = None):
         rows = len(table.values)
-        if window < 1 or rows < LEAST_ROWS + window:
-            raise ChoiceError(
-                f"--window: expected 1 to {max(1, rows - LEAST_ROWS)}, of {rows} rows; got {window}"
-                if rows > LEAST_ROWS
-                else f"{table.source}: expected more than {LEAST_ROWS} rows, got {rows}"
-            )
         self.name = name
         self.table = table
         self.window = window
         self.train_rows = int(TRAIN_SHARE * rows) if train_rows is None else train_rows
         known = table.values[: self.train_rows]
-        self.mean, self.deviation = known.mean(axis=0), known.std(axis=0)
-        for feature, deviation in zip(table.names, self.deviation, strict=True):
-            if not deviation > 0:
-                raise ChoiceError(f"{table.source}: expected {feature} to vary in its first {self.train_rows} rows")
-        self.scaled = ((table.values - self.mean) / self.deviation).astype(np.float32)
+        if train_rows is None:
+            self._check_rows(rows)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            self.mean, self.deviation = known.mean(axis=0), known.std(axis=0)
+            self.scaled = ((table.values - self.mean) / self.deviation).astype(np.float32)
+            if train_rows is None:
+                self._check_scale()
         train = windows(self.scaled, window, window, self.train_rows)
         super().__init__(settings, Data(train, windows(self.scaled, window, self.train_rows, rows)))
+
+    def _check_rows(self, rows: int) -> None:
+        """Raise a ChoiceError if the rows are too few for the window, to learn from or to judge by."""
+        most = min(rows - LEAST_ROWS, self.train_rows - 1)
+        if most < 1:
+            raise ChoiceError(f"{self.table.source}: expected {LEAST_ROWS + 2} rows or more, got {rows + 1}")
+        if not 1 <= self.window <= most:
+            raise ChoiceError(f"--window: expected 1 to {most}, of {rows + 1} rows; got {self.window}")
+
+    def _check_scale(self) -> None:
+        """Raise a ChoiceError if a feature stands still, or if its scale or the errors cannot be finite numbers."""
+        source, train_rows = self.table.source, self.train_rows
+        size = 8 if self.table.logarithmic else np.abs(self.table.level[: train_rows + 1]).max()
+        rounding = 8 * np.finfo(np.float64).eps * size
+        squares = np.square(self.table.values).sum(axis=0)
+        finite = np.isfinite(squares) & np.isfinite(np.square(self.scaled)).all(axis=0)
+        for column, feature in enumerate(self.table.names):
+            changes = self.table.values[:, column]
+            out = f"; --without {feature!r} leaves the column out" if feature != self.table.target else ""
+            if np.ptp(changes[:train_rows]) <= rounding:
+                raise ChoiceError(
+                    f"{source}: expected {feature} to vary in its first {train_rows + 1} rows, and not as a straight "
+                    f"line; each change is {changes[0]:g}{out}"
+                )
+            if not (self.deviation[column] > 0 and finite[column] and squares[column] > 0):
+                raise ChoiceError(
+                    f"{source}: expected changes of {feature} whose squares are finite and above 0, beside those of "
+                    f"its first {train_rows + 1} rows; got {changes.min():g} to {changes.max():g}{out}"
+                )
+        moves = np.count_nonzero(self.table.values[train_rows:, self.table.column])
+        if moves < LEAST_MOVES:
+            judged = len(self.table.values) - train_rows
+            raise ChoiceError(
+                f"{source}: expected {LEAST_MOVES} changes or more of {self.table.target} in its last {judged} rows, "
+                f"which the forecast is judged by; got {moves}"
+            )
 
     def changes(self, outputs: np.ndarray) -> np.ndarray:
         """Return the target's changes (N,) that outputs (N, F) foretell."""
@@ -131,7 +165,8 @@ def judge(predicted: np.ndarray, came: np.ndarray) -> Judgement:
     errors, still = np.square(predicted - came), np.square(came)
 
     def skill(errors, still, axis=-1):
-        return 1 - errors.mean(axis=axis) / still.mean(axis=axis)
+        with np.errstate(divide="ignore"):  # a resample may hold no change
+            return 1 - errors.mean(axis=axis) / still.mean(axis=axis)
 
     spread = stats.bootstrap(
         (errors, still), skill, paired=True, n_resamples=1999, method="percentile", rng=np.random.default_rng(0)

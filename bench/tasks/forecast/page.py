@@ -1,5 +1,6 @@
 """What a forecast of stocks or of any series comes to: beside persistence, walking forward, and left to itself."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,36 +16,49 @@ from bench.tasks.forecast.data import FOLDS, Forecast, Judgement, judge, walk_fo
 from bench.tasks.learning.training import Race
 from bench.tasks.page import number, plural
 
-FREE = 60  # rows that the network goes on for by itself
+FREE = 60  # rows that the network goes on for by itself, or half of the validation part if that is less
 STARTS = 3  # how often it is left to itself, over the validation part
+DIVERGED = "diverged"  # a verdict
 CLOSE = 80  # levels of the detail, the last ones
 
 
 def write(race: Race[Forecast], folder: Path, command: str) -> Path:
     """Write the report of a race on `Forecast` into `folder` and return the page's path."""
+    with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):  # of what diverged
+        warnings.filterwarnings("ignore", "Glyph")  # a column may be named in any script
+        return _write(race, folder, command)
+
+
+def _write(race: Race[Forecast], folder: Path, command: str) -> Path:
     course = race.course
     weights = race.weights[race.shown]
     predicted, came = walk_forward(course)
     once = course.changes(race.predict(race.shown, course.data.validation.x))
-    judged = {"walk-forward": judge(predicted, came), "learned once": judge(once, came)}
-    starts = np.linspace(course.train_rows, len(course.table.values) - FREE, STARTS).astype(int)
-    free = [(int(start), course.free_running(weights, start, FREE)) for start in starts if start >= course.window]
+    foretold = {"walk-forward": predicted, "learned once": once}
+    judged = {name: judge(changes, came) for name, changes in foretold.items() if np.isfinite(changes).all()}
+    found = judged.get("walk-forward")
+    steps = min(FREE, len(came) // 2)
+    starts = np.linspace(course.train_rows, len(course.table.values) - steps, STARTS).astype(int)
+    free = [(int(start), course.free_running(weights, start, steps)) for start in starts]
     figures = {
         "One step ahead": _one_step(course, predicted),
         "The last rows": _last_rows(course, predicted),
         "Foretold and come": _scatter(course, predicted, came),
         "Left to itself": _free_running(course, free),
     }
-    first = f"{_verdict(judged['walk-forward'])} {_direction(judged['walk-forward'])}"
-    blocks = [_task(course), _worth(course, judged, figures), _alone(figures)]
+    first = (
+        f"{_verdict(found)} {_direction(found)}" if found else f"The network {DIVERGED}: its forecasts are not finite."
+    )
+    blocks = [_task(course), _worth(course, judged, figures), _alone(figures, steps)]
     metrics = {
         "source": course.table.source,
         "target": course.table.target,
         "features": course.table.names,
+        "read": course.table.told,
         "window": course.window,
         "rows": {"training": course.train_rows, "validation": len(came)},
-        "beat_persistence": judged["walk-forward"].skill_low > 0,
-        "verdict": judged["walk-forward"].verdict,
+        "beat_persistence": found is not None and found.skill_low > 0,
+        "verdict": found.verdict if found else DIVERGED,
         "judgements": {name: judgement._asdict() for name, judgement in judged.items()},
         "folds": FOLDS,
     }
@@ -92,6 +106,7 @@ def _task(course: Forecast) -> Markup:
             f"{len(table.values) - course.train_rows} are the validation part. The race is to an error over all "
             f"features, the verdict is about {table.target}."
         ),
+        page.paragraph(" ".join(table.told)),
         page.paragraph(
             "Persistence says that tomorrow is as today, and on a chart a forecast that does no better looks "
             "excellent: it follows the line, one step late. So skill, 1 − MSE / MSE of persistence, is what counts."
@@ -126,12 +141,12 @@ def _worth(course: Forecast, judged: dict[str, Judgement], figures: dict[str, Fi
     )
 
 
-def _alone(figures: dict[str, Figure]) -> Markup:
+def _alone(figures: dict[str, Figure], steps: int) -> Markup:
     return page.section(
         "Left to itself",
         page.paragraph(
             f"At {STARTS} places the network of the race is left with nothing but its own forecasts to read, for "
-            f"{plural(FREE, 'row')} each. What it then draws is what it has learned of the series: if that is a "
+            f"{plural(steps, 'row')} each. What it then draws is what it has learned of the series: if that is a "
             "straight line, it has learned the mean."
         ),
         page.charts({"Left to itself": figures["Left to itself"]}),
@@ -183,8 +198,8 @@ def _scatter(course: Forecast, predicted: np.ndarray, came: np.ndarray) -> Figur
         axes.axvline(0, color=charts.INK, linewidth=0.6)
         ends = np.array([predicted.min(), predicted.max()])
         axes.plot(ends, ends, "--", color=charts.INK, linewidth=0.8, label="a perfect forecast")
-        axes.set_xlabel(f"{change}, foretold")
-        axes.set_ylabel(f"{change}, come")
+        axes.set_xlabel(f"{change}, foretold", parse_math=False)
+        axes.set_ylabel(f"{change}, come", parse_math=False)
         axes.set_title("Foretold and come")
 
     return charts.sheet([draw])
@@ -219,5 +234,5 @@ def _dressed(axes: Axes, course: Forecast, title: str) -> None:
         axes.set_xlabel("row")
     else:
         axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
-    axes.set_ylabel(course.table.target)
+    axes.set_ylabel(course.table.target, parse_math=False)
     axes.set_title(title)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.tasks.forecast import columns
+from bench.tasks.forecast import sheet
 from bench.tasks.forecast.data import Forecast, Table
 from bench.tasks.learning.training import Settings
 
@@ -12,12 +12,14 @@ WINDOW = 30
 DEFAULT = Settings(hidden=32, epochs=30, batch=32, truncate=29, clip_norm=1.0, goal=0.9)
 
 
-def load(csv: Path, column: str) -> Table:
+def load(csv: Path, column: str, reading: sheet.Reading = sheet.AS_IT_LIES) -> Table:
     """Return the column's changes from row to row; a ChoiceError says what is wrong with the file."""
-    frame = columns.read(csv)
-    values = columns.numbers(frame, column, str(csv))
-    changes = np.diff(values)[:, np.newaxis]
-    return Table(str(csv), (column,), changes, column, values, columns.labels(frame), logarithmic=False)
+    found = sheet.read(csv, reading)
+    read = found.columns([found.expect("--column", column)])
+    level = read.values[:, 0]
+    with np.errstate(over="ignore"):
+        changes = np.diff(level)[:, np.newaxis]
+    return Table(read.source, read.names, changes, read.names[0], level, read.labels, read.told, logarithmic=False)
 
 
 def course(settings: Settings, table: Table, window: int = WINDOW) -> Forecast:

@@ -10,40 +10,53 @@ import numpy as np
 import pandas as pd
 from matplotlib import cbook
 
-from bench.grid.cases import ChoiceError
-from bench.tasks.forecast import columns
+from bench.tasks.forecast import sheet
 from bench.tasks.forecast.data import Forecast, Table
 from bench.tasks.learning.training import Settings
 
-FEATURES = ("open", "high", "low", "close", "volume")
+FEATURES = {  # as vendors call them
+    "open": ("open",),
+    "high": ("high",),
+    "low": ("low",),
+    "close": ("close", "close/last"),
+    "volume": ("volume", "vol", "vol."),
+}
 WINDOW = 30  # days
 DEFAULT = Settings(
     cell="rnn", hidden=32, epochs=20, batch=32, learning_rate=0.002, truncate=29, clip_norm=1.0, goal=0.94
 )
 
 
-def load(csv: Path | None = None, target: str = "close") -> Table:
+def load(csv: Path | None = None, target: str = "close", reading: sheet.Reading = sheet.AS_IT_LIES) -> Table:
     """Return the days of a CSV file with a header, or Google's; a ChoiceError says what is wrong with the file."""
     if csv is None:
         days = pd.DataFrame(cbook.get_sample_data("goog.npz")["price_data"])  # type: ignore[index]
-        source = "GOOG, as Matplotlib ships it"
+        found = sheet.parse(days.to_csv(index=False), "GOOG, as Matplotlib ships it", reading)
     else:
-        days, source = columns.read(csv), str(csv)
-    names = [name for name in FEATURES if name in days]
-    if target not in days:
-        raise ChoiceError(f"--target: expected a column of {source} ({', '.join(map(str, days))}), got {target!r}")
-    if target not in names:
-        names.append(target)
-    values = np.stack([columns.numbers(days, name, source, positive=True) for name in names], axis=1)
-    previous = values[:-1].copy()
-    if "close" in names:
-        for name in ("open", "high", "low"):
-            if name in names:
-                previous[:, names.index(name)] = values[:-1, names.index("close")]
-    changes = np.log(values[1:] / previous)
-    column = names.index(target)
-    changes[:, column] = np.diff(np.log(values[:, column]))
-    return Table(source, tuple(names), changes, target, values[:, column], columns.labels(days), logarithmic=True)
+        found = sheet.read(csv, reading)
+    features = {feature: at for feature, names in FEATURES.items() if (at := found.find(*names)) is not None}
+    foretold = features.get(target)
+    if foretold is None:
+        foretold = found.expect("--target", target)
+    wanted = list(dict.fromkeys([*features.values(), foretold]))
+    read = found.columns(wanted, positive=True)
+    logarithms = np.log(read.values)
+    previous = logarithms[:-1].copy()
+    if "close" in features:
+        for feature in {"open", "high", "low"} & features.keys():
+            previous[:, wanted.index(features[feature])] = logarithms[:-1, wanted.index(features["close"])]
+    column = wanted.index(foretold)
+    previous[:, column] = logarithms[:-1, column]
+    return Table(
+        read.source,
+        read.names,
+        logarithms[1:] - previous,
+        read.names[column],
+        read.values[:, column],
+        read.labels,
+        read.told,
+        logarithmic=True,
+    )
 
 
 def course(settings: Settings, table: Table, window: int = WINDOW) -> Forecast:
