@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
+from reprlib import repr as brief
 from typing import NamedTuple
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # a cell's name and the blocks of H rows in its weights
@@ -91,7 +92,7 @@ def parse(name, text, where):
     words = [word.strip() for word in text.split(",")]
     if name in NAMES:
         return check(name, words, where)
-    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 and int(word) > 0 for word in words):
         raise ChoiceError(f"{where}: expected whole numbers of 1 or more, separated by commas, got {text!r}")
     return check(name, [int(word) for word in words], where)
 
@@ -99,12 +100,12 @@ def parse(name, text, where):
 def check(name, values, where):
     """Return a list of values for a Grid's field as a tuple, or raise a ChoiceError that begins with `where`."""
     if not isinstance(values, list) or not values:
-        raise ChoiceError(f"{where}: expected a list with something in it, got {values!r}")
+        raise ChoiceError(f"{where}: expected a list with something in it, got {brief(values)}")
     for value in values:
         if name in NAMES and value not in NAMES[name]:
-            raise ChoiceError(f"{where}: expected {either(NAMES[name])}, got {value!r}")
+            raise ChoiceError(f"{where}: expected {either(NAMES[name])}, got {brief(value)}")
         if name not in NAMES and not (type(value) is int and value > 0):
-            raise ChoiceError(f"{where}: expected whole numbers of 1 or more, got {value!r}")
+            raise ChoiceError(f"{where}: expected whole numbers of 1 or more, got {brief(value)}")
     return tuple(values)
 
 

@@ -29,7 +29,8 @@ of the GRU, whose sizes are all there with 187 steps but for H = 1024.
 """
 
 import tomllib
-from pathlib import Path
+from math import prod
+from reprlib import repr as brief
 from typing import NamedTuple
 
 from bench.grid.cases import OPERATIONS, ChoiceError, Grid, check, either, parse
@@ -50,6 +51,9 @@ class Preset(NamedTuple):
     effort: Effort
     implementations: tuple | None = None  # None: all that need not be asked for (`bench.implementations.IF_ASKED`)
 
+
+MOST_BYTES = 2**14  # of a file: of more the parser can make minutes
+MOST_CASES = 100_000  # in a run
 
 CELLS = ("rnn", "gru", "lstm")
 INFERENCE, TRAINING = ("forward",), ("train",)
@@ -141,10 +145,14 @@ def find_preset(name):
     if not name.endswith(".toml"):
         raise ChoiceError(f"--preset: expected {either(PRESETS)}, or a .toml file, got {name!r}")
     try:
-        table = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        with open(name, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"expected at most {MOST_BYTES >> 10} KiB, got more")
+        table = tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise ChoiceError(f"--preset: {name}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChoiceError(f"{name}: not TOML: {error}") from None
     return _from_table(table, name)
 
@@ -162,6 +170,8 @@ def choose(preset, cpus, **choices):
         most = max(given["threads"])
         raise ChoiceError(f"--threads: expected at most {cpus}, the CPUs this process may use, got {most}")
     cases = {}
+    if (total := sum(prod(map(len, grid._replace(**given))) for grid in preset.grids)) > MOST_CASES:
+        raise ChoiceError(f"--preset: expected a grid of at most {MOST_CASES} cases, got {total}")
     for grid in preset.grids:
         fitting = tuple(n for n in grid.threads if n <= cpus)
         cases |= dict.fromkeys(grid._replace(threads=fitting)._replace(**given).cases())
@@ -191,13 +201,13 @@ def _from_table(table, path):
     _known(table, ("description", "implementations", "effort", "grids"), path)
     description = table.get("description", "")
     if not isinstance(description, str):
-        raise ChoiceError(f"{path}: description: expected a text, got {description!r}")
+        raise ChoiceError(f"{path}: description: expected a text, got {brief(description)}")
     names = table.get("implementations")
     if names is not None and not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise ChoiceError(f"{path}: implementations: expected a list of names, got {names!r}")
+        raise ChoiceError(f"{path}: implementations: expected a list of names, got {brief(names)}")
     grids = table.get("grids")
     if not (isinstance(grids, list) and grids):
-        raise ChoiceError(f"{path}: grids: expected one table [[grids]] or more, got {grids!r}")
+        raise ChoiceError(f"{path}: grids: expected one table [[grids]] or more, got {brief(grids)}")
     return Preset(
         description,
         tuple(_grid(grid, f"{path}: grids[{n}]") for n, grid in enumerate(grids)),
@@ -219,13 +229,15 @@ def _effort(table, where):
     for name, value in table.items():
         whole = name == "fewest"
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < float("inf"):
-            raise ChoiceError(f"{where}.{name}: expected a {'whole ' if whole else ''}number above 0, got {value!r}")
+            raise ChoiceError(
+                f"{where}.{name}: expected a {'whole ' if whole else ''}number above 0, got {brief(value)}"
+            )
     return Effort(**table)
 
 
 def _known(table, names, where):
     if not isinstance(table, dict):
-        raise ChoiceError(f"{where}: expected a table, got {table!r}")
+        raise ChoiceError(f"{where}: expected a table, got {brief(table)}")
     for name in table:
         if name not in names:
-            raise ChoiceError(f"{where}: expected {either(names)}, got {name!r}")
+            raise ChoiceError(f"{where}: expected {either(names)}, got {brief(name)}")

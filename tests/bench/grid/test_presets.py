@@ -160,3 +160,45 @@ def test_threads_beyond_the_cpus_leave_nothing(tmp_path):
     path.write_text("[[grids]]\nhidden = [8]\nbatch = [1]\nthreads = [4096]\n")
     with pytest.raises(ChoiceError, match="all of its thread counts are beyond"):
         cases(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 10_000, "not TOML: "),
+        ("#" * 10_000_000, "not TOML: expected at most 16 KiB, got more"),
+        ("a" + ".a" * 1_000_000 + " = 1", "not TOML: expected at most 16 KiB, got more"),
+        (f"a = {'9' * 5000}", "not TOML: "),
+        ("\x00", "not TOML: "),
+        (f"[[grids]]\nbatch = [1]\nhidden = ['{'x' * 9000}']", "grids[0].hidden: expected whole numbers of 1 or more"),
+        (f"[[grids]]\nbatch = [1]\nhidden = [{'[' * 300}{']' * 300}]", "grids[0].hidden: expected whole numbers"),
+    ],
+    ids=["deep", "large", "long", "digits", "nul", "text", "nested"],
+)
+def test_a_monstrous_file_is_refused_in_a_short_line(tmp_path, text, message):
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    with pytest.raises(ChoiceError) as error:
+        find_preset(str(path))
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < len(str(path)) + 200
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert find_preset(str(path)).description == "mine"
+
+
+def test_a_grid_of_too_many_cases_is_refused(tmp_path):
+    path = tmp_path / "grid.toml"
+    many = list(range(1, 401))
+    path.write_text(f"[[grids]]\nhidden = {many}\nbatch = {many}\nseq_len = {many}\n")
+    with pytest.raises(ChoiceError, match=r"--preset: expected a grid of at most 100000 cases, got 256000000"):
+        cases(str(path))
+
+
+def test_a_number_of_many_digits_is_refused():
+    with pytest.raises(ChoiceError, match="--hidden: expected whole numbers"):
+        cases(hidden="9" * 5000)
