@@ -10,6 +10,7 @@ import typer
 
 from bench.grid.cases import ChoiceError
 from bench.grid.presets import OPTIONS, share
+from bench.results.files import new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
 from bench.tasks.text.cli import generate
@@ -109,7 +110,7 @@ def run(
             _measure_all(bench, planned)
     except (KeyboardInterrupt, SystemExit, OSError) as stop:
         kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
-        why = f"{stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
+        why = f"{stop.filename}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
         typer.echo(f"{why}: {kept}. The same command goes on there.", err=True)
         codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
         raise typer.Exit(codes.get(type(stop), 1)) from None
@@ -151,7 +152,7 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several
     if len(loaded) == 1:
         path = report.write_run(loaded[0])
     else:
-        path = report.write(loaded, REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged")
+        path = report.write(loaded, new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"))
     typer.echo(_shown(path))
 
 

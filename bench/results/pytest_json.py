@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from bench.grid.cases import Case
+from bench.results import files
 
 EXTRA = ("version", "calls", "compile_s", "max_error", "stopped", "peak_memory_bytes", "flops", "bytes")  # of a row
 
@@ -30,4 +31,4 @@ def save(run):
         benchmarks.append(benchmark)
     machine_info = plugin.pytest_benchmark_generate_machine_info()
     everything = plugin.pytest_benchmark_generate_json(None, benchmarks, True, machine_info, utils.get_commit_info())
-    (run.folder / "pytest-benchmark.json").write_text(utils.safe_dumps(everything, indent=2), encoding="utf-8")
+    files.save(run.folder / "pytest-benchmark.json", utils.safe_dumps(everything, indent=2))

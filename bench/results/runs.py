@@ -2,17 +2,24 @@
 
 A row is one implementation's result for one case. The rows of a case are written together, the moment they exist,
 and flushed to the disk: a run that is killed loses at most the case in work. A line cut short by a crash is dropped.
+What is read has the form that `bench.results.form` says, or is refused.
 """
 
 import fcntl
 import json
 import os
-from contextlib import suppress
+import sys
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from bench.results import form
+from bench.results.files import naming, new_folder, save
+from bench.results.form import ResultsError, instant
+
 FORMAT = 1
 REPORTS = Path("reports")  # where run folders go, below the current folder
+MOST_BYTES = {"run.json": 2**24, "rows.jsonl": 2**28}  # of a file that is read: some 100,000 rows
 KEY = (
     "cell",
     "operation",
@@ -24,10 +31,6 @@ KEY = (
     "threads",
     "implementation",
 )
-
-
-class ResultsError(Exception):
-    """A folder that holds no run, or a broken one: one line that says which."""
 
 
 def key(row):
@@ -45,11 +48,11 @@ class Run:
 
     @classmethod
     def create(cls, folder, info):
-        """Start a run in a new folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True)
+        """Start a run, locked, in a new folder of this name, or of this name with a number behind it."""
+        folder = new_folder(Path(folder))
         run = cls(folder, {"format": FORMAT, "name": folder.name, **info, "started": _now(), "finished": None})
         run._path.touch()
+        run.lock()  # before run.json shows it to others
         run.save_info()
         return run
 
@@ -57,24 +60,20 @@ class Run:
     def load(cls, folder):
         """Return the run in `folder`, or raise a ResultsError."""
         folder = Path(folder)
-        try:
-            info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            lines = (folder / "rows.jsonl").read_bytes().splitlines(keepends=True)
-        except OSError as error:
-            raise ResultsError(f"{folder}: no run here ({error.strerror}: {Path(error.filename).name})") from None
-        except ValueError:
-            raise ResultsError(f"{folder}: run.json is not JSON") from None
-        if not isinstance(info, dict) or info.get("format") != FORMAT:
-            raise ResultsError(f"{folder}: run.json is not of format {FORMAT}")
-        if lines and not lines[-1].endswith(b"\n"):
+        info = _read_info(folder)
+        lines = _read(folder / "rows.jsonl").splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n") and info["finished"] is None:
             lines.pop()
-        rows, ends = [], []
+        rows, ends, numbers = [], [], {}
         for number, line in enumerate(lines, 1):
-            try:
-                rows.append(json.loads(line))
-                key(rows[-1])
-            except (ValueError, KeyError, TypeError):
-                raise ResultsError(f"{folder}: line {number} of rows.jsonl is not a row") from None
+            where = f"{folder / 'rows.jsonl'}, line {number}"
+            row = _parse(line, where)
+            form.check(row, form.ROW, where)
+            if row["status"] == "ok" and not row["times"]:
+                raise ResultsError(f"{where}: times: expected some, as its status is ok, got none")
+            if (first := numbers.setdefault(key(row), number)) != number:
+                raise ResultsError(f"{where}: expected another case or implementation than line {first}, got the same")
+            rows.append(row)
             ends.append((ends[-1] if ends else 0) + len(line))
         return cls(folder, info, rows, ends)
 
@@ -86,7 +85,7 @@ class Run:
     def append(self, *rows):
         """Add rows and see them safely to the disk."""
         lines = [(json.dumps(row, allow_nan=False) + "\n").encode() for row in rows]
-        with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+        with naming(self._path), self._path.open("r+b" if self._path.exists() else "w+b") as file:
             file.truncate(self._ends[-1] if self._ends else 0)  # a line cut short by a crash
             file.seek(0, os.SEEK_END)
             file.write(b"".join(lines))
@@ -107,9 +106,7 @@ class Run:
 
     def save_info(self):
         """Write run.json, whole or not at all."""
-        draft = self.folder / "run.json.new"
-        draft.write_text(json.dumps(self.info, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self.folder / "run.json")
+        save(self.folder / "run.json", json.dumps(self.info, indent=2) + "\n")
 
     def lock(self):
         """Claim the run for this process, until it ends; return whether nobody else had."""
@@ -132,20 +129,63 @@ class Run:
 
 
 def unfinished(reports, wanted):
-    """Return the newest unfinished run in the folder `reports` whose info holds all of `wanted`, locked, or None."""
+    """Return the newest unfinished run in the folder `reports` whose info holds all of `wanted`, locked, or None.
+
+    Runs that cannot be read are left out, and said to be.
+    """
     found = []
     for path in Path(reports).glob("*/run.json"):
-        with suppress(ResultsError):
-            run = Run.load(path.parent)
+        with _told():
+            run = Run(path.parent, _read_info(path.parent))
             if run.info["finished"] is None and all(run.info.get(name) == value for name, value in wanted.items()):
                 found.append(run)
-    for run in sorted(found, key=lambda run: run.info["started"], reverse=True):
-        if run.lock():
-            run.reload()  # whoever held it may have gone on in between
-            if run.info["finished"] is None:
-                return run
-            run.unlock()
+    for run in sorted(found, key=lambda run: (instant(run.info["started"]), run.folder), reverse=True):
+        with _told():
+            if run.lock():
+                run.reload()  # whoever held it may have gone on in between
+                if run.info["finished"] is None:
+                    return run
+        run.unlock()
     return None
+
+
+@contextmanager
+def _told():
+    """Go on after a run that cannot be read, and say so."""
+    try:
+        yield
+    except (ResultsError, OSError) as error:
+        print(f"warning: left out: {error}", file=sys.stderr)
+
+
+def _read_info(folder):
+    """Return what a folder's run.json says, or raise a ResultsError."""
+    path = folder / "run.json"
+    info = _parse(_read(path), path)
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise ResultsError(f"{path}: not of format {FORMAT}")
+    form.check(info, form.INFO, str(path))
+    return info
+
+
+def _read(path):
+    """Return the bytes of a file of a run, or raise a ResultsError."""
+    most = MOST_BYTES[path.name]
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ResultsError(f"{path.parent}: no run here ({error.strerror}: {path.name})") from None
+    if len(data) > most:
+        raise ResultsError(f"{path}: expected at most {most >> 20} MiB, got more")
+    return data
+
+
+def _parse(data, where):
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"{where}: not JSON ({error})") from None
 
 
 def _now():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 from datetime import datetime
 from importlib import import_module
@@ -74,16 +75,12 @@ def open_run(plan, reports=REPORTS, fresh=False, command=None):
     if run is not None:
         _drop_torn_case(run, plan)
         return run, True
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(plan.preset).stem}"
-    folder, copy = Path(reports, name), 1
-    while folder.exists():
-        folder, copy = Path(reports, f"{name}-{copy + 1}"), copy + 1
+    stem = re.sub(r"[^\w.-]+", "-", Path(plan.preset).stem)[:60]
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{stem}"
     baseline = "numpy" if "numpy" in about else next(iter(about))
     about_us = {"command": command or _command(plan), "machine": describe(measure=True)}
     info = {**about_us, "baseline": baseline, **wanted}
-    run = Run.create(folder, info)
-    run.lock()
-    return run, False
+    return Run.create(Path(reports, name), info), False
 
 
 def expected_seconds(case, plan):

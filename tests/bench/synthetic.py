@@ -88,6 +88,7 @@ def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=
     if rows:
         run.append(*rows)
     run.finish()
+    run.unlock()
     return run
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_a_full_disk(tmp_path):
     assert "Traceback" not in errors
     kept = len(rows_in(tmp_path))
     assert 1 <= kept < 4
-    assert errors.splitlines()[-1].startswith(f"File too large: {kept} rows are kept in ")
+    assert re.match(rf".*/rows\.jsonl: File too large: {kept} rows are kept in ", errors.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,15 @@ def test_no_run_is_one_line(words):
     done = bench(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: nowhere: no run here (No such file or directory: run.json)\n"
+
+
+@pytest.mark.parametrize("words", [("report",), ("compare", ROOT / "reports" / "sample")])
+def test_a_run_with_a_row_that_is_none_is_one_line(tmp_path, words):
+    (tmp_path / "run.json").write_bytes((ROOT / "reports" / "sample" / "run.json").read_bytes())
+    (tmp_path / "rows.jsonl").write_text("[]\n")
+    done = bench(*words, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path}/rows.jsonl, line 1: expected a table of names and values, got []\n"
 
 
 def test_a_folder_that_may_not_be_written(tmp_path):

@@ -262,6 +262,15 @@ def test_only_the_same_plan_goes_on(tmp_path):
     assert open_run(small("numpy"), tmp_path)[1] is True
 
 
+@pytest.mark.parametrize("stem", ["a [b]\n\udcff", "x" * 200])
+def test_a_run_of_a_preset_with_an_odd_name_can_be_read_and_taken_up(tmp_path, stem):
+    planned = small("numpy")._replace(preset=f"{stem}.toml")
+    run, _ = open_run(planned, tmp_path)
+    assert Run.load(run.folder).info["preset"] == f"{stem}.toml"
+    run.unlock()
+    assert open_run(planned, tmp_path)[1] is True
+
+
 @pytest.mark.parametrize("resting", [False, True])
 def test_a_worker_ends_with_its_parent(resting):
     """Even where it is in the midst of a computation, or stopped, and its parent had no time for a last word."""
