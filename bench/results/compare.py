@@ -103,7 +103,7 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     counts = pd.crosstab(frame["implementation"], frame["verdict"])
     summary = Table("Implementation", *counts.columns, title="Verdicts")
     for name, of in counts.iterrows():
-        summary.add_row(str(name), *map(str, of))
+        summary.add_row(Text(str(name)), *map(str, of))
     floor = noise(frame)
     summary.caption = f"A change counts from {max(threshold, floor):.0%} on."
     if floor:
@@ -121,12 +121,17 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
         said = f"{row.verdict}: {shorten(row.why, 100)}" if row.why else row.verdict
         rows.add_row(
             f"{case} {row.dtype} {row.threads}t",
-            row.implementation,
+            Text(row.implementation),
             *("" if pd.isna(time) else seconds(time) for time in (row.old_s, row.new_s)),
             change,
-            Text(said, style=colours.get(row.verdict, "yellow")),
+            Text(_printable(said), style=colours.get(row.verdict, "yellow")),
         )
     return [summary, rows]
+
+
+def _printable(text: str) -> str:
+    """Return a text of a run without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _obstacle(name: tuple, before: dict, after: dict, old: Run, new: Run) -> str | None:

@@ -1,5 +1,7 @@
 """Two runs set against each other: noise and drift are no difference, a change of ours is, and nothing is hidden."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -174,3 +176,17 @@ def _text(table):
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def test_a_text_of_a_run_is_shown_as_it_is_and_obeyed_by_no_terminal(tmp_path):
+    name = "[/red][link=x]y[bold]"
+    runs = [make_run(tmp_path / n, speedups={"numpy": 1.0, name: 2.0}, **GRID) for n in ("old", "new")]
+    for row in runs[1].rows[1::2]:
+        row.update(status="error", message="\x1b]0;mine\x07[/bold] died", times=[])
+    console = Console(width=250, record=True, file=io.StringIO())
+    for table in tables(compare(*runs)):
+        console.print(table)
+    shown = console.export_text(styles=False)
+    assert name in shown
+    assert "?]0;mine?[/bold] died" in shown
+    assert "\x1b" not in shown
