@@ -8,21 +8,23 @@ the measured time; its inverse says how many times as fast the row could still b
 weights are a little larger than a level, since a part of them stays in the faster one.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
-from bench.grid.cases import GATES
+from bench.grid.cases import DTYPES, GATES
 
 MEMORY = "memory"
 
 
 def bound_s(row: dict, roofline: dict) -> float:
-    """Return the least seconds in which the machine could do a row of a run.
+    """Return the least seconds in which the machine could do a row of a run, NaN where the rates were not measured.
 
     Between the numbers of threads that were measured, rates are interpolated.
     """
     peak, bandwidth = ceilings(roofline, row["dtype"], row["threads"], holding_level(row, roofline))
-    return max(row["flops"] / peak, row["bytes"] / bandwidth)
+    return float(np.maximum(row["flops"] / peak, row["bytes"] / bandwidth))
 
 
 def table(roofline: dict) -> pd.DataFrame:
@@ -34,30 +36,40 @@ def table(roofline: dict) -> pd.DataFrame:
             "Threads": [rate["threads"] for rate in rates],
             "FMA peak": [f"{rate['gflops']:.0f} GFLOP/s" for rate in rates],
         }
-        | {
-            level: [f"{rate['bytes_per_s'].get(level, np.nan) / 1e9:.0f} GB/s" for rate in rates]
-            for level in rates[0]["bytes_per_s"]
-        }
+        | {level: [_bandwidth(rate["bytes_per_s"].get(level)) for rate in rates] for level in levels(roofline)}
     )
 
 
+def _bandwidth(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate / 1e9:.0f} GB/s"
+
+
+def levels(roofline: dict, dtypes: Collection[str] = DTYPES) -> list[str]:
+    """Return the names of the levels of memory that were measured with any of these dtypes."""
+    measured = {name for rate in roofline["rates"] if rate["dtype"] in dtypes for name in rate["bytes_per_s"]}
+    return [name for name in [*roofline["levels"], MEMORY] if name in measured]
+
+
 def ceilings(roofline: dict, dtype: str, threads: int, level: str) -> tuple[float, float]:
-    """Return the operations and the bytes a second that so many threads reach at most."""
-    rates = [rate for rate in roofline["rates"] if rate["dtype"] == dtype]
-    counts = [rate["threads"] for rate in rates]
-    gflops = np.interp(threads, counts, [rate["gflops"] for rate in rates])
-    bandwidth = np.interp(threads, counts, [rate["bytes_per_s"].get(level, np.nan) for rate in rates])
-    return float(gflops) * 1e9, float(bandwidth)
+    """Return the operations and the bytes a second that so many threads reach at most, NaN if none were measured."""
+    rates = sorted((rate for rate in roofline["rates"] if rate["dtype"] == dtype), key=lambda rate: rate["threads"])
+    gflops = _between(threads, {rate["threads"]: rate["gflops"] for rate in rates})
+    at = {rate["threads"]: rate["bytes_per_s"][level] for rate in rates if level in rate["bytes_per_s"]}
+    return gflops * 1e9, _between(threads, at)
+
+
+def _between(threads: int, rates: dict[int, float]) -> float:
+    """Return the rate at so many threads, from those at other numbers of them."""
+    return float(np.interp(threads, list(rates), list(rates.values()))) if rates else np.nan
 
 
 def holding_level(row: dict, roofline: dict) -> str:
     """Return the name of the level of memory that holds the weights of a row."""
     size = 4 if row["dtype"] == "float32" else 8
     weights = GATES[row["cell"]] * row["hidden_size"] * (row["input_size"] + row["hidden_size"] + 1) * size
-    measured = next(rate["bytes_per_s"] for rate in roofline["rates"])
-    levels = roofline["levels"]
-    for name in levels:
-        shares = 1 if name == list(levels)[-1] else row["threads"]
-        if name in measured and weights <= shares * levels[name]:
+    measured, sizes = levels(roofline), roofline["levels"]
+    for name in sizes:
+        shares = 1 if name == list(sizes)[-1] else row["threads"]
+        if name in measured and weights <= shares * sizes[name]:
             return name
     return MEMORY

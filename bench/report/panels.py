@@ -206,7 +206,8 @@ def roofline_panels(rows: pd.DataFrame, rooflines: dict[str, dict]) -> dict[str,
     """
     panels = {}
     for label, group in _facets(rows, ["machine", "dtype", "threads", "cell"]):
-        if limits := rooflines.get(group["machine"].iat[0]):
+        limits = rooflines.get(group["machine"].iat[0])
+        if limits and roofline.levels(limits, [group["dtype"].iat[0]]):
             panels[label] = Panel(_titled(_roofline_panel(group, limits), label))
     return panels
 
@@ -218,7 +219,7 @@ def _roofline_panel(rows: pd.DataFrame, limits: dict) -> Draw:
     x = np.geomspace(intensity.min() / 4, intensity.max() * 2, 100)
 
     def draw(axes: Axes) -> None:
-        levels = list(limits["rates"][0]["bytes_per_s"])
+        levels = roofline.levels(limits, [dtype])
         ceilings = [roofline.ceilings(limits, dtype, threads, level) for level in levels]
         beside = [np.inf, *(bandwidth for _, bandwidth in ceilings), 0]
         for level, (peak, bandwidth), before, after in zip(levels, ceilings, beside, beside[2:], strict=False):

@@ -9,7 +9,7 @@ from bench.report import charts, panels
 from bench.report.panels import Panel
 from bench.report.wording import named
 from bench.results.formats import in_order, listed
-from bench.results.tables import FASTEST, Facts, machine_name
+from bench.results.tables import FASTEST, Facts
 
 MOST = 12  # panels of times, beyond which operations are left out
 
@@ -79,13 +79,12 @@ def _threads(facts: Facts) -> Sheet:
 
 def _roofline(facts: Facts) -> Sheet:
     rows, held = _chosen(facts.ok, None)
-    limits = {machine_name(run): run.info["machine"].get("roofline") for run in facts.runs}
     words = (
         "Each dot is a row of the table, the lines are the limits measured on this machine: no row can do more "
         "operations a second than its bytes allow at the bandwidth of the memory that holds its weights, nor more than "
         "the FMA peak. Implementations are moved a little sideways, to be told apart." + held
     )
-    found = panels.roofline_panels(rows, {name: limit for name, limit in limits.items() if limit})
+    found = panels.roofline_panels(rows, facts.rooflines)
     return Sheet("roofline", "Roofline", words, found, facts.implementations)
 
 

@@ -6,6 +6,7 @@ machine, the last run given counts.
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -54,11 +55,11 @@ ORDER = ("numpy", "numba-jit", "numba-simd", "torch", "torch-compile", "jax", "o
 
 
 class Facts:
-    """All that a report says and shows: the runs and what they amount to."""
+    """All that a report says and shows: the runs and what they amount to. Runs of one name get a number behind it."""
 
     def __init__(self, runs: Sequence[Run]):
-        self.runs = list(runs)
-        self.rows = table(runs)
+        self.runs = _told_apart(runs)
+        self.rows = table(self.runs)
         self.baseline: str = self.runs[-1].info["baseline"]
         self.machines = list(dict.fromkeys(map(machine_name, self.runs)))
 
@@ -87,6 +88,12 @@ class Facts:
         """The duels that ours loses, the worst first."""
         lost = self.duels[(self.duels["verdict"] == "slower") & (self.duels["against"] != FASTEST)]
         return lost.sort_values("speedup")
+
+    @cached_property
+    def rooflines(self) -> dict[str, dict]:
+        """The limits of each machine that were measured, by its name; of several measurements the last."""
+        limits = ((machine_name(run), run.info["machine"].get("roofline")) for run in self.runs)
+        return {name: limit for name, limit in limits if limit}
 
     @cached_property
     def scaling(self) -> pd.DataFrame:
@@ -186,6 +193,18 @@ def machine_name(run: Run) -> str:
     simd = (machine.get("simd") or {}).get("name")
     cores = machine.get("cores") or machine.get("logical_cpus")
     return ", ".join(filter(None, [machine.get("cpu"), f"{cores} core{'s' if cores != 1 else ''}", simd]))
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with names that are all different."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        base = name = run.info["name"]
+        copies = count(2)
+        while name in found:
+            name = f"{base} ({next(copies)})"
+        found[name] = Run(run.folder, run.info | {"name": name}, run.rows)
+    return list(found.values())
 
 
 def _cases(run: Run) -> list[dict[str, dict]]:
