@@ -6,15 +6,21 @@ as PNG and SVG, and `inline_svg` returns it for a page, where its ink and colour
 
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+
+from bench.results.files import save as save_file
 
 INK, GRID = "#24292f", "#d8dee4"
 
@@ -59,11 +65,16 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "legend.frameon": False,
+    "text.parse_math": False,  # a name may hold a dollar
     "svg.fonttype": "path",  # the same letters on every machine, whatever its fonts
     "svg.hashsalt": "unrolled",  # the same bytes for the same rows
 }
 
 SIZE = (4.2, 3.3)  # inches of a panel: its letters can still be read on a phone
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", XLINK)
 
 Draw = Callable[[Axes], None]
 
@@ -93,7 +104,7 @@ def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = S
     """
     columns = min(columns, len(draws))
     rows = -(-len(draws) // columns)
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure = Figure(
             figsize=(columns * size[0], rows * size[1]), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
         )
@@ -133,42 +144,56 @@ def facet_label(case: dict, varied: set[str]) -> str:
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write `name`.png and `name`.svg on white paper into `folder`, and return the path of the PNG."""
+    """Write `name`.png and `name`.svg on white paper into `folder`, and return the path of the PNG.
+
+    Of the name the files keep letters and digits, small ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.svg", facecolor="white", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png", facecolor="white", dpi=160)
-    return folder / f"{name}.png"
+    stem = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    save_file(folder / f"{stem}.svg", _drawn(figure, format="svg", facecolor="white", metadata={"Date": None}))
+    save_file(folder / f"{stem}.png", _drawn(figure, format="png", facecolor="white", dpi=160))
+    return folder / f"{stem}.png"
 
 
-def inline_svg(figure: Figure, label: str) -> str:
+def inline_svg(figure: Figure, label: str) -> Markup:
     """Return the figure as an SVG element for a page made by `page.render`: transparent, in the page's own colours.
 
     `label` says what it shows to a screen reader.
     """
-    out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Parsed, the comments are gone, in which Matplotlib repeats every text.
+    svg = ElementTree.fromstring(_drawn(figure, format="svg", transparent=True, metadata={"Date": None}))
+    for metadata in svg.findall(f"{{{SVG}}}metadata"):
+        svg.remove(metadata)
+    svg.attrib = {"viewBox": svg.attrib["viewBox"], "role": "img", "aria-label": label}
+    text = ElementTree.tostring(svg, encoding="unicode")
     for colour, variable in _variables().items():
         text = text.replace(colour, f"var({variable})")
-    viewbox = re.search(r'viewBox="[^"]*"', text)
-    assert viewbox, "Matplotlib's SVG has a viewBox"
-    escaped = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return re.sub(r"<svg[^>]*>", f'<svg {viewbox[0]} role="img" aria-label="{escaped}">', text, count=1)
+    return Markup(text)
 
 
-def inline_legend(names: Sequence[str]) -> str:
+def inline_legend(names: Sequence[str]) -> Markup:
     """Return the key to the lines of these implementations as an HTML list."""
-    with matplotlib.rc_context(STYLE):
-        items = []
-        for name in names:
-            figure = Figure(figsize=(0.5, 0.25))
-            figure.add_artist(Line2D([0.1, 0.5, 0.9], [0.5] * 3, markevery=[1], **line(name)))
-            items.append(f"<li>{inline_svg(figure, name)}{name}</li>")
-    return f'<ul class="legend">{"".join(items)}</ul>'
+    items = []
+    for name in names:
+        figure = Figure(figsize=(0.5, 0.25))
+        figure.add_artist(Line2D([0.1, 0.5, 0.9], [0.5] * 3, markevery=[1], **line(name)))
+        items.append(Markup("<li>{}{}</li>").format(inline_svg(figure, name), name))
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def _drawn(figure: Figure, **options) -> bytes:
+    out = io.BytesIO()
+    with _style():
+        figure.savefig(out, **options)
+    return out.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw in our style, and in silence: a letter that the font lacks is a box."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def colours_css() -> str:

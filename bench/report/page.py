@@ -1,7 +1,8 @@
 """The frame of every HTML page of the project: one file, no network, light and dark, from a phone to a wide screen.
 
 A page is a title and blocks from top to bottom. `section`, `paragraph`, `table`, `charts` and the like make the blocks;
-each escapes the text that it is given and returns HTML.
+each escapes what it is given, but Markup, and returns Markup. Only templates and literals are turned into Markup, so
+that no text of a run or a file can become HTML.
 """
 
 import re
@@ -45,10 +46,16 @@ def quote(text: str) -> Markup:
     """Return a docstring as a quotation: paragraphs filled anew, indented lines and lists kept, `code` set as code."""
     parts = []
     for part in text.split("\n\n"):
-        kept = part.startswith(("    ", "- "))
-        parts.append(Markup("<pre>{}</pre>" if kept else "<p>{}</p>").format(part if kept else " ".join(part.split())))
-    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", "\n".join(parts))
-    return Markup("<blockquote>{}</blockquote>").format(Markup(coded))
+        if part.startswith(("    ", "- ")):
+            parts.append(Markup("<pre>{}</pre>").format(_coded(part)))
+        else:
+            parts.append(Markup("<p>{}</p>").format(_coded(" ".join(part.split()))))
+    return Markup("<blockquote>{}</blockquote>").format(Markup("\n").join(parts))
+
+
+def _coded(text: str) -> Markup:
+    parts = re.split("`([^`]+)`", text)  # every second one stood between backticks
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def preformatted(text: str) -> Markup:
@@ -65,9 +72,9 @@ def charts(figures: dict[str, Figure], legend: Sequence[str] = ()) -> Markup:
 
     `legend` names the implementations whose lines they share.
     """
-    key = Markup(inline_legend(legend)) if legend else Markup("")
+    key = inline_legend(legend) if legend else Markup("")
     drawn = Markup("\n").join(
-        Markup("<figure>{}</figure>").format(Markup(inline_svg(figure, label))) for label, figure in figures.items()
+        Markup("<figure>{}</figure>").format(inline_svg(figure, label)) for label, figure in figures.items()
     )
     return key + Markup('\n<div class="charts">\n{}\n</div>').format(drawn)
 

@@ -1,8 +1,9 @@
 """What people look at: `write` turns runs into report.html, report.md, results.csv and charts."""
 
 import ast
+import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from html import escape
 from pathlib import Path
 from textwrap import shorten
 
@@ -16,7 +17,8 @@ from bench.machine.hardware import size
 from bench.report import charts, page, wording
 from bench.report.sheets import Sheet, overview, sheets
 from bench.report.wording import case_name, named
-from bench.results import pytest_json
+from bench.results import files, pytest_json
+from bench.results.form import instant
 from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, times
 from bench.results.runs import KEY, Run
 from bench.results.statistics import TWINS, Interval, geometric_mean
@@ -30,14 +32,14 @@ def write(runs: Sequence[Run], folder: Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = Facts(runs)
-    facts.rows.to_csv(folder / "results.csv", index=False)
+    files.save(folder / "results.csv", facts.rows.to_csv(index=False))
     for sheet in [overview(facts), *sheets(facts)]:
         if sheet.panels:
             draws = [panel.draw for panel in sheet.panels.values()]
             width, height = (max(sizes) for sizes in zip(*(panel.size for panel in sheet.panels.values()), strict=True))
             charts.save(charts.sheet(draws, size=(width, height)), folder / "charts", sheet.name)
-    (folder / "report.md").write_text(markdown(facts), encoding="utf-8")
-    (folder / "report.html").write_text(html(facts), encoding="utf-8")
+    files.save(folder / "report.md", markdown(facts))
+    files.save(folder / "report.html", html(facts))
     return folder / "report.html"
 
 
@@ -61,12 +63,12 @@ def html(facts: Facts) -> str:
 
 def markdown(facts: Facts) -> str:
     """Return the summary, ready to be pasted; its first lines say it all."""
-    parts = [f"# {TITLE}", wording.share_line(facts)]
-    parts += [f"> **Note:** {text}" for text in wording.warnings(facts)]
-    parts += wording.answer(facts)
+    parts = [f"# {TITLE}", _in_markdown(wording.share_line(facts))]
+    parts += [f"> **Note:** {_in_markdown(text)}" for text in wording.warnings(facts)]
+    parts += map(_in_markdown, wording.answer(facts))
     if len(facts.duels):
         parts += [_markdown_table(_versus(facts)), _KINDS, _markdown_table(_kinds(facts))]
-    parts += wording.threads(facts) + wording.left(facts)
+    parts += map(_in_markdown, wording.threads(facts) + wording.left(facts))
     about = pd.DataFrame({run.info["name"]: _about(run) for run in facts.runs}).rename_axis("Run").reset_index()
     parts.append(_markdown_table(about.fillna("unknown")))
     parts += [_markdown_table(table) for table in _rooflines(facts).values()]
@@ -75,7 +77,8 @@ def markdown(facts: Facts) -> str:
 
 def _shared(facts: Facts) -> str:
     """Return what is pasted into an issue: the line and the table against each other implementation."""
-    return "\n\n".join([wording.share_line(facts), *([_markdown_table(_versus(facts))] if len(facts.duels) else [])])
+    line = _in_markdown(wording.share_line(facts))
+    return "\n\n".join([line, *([_markdown_table(_versus(facts))] if len(facts.duels) else [])])
 
 
 def _answer_section(facts: Facts) -> Markup:
@@ -219,8 +222,7 @@ _HEADINGS = {
 
 def _rooflines(facts: Facts) -> dict[str, pd.DataFrame]:
     """Return the limits of each machine that were measured."""
-    limits = {run.info["machine"].get("cpu"): run.info["machine"].get("roofline") for run in facts.runs}
-    return {str(cpu): roofline.table(limit) for cpu, limit in limits.items() if limit}
+    return {name: roofline.table(limit) for name, limit in facts.rooflines.items()}
 
 
 def _rows_section(facts: Facts) -> Markup:
@@ -441,7 +443,9 @@ def _about(run: Run) -> dict[str, str]:
 def _duration(info: dict) -> str:
     if not info.get("finished"):
         return "not finished"
-    seconds = (datetime.fromisoformat(info["finished"]) - datetime.fromisoformat(info["started"])).total_seconds()
+    seconds = (instant(info["finished"]) - instant(info["started"])).total_seconds()
+    if seconds < 0:
+        return "unknown: the clock was set back"
     return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} min"
 
 
@@ -453,11 +457,16 @@ def _quoted(file: str) -> Markup:
 
 def _markdown_table(frame: pd.DataFrame) -> str:
     texts = [
-        [str(cell[0] if isinstance(cell, tuple) else cell).replace("|", "\\|") for cell in row]
+        [_in_markdown(str(cell[0] if isinstance(cell, tuple) else cell)) for cell in row]
         for row in frame.astype(object).where(frame.notna(), "").itertuples(index=False, name=None)
     ]
-    lines = [list(map(str, frame.columns)), ["---"] * len(frame.columns), *texts]
+    lines = [[_in_markdown(str(name)) for name in frame.columns], ["---"] * len(frame.columns), *texts]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _in_markdown(text: str) -> str:
+    """Return a text so that Markdown shows it in one line: no HTML, no link, no code, no end of a table's cell."""
+    return re.sub(r"([\\`\[\]|])", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
 def _pairs(values: pd.Series, form) -> list[tuple[str, float]]:

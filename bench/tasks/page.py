@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from bench.machine import describe as machine
 from bench.report import charts, page
+from bench.results import files
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 from bench.tasks.learning.model import RUNGS
 from bench.tasks.learning.training import Race
@@ -395,13 +396,10 @@ def write(folder: Path, metrics: dict, figures: dict[str, Figure], html: str) ->
     """Write metrics.json, charts/ and report.html into `folder`, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for label, figure in figures.items():
-        charts.save(figure, folder / "charts", label.lower().replace(" ", "-"))
-    (folder / "metrics.json").write_text(
-        json.dumps(_finite(metrics), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    page = folder / "report.html"
-    page.write_text(html, encoding="utf-8")
-    return page
+        charts.save(figure, folder / "charts", label)
+    files.save(folder / "metrics.json", json.dumps(_finite(metrics), indent=2, ensure_ascii=False) + "\n")
+    files.save(folder / "report.html", html)
+    return folder / "report.html"
 
 
 def _finite(value):

@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from bench.report import charts, page
 from bench.tasks import page as race_report
@@ -213,6 +213,8 @@ def _continued_error(race: Race[Sine], prediction: np.ndarray, truth: np.ndarray
     def draw(axes: Axes) -> None:
         steps = np.arange(1, len(truth) + 1)
         axes.semilogy(steps, np.abs(prediction - truth), "o", color=charts.look(race.shown).colour, markersize=3)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.axvline(WINDOW + 0.5, color=charts.INK, linewidth=0.8)
         axes.set_xlabel("steps ahead")
         axes.set_ylabel("|prediction − truth|")

@@ -1,5 +1,7 @@
 """Every chart has one style, follows the page's colours, and is the same for the same rows."""
 
+import re
+
 import pytest
 
 from bench.report import charts
@@ -27,11 +29,34 @@ def test_saved_files_are_the_same_for_the_same_rows(tmp_path):
 
 def test_an_inline_svg_takes_the_pages_colours():
     svg = charts.inline_svg(charts.sheet([draw]), 'a "label" <here>')
-    assert svg.startswith("<svg viewBox=")
-    assert 'aria-label="a &quot;label&quot; &lt;here>"' in svg
+    assert re.match('<svg [^>]*viewBox="0 0 ', svg)
+    assert 'aria-label="a &quot;label&quot; &lt;here&gt;"' in svg
     assert "var(--numba-simd)" in svg
     assert "var(--ink)" in svg
     assert charts.INK not in svg
+
+
+@pytest.mark.parametrize("name", ["a $ sign", r"$\frac{1}{$", "$$", "笛\U0001f389", "x" * 100, "<b>&\"'"])
+@pytest.mark.filterwarnings("error")
+def test_a_name_is_drawn_as_it_is_without_a_word(tmp_path, name):
+    def draw(axes):
+        axes.plot([1, 2], [3, 4], **charts.line(name))
+        axes.set(title=name, xlabel=name)
+        axes.set_yticks([3, 4], [name, name])
+
+    figure = charts.sheet([draw])
+    charts.save(figure, tmp_path, name)
+    svg = charts.inline_svg(figure, name)
+    assert name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;") in svg
+    assert "<!--" not in svg
+
+
+@pytest.mark.parametrize("name", ["../../out", "/etc/out", "a/b", "a\\b", "A b"])
+def test_a_charts_file_stays_in_its_folder(tmp_path, name):
+    path = charts.save(charts.sheet([draw]), tmp_path / "charts", name)
+    assert path.parent == tmp_path / "charts"
+    assert [found.name for found in tmp_path.iterdir()] == ["charts"]
+    assert sorted(found.suffix for found in path.parent.iterdir()) == [".png", ".svg"]
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
+from collections import Counter
 from html import unescape
+from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from bench.report import report
 from bench.results.formats import times
+from bench.results.runs import Run
 from bench.results.tables import FASTEST, Facts
-from tests.bench.synthetic import MACHINE, SPEEDUPS, make_run
+from tests.bench.synthetic import MACHINE, ROOFLINE, SPEEDUPS, make_run
 
 SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": [10, 50], "batch_size": [1]}
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
@@ -230,12 +235,25 @@ addEventListener("message", event => {
 
 
 @pytest.fixture
-def in_browser(tmp_path):
-    """Return a function that opens a page at 375 and 1440 px and returns what `CHECK` saw of it."""
+def dom(tmp_path):
+    """Return a function that opens a page in a browser and returns its elements as they are once its scripts ran."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
         pytest.skip("no Chromium found: the page was not looked at in a browser")
+
+    def look(page, *options):
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
+        command += ["--disable-background-networking", "--window-size=1500,900", "--virtual-time-budget=20000"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", *options, page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return look
+
+
+@pytest.fixture
+def in_browser(dom, tmp_path):
+    """Return a function that opens a page at 375 and 1440 px and returns what `CHECK` saw of it."""
 
     def look(page, scheme):
         text = (
@@ -243,12 +261,8 @@ def in_browser(tmp_path):
         )
         (tmp_path / "checked.html").write_text(text, encoding="utf-8")
         (tmp_path / "frames.html").write_text(FRAMES, encoding="utf-8")
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
-        command += ["--disable-background-networking", "--window-size=1500,900", "--virtual-time-budget=20000"]
-        command += [f"--user-data-dir={tmp_path / 'profile'}"]
-        command += [f"--blink-settings=preferredColorScheme={['dark', 'light'].index(scheme)}"]
-        command += [(tmp_path / "frames.html").as_uri()]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        preferred = f"--blink-settings=preferredColorScheme={['dark', 'light'].index(scheme)}"
+        shown = dom(tmp_path / "frames.html", preferred)
         found = re.search(r'<pre id="found">(.+?)</pre>', shown, flags=re.DOTALL)
         assert found, shown
         return sorted(json.loads(unescape(found[1])), key=lambda result: result["width"])
@@ -280,3 +294,161 @@ def test_the_page_in_a_browser(written, in_browser, scheme):
         assert result["rounds"] == 15
         assert result["dialog"] <= result["width"]
         assert result["dark"] == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
+
+
+MARKUP = "\"'></script></style><script>ran()</script><img src=x onerror=ran()>`|[a](x:y)$x{{9}}"
+MORE_MARKUP = f"{MARKUP}\n\n<h1>\n| --- |\n\u2028--><svg onload=ran()>\0"
+FIXED = {"cell", "operation", "dtype", "status", "started", "finished", "measured"}  # their texts are not free
+NAMES = {"name", "baseline", "implementation", "cpu"}
+
+
+def marked(value, field=""):
+    """Return what is in run.json or a row with markup in every text that is free, names of fields of a table too."""
+    if isinstance(value, str) and field not in FIXED:
+        return f"{value[:15]}{MARKUP if field in NAMES else MORE_MARKUP}"
+    if isinstance(value, list):
+        return [marked(item, field) for item in value]
+    if isinstance(value, dict):
+        named = field in ("implementations", "caches", "versions", "frequency_mhz", "levels", "bytes_per_s", "errors")
+        return {
+            f"{key}{MARKUP}" if named and key != "memory" else key: marked(item, key) for key, item in value.items()
+        }
+    return value
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory):
+    """Return a folder with the report of two runs, "plain", and of the same with markup in all texts, "marked"."""
+    folder = tmp_path_factory.mktemp("strangers")
+    grid = TINY | {"speedups": {"base": 1.0, "ours": 4.0, "other": 0.8}, "absent": ["jax"]}
+    machine = {"warnings": ["busy"], "frequency_mhz": {"now": 1}}
+    runs = [
+        make_run(folder / "here", threads=[1, 2], machine=machine, **grid),
+        make_run(folder / "there", machine={"cpu": "another", "roofline": None}, **grid),
+    ]
+    runs[1].info["finished"] = None
+    for run in runs:
+        run.info["baseline"] = "base"
+        run.rows[1].update(status="wrong", message="off", times=[])
+        run.rows[2].update(status="error", message="died", times=[])
+    (folder / "plain").mkdir()
+    (folder / "plain" / "report.html").write_text(report.html(Facts(runs)))
+    (folder / "plain" / "report.md").write_text(report.markdown(Facts(runs)))
+    for run in runs:
+        (run.folder / "run.json").write_text(json.dumps(marked(run.info)))
+        (run.folder / "rows.jsonl").write_text("".join(json.dumps(marked(row)) + "\n" for row in run.rows))
+    report.write([Run.load(run.folder) for run in runs], folder / "marked")
+    return folder
+
+
+class Elements(HTMLParser):
+    """What a page is made of: `found`, each element and attribute as often as it is there, figures aside."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.found = Counter()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.found.update([tag, *((tag, name) for name, _ in attrs)])
+        assert all(value.startswith(("#", "data:")) for name, value in attrs if name.endswith(("href", "src")))
+
+
+def test_markup_in_a_run_is_text_in_the_page(strangers):
+    plain, marked = (Elements(strangers / name / "report.html").found for name in ("plain", "marked"))
+    assert marked.keys() <= plain.keys()
+    varied = {"path", "use", "g", "defs", "p"}  # drawn letters, and the paragraphs of a longer text
+    alike = {of for of in plain if (of if isinstance(of, str) else of[0]) not in varied}
+    assert {of: marked[of] for of in alike} == {of: plain[of] for of in alike}
+    page = (strangers / "marked" / "report.html").read_text(encoding="utf-8")
+    assert MARKUP not in page
+    assert "<script>ran()" not in page
+    assert str(escape(MARKUP)) in page
+
+
+def test_markup_in_a_run_is_text_in_markdown(strangers):
+    plain, marked = ((strangers / name / "report.md").read_text(encoding="utf-8") for name in ("plain", "marked"))
+    assert "<" not in marked
+    assert not re.search(r"(?<!\\)[`\[]", marked)
+    for text in (plain, marked):  # as many lines, each with as many cells
+        assert "\u2028" not in text
+    cells = [[len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] for text in (plain, marked)]
+    assert cells[0] == cells[1]
+
+
+def test_markup_in_a_run_names_no_file(strangers):
+    names = {path.name for path in (strangers / "marked" / "charts").iterdir()}
+    assert all(re.fullmatch(r"[a-z0-9-]+\.(svg|png)", name) for name in names)
+    assert {path.name for path in strangers.iterdir()} == {"here", "there", "plain", "marked"}
+
+
+def test_no_script_of_a_run_is_run_by_a_browser(strangers, dom, tmp_path):
+    page = (strangers / "marked" / "report.html").read_text(encoding="utf-8")
+    page = page.replace("<head>", "<head><script>const ran = () => document.documentElement.id = 'ran';</script>")
+    clicks = "for (const button of [...document.querySelectorAll('tr button')].slice(0, 99)) button.click();"
+    page = page.replace("</body>", f"<script>{clicks} document.body.id = 'clicked';</script></body>")
+    for name, text in (("safe.html", page), ("unsafe.html", page.replace("<h1>", f"<h1>{MARKUP}"))):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    shown = dom(tmp_path / "safe.html")
+    assert 'id="clicked"' in shown
+    assert 'id="ran"' not in shown
+    assert 'id="ran"' in dom(tmp_path / "unsafe.html")
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    runs = [make_run(tmp_path / n / "run", **TINY | {"hidden_size": [size]}) for n, size in (("a", 16), ("b", 64))]
+    runs.append(make_run(tmp_path / "c" / "run", seed=1, **TINY))
+    facts = Facts(runs)
+    assert set(facts.rows["run"]) == {"run (3)"}  # of the same machine the last one counts
+    assert "| Run | run | run (2) | run (3) |" in report.markdown(facts)
+    page = report.html(facts)
+    details = json.loads(re.search(r'id="rows-details">(.*?)</script>', page)[1])
+    shown = [row["times"][0] for row in runs[2].rows]
+    assert [known["rounds"][0] for known in details] == pytest.approx(shown, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        None,
+        {"rates": []},
+        {"rates": [{"dtype": "float64", "threads": 1, "gflops": 1, "bytes_per_s": {"memory": 1}}]},
+        {"rates": [{"dtype": "float32", "threads": 1, "gflops": 1, "bytes_per_s": {}}]},
+        {"levels": {}},
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_roofline_that_lacks_something_is_a_report_without_it(tmp_path, torn):
+    limits = torn and ROOFLINE | torn
+    run = make_run(tmp_path / "run", machine={"roofline": limits}, **TINY)
+    other = make_run(tmp_path / "other", machine={"cpu": "another"}, **TINY)
+    page = report.html(Facts([Run.load(run.folder), Run.load(other.folder)]))
+    assert not re.search(r"\bnan\b", text_of(page))
+
+
+def test_a_measured_roofline_is_not_lost_to_a_later_run_without_one(tmp_path):
+    runs = [make_run(tmp_path / "a", **TINY), make_run(tmp_path / "b", machine={"roofline": None}, **TINY)]
+    assert list(Facts(runs).rooflines.values()) == [ROOFLINE]
+
+
+def test_a_clock_that_was_set_back_is_no_negative_duration(tmp_path):
+    run = make_run(tmp_path / "run", **TINY)
+    run.info |= {"started": "2026-01-01T02:00:00", "finished": "2026-01-01T00:30:00+00:00"}
+    assert re.search(r"\| Took \| (unknown: the clock was set back|\d+ \w+) \|", report.markdown(Facts([run])))
+    run.info["started"] = "2026-01-01T01:00:00+00:00"
+    assert "| Took | unknown: the clock was set back |" in report.markdown(Facts([run]))
+
+
+def test_a_report_that_a_full_disk_cannot_hold_is_named_and_the_old_one_kept(tmp_path):
+    run = make_run(tmp_path / "run", **TINY)
+    report.write([run], run.folder)
+    before = (run.folder / "report.md").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name, most in (("results.csv", 100), ("charts/speedup-overview.svg", 4000)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            with pytest.raises(OSError, match=f"File too large: .*/run/{name}"):
+                report.write([run], run.folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (run.folder / "report.md").read_bytes() == before
