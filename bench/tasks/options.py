@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.grid.cases import ChoiceError
+from bench.results.files import new_folder
 from bench.results.runs import REPORTS
 
 
@@ -30,11 +31,12 @@ def none_beside_resume(given: Mapping[str, object]) -> None:
 
 def report_folder(task: str, output: Path | None) -> Path:
     """Return the folder asked for, or one named by the time, and make it."""
-    folder = output or REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-{task}"
-    if folder.exists() and not folder.is_dir():
-        raise ChoiceError(f"--output: expected a folder, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    if output is None:
+        return new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-{task}")
+    if output.exists() and not output.is_dir():
+        raise ChoiceError(f"--output: expected a folder, got the file {output}")
+    output.mkdir(parents=True, exist_ok=True)
+    return output
 
 
 def command_line() -> str:
