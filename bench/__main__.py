@@ -110,7 +110,7 @@ def run(
             _measure_all(bench, planned)
     except (KeyboardInterrupt, SystemExit, OSError) as stop:
         kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
-        why = f"{stop.filename}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
+        why = f"{stop.filename or 'Stopped'}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
         typer.echo(f"{why}: {kept}. The same command goes on there.", err=True)
         codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
         raise typer.Exit(codes.get(type(stop), 1)) from None
