@@ -1,11 +1,13 @@
 """Weights in and out: there and back, and what the real libraries compute with them."""
 
+import itertools
+import re
 from importlib import import_module
 
 import numpy as np
 import pytest
 
-from reference import layouts
+from reference import layouts, rnn
 from tests.kernels.compare import Size, draw
 
 T, B, I, H = 4, 2, 3, 5
@@ -149,27 +151,223 @@ def test_keras_equations(cell, name, inputs):
         np.testing.assert_allclose(a, b, atol=TOLERANCE)
 
 
+# --- what is taken ------------------------------------------------------------------------------------------------
+
+
+FUNCTIONS = [f"{way}_{library}" for way in ("from", "to") for library in ("torch", "keras", "onnx")]
+
+
+def arguments(function, params):
+    """Return the arrays that a function reads, by the names that its errors give them."""
+    if function == "from_torch":
+        return layouts.to_torch(params)
+    if function == "from_keras":
+        return dict(zip(("kernel", "recurrent_kernel", "bias"), layouts.to_keras(params), strict=True))
+    if function == "from_onnx":
+        return dict(zip("WRB", layouts.to_onnx(params), strict=True))
+    return {f"params.{name}": a for name, a in params._asdict().items()}
+
+
+def call(function, arrays):
+    """Call a function with arrays by these names; return the arrays that it gives."""
+    cell = import_module(f"reference.{'gru' if 'params.c' in arrays else 'rnn'}")  # an LSTM has the fields of an RNN
+    given = {
+        "from_torch": (arrays,),
+        "from_keras": ([*arrays.values()],),
+        "from_onnx": arrays.values(),
+    }.get(function) or (cell.Params(*arrays.values()),)
+    result = getattr(layouts, function)(*given)
+    return [*result.values()] if isinstance(result, dict) else [*result]
+
+
+def assert_same(comp, ref):
+    for a, b in zip(comp, ref, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+
+
+def test_a_state_dict_needs_no_order(inputs):
+    state = layouts.to_torch(inputs.params)
+    for names in itertools.permutations(state):
+        assert_same(layouts.from_torch({name: state[name] for name in names}), inputs.params)
+
+
+def test_parameters_that_learn_are_taken(cell, name):
+    torch = pytest.importorskip("torch")
+    layer = getattr(torch.nn, name.upper())(I, H)
+    assert_same(layouts.from_torch(dict(layer.named_parameters())), layouts.from_torch(layer))
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    "array", [read_only, np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]], ids=["read", "F", "strides"]
+)
+def test_memory_of_any_order_is_taken(inputs, function, array):
+    """And what comes out is what the kernels take."""
+    given = arguments(function, inputs.params)
+    comp, ref = (call(function, arrays) for arrays in ({name: array(a) for name, a in given.items()}, given))
+    assert_same(comp, ref)
+    for a in comp:
+        assert a.flags.carray
+
+
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}])
-def test_more_than_a_layer_of_torch(options):
+def refused(error, text):
+    return pytest.raises(error, match=rf"\A{text}\Z")
+
+
+SPOIL = {
+    "list": (lambda a: a.tolist(), TypeError, "an array, got list"),
+    "None": (lambda a: None, TypeError, "an array, got NoneType"),
+    "masked": (lambda a: np.ma.masked_array(a, a > 0), TypeError, "an array, got MaskedArray"),
+    "int64": (lambda a: a.astype(np.int64), TypeError, "dtype float32 or float64, got int64"),
+    "float16": (lambda a: a.astype(np.float16), TypeError, "dtype float32 or float64, got float16"),
+    "object": (lambda a: a.astype(object), TypeError, "dtype float32 or float64, got object"),
+    "byte-swapped": (lambda a: a.astype(">f4"), TypeError, "dtype float32 or float64, got >f4"),
+    "float64": (lambda a: a.astype(np.float64), TypeError, "dtype float(32|64), that of .*, got float(32|64)"),
+    "rank more": (lambda a: a[None], ValueError, r"shape \(.*\).*, got \(.*\)"),
+    "rank less": (lambda a: a[0], ValueError, r"shape \(.*\).*, got \(.*\)"),
+    "longer": (lambda a: np.concatenate((a, a[:1])), ValueError, r"shape \(.*\).*, got \(.*\)"),
+    "wider": (lambda a: np.concatenate((a, a[..., :1]), axis=-1), ValueError, r"shape \(.*\).*, got \(.*\)"),
+    "empty": (lambda a: a[..., :0], ValueError, r"shape \(.*\).*, got \(.*\)"),
+}
+
+# How many inputs there are is told by nothing else; what comes first fixes the dtype.
+INPUTS = {"weight_ih_l0": "wider", "params.U": "wider", "W": "wider", "kernel": "longer"}
+FIRST = ("weight_hh_l0", "recurrent_kernel", "R", "params.W")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("how", SPOIL)
+def test_every_array_is_checked_by_its_name(inputs, function, how):
+    given = arguments(function, inputs.params)
+    spoil, error, message = SPOIL[how]
+    for name, a in given.items():
+        bad = given | {name: spoil(a)}
+        if (function == "from_onnx" and name == "B" and how == "None") or INPUTS.get(name) == how:
+            call(function, bad)
+            continue
+        blamed = ".*" if how == "float64" and name in FIRST else re.escape(name)
+        with refused(error, f"{blamed}: expected {message}"):
+            call(function, bad)
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [({"num_layers": 2}, ", weight_ih_l1.*"), ({"bidirectional": True}, ", weight_ih_l0_reverse.*")],
+    ids=str,
+)
+def test_more_than_a_layer_of_torch(options, more):
     torch = pytest.importorskip("torch")
-    with pytest.raises(ValueError, match=r"^layer: expected the weights of one layer in one direction, got weight_ih"):
+    names = "weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"
+    with refused(ValueError, f"layer: expected the weights of one layer in one direction, got {names}{more}"):
         layouts.from_torch(torch.nn.GRU(I, H, **options))
 
 
-def test_reset_before_the_product_in_keras():
-    weights = [np.zeros((I, 3 * H)), np.zeros((H, 3 * H)), np.zeros(3 * H)]
-    with pytest.raises(ValueError, match=r"^weights: expected a GRU with reset_after=True, got a bias \(15,\)"):
+def test_a_projection_of_torch():
+    torch = pytest.importorskip("torch")
+    with refused(ValueError, "layer: expected the weights of one layer .*, got .*weight_hr_l0"):
+        layouts.from_torch(torch.nn.LSTM(I, H, proj_size=2))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "RNNCell"])
+def test_another_activation_of_torch_is_not_lost(kind):
+    torch = pytest.importorskip("torch")
+    layer = getattr(torch.nn, kind)(I, H, nonlinearity="relu")
+    with refused(
+        ValueError, r'layer: expected an RNN of tanh, got one of relu \(give .*, and activation="relu" to .*\)'
+    ):
+        layouts.from_torch(layer)
+
+    x = torch.randn(T, B, I) if kind == "RNN" else torch.randn(1, B, I)
+    with torch.no_grad():
+        ref = layer(x)[0] if kind == "RNN" else layer(x[0])[None]
+    comp = rnn.infer(layouts.from_torch(layer.state_dict()), x.numpy(), activation="relu").hs
+    np.testing.assert_allclose(comp, ref, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda layer: layer.bfloat16(), "weight_hh_l0: expected dtype float32 or float64, got bfloat16"),
+        (lambda layer: layer.half(), "weight_hh_l0: expected dtype float32 or float64, got float16"),
+        (lambda layer: layer.to("meta"), "weight_hh_l0: expected an array that NumPy can read, got .* the device meta"),
+        (type, "layer: expected a torch.nn.RNN, GRU or LSTM, or its state_dict.*, got type"),
+        (lambda layer: list(layer.parameters()), "layer: expected a torch.nn.RNN, GRU or LSTM, or .*, got list"),
+    ],
+    ids=["bfloat16", "half", "meta", "class", "list"],
+)
+def test_what_of_torch_is_not_taken(convert, message):
+    torch = pytest.importorskip("torch")
+    with refused(TypeError, message):
+        layouts.from_torch(convert(torch.nn.GRU(I, H)))
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        ([], "none"),
+        (["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"], "weight_ih_l0, weight_hh_l0, bias_ih_l0"),
+        (["weight_ih", "weight_hh_l0"], "weight_ih, weight_hh_l0"),
+        ([f"lstm.{n}" for n in range(99)], r"lstm\.0, .*, lstm\.7, \.\.\."),
+    ],
+)
+def test_a_state_dict_of_other_names(names, given):
+    with refused(ValueError, f"layer: expected the weights of one layer in one direction, got {given}"):
+        layouts.from_torch(dict.fromkeys(names, np.zeros((H, H))))
+
+
+@pytest.mark.parametrize("bias", [(3 * H,), (1, 3 * H)], ids=str)
+def test_reset_before_the_product_in_keras(bias):
+    weights = [np.zeros((I, 3 * H)), np.zeros((H, 3 * H)), np.zeros(bias)]
+    message = rf"bias: expected shape \(2, 15\) of a GRU with reset_after=True, got {re.escape(str(bias))}"
+    with refused(ValueError, message):
+        layouts.from_keras(weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([np.zeros((H, H))] * 6, ValueError, "the 2 or 3 arrays of one layer in one direction, got 6"),
+        ([np.zeros((H, H))], ValueError, "the 2 or 3 arrays of one layer in one direction, got 1"),
+        (np.zeros((2, H, H)), TypeError, r"the list of a layer's get_weights\(\), got ndarray"),
+        (None, TypeError, r"the list of a layer's get_weights\(\), got NoneType"),
+    ],
+    ids=["six", "one", "array", "None"],
+)
+def test_no_weights_of_keras(weights, error, message):
+    with refused(error, f"weights: expected {message}"):
         layouts.from_keras(weights)
 
 
 def test_two_directions_of_onnx():
-    with pytest.raises(ValueError, match=r"^W: expected one direction, got 2"):
+    with refused(ValueError, r"R: expected shape \(1, GH, H\) of one direction, got \(2, 15, 5\)"):
         layouts.from_onnx(np.zeros((2, 3 * H, I)), np.zeros((2, 3 * H, H)))
 
 
 def test_no_cell_has_two_gates():
-    with pytest.raises(ValueError, match=r"^weights: expected G H rows, G = 1, 3 or 4, got \(10, 3\) and \(10, 5\)"):
+    message = r"R: expected shape \(1, GH, H\) of one direction, G = 1, 3 or 4, got \(1, 10, 5\)"
+    with refused(ValueError, message):
         layouts.from_onnx(np.zeros((1, 2 * H, I)), np.zeros((1, 2 * H, H)))
+
+
+@pytest.mark.parametrize("library", ["torch", "keras", "onnx"])
+@pytest.mark.parametrize(
+    "params", [None, (), np.zeros((H, H)), rnn.State(np.zeros((B, H)))], ids=lambda p: type(p).__name__
+)
+def test_no_params(params, library):
+    with refused(TypeError, f"params: expected the Params of an rnn, gru or lstm, got {type(params).__name__}"):
+        getattr(layouts, f"to_{library}")(params)
+
+
+def test_params_of_another_cell():
+    params = draw(import_module("reference.gru"), Size(H, I, T, B), np.float32).params
+    with refused(ValueError, "params: expected U, W, b, c for 3 gates, got U, W, b"):
+        layouts.to_torch(rnn.Params(*params[:3]))
