@@ -12,7 +12,7 @@ Every array of a call is C-contiguous and of one dtype, float32 or float64, and 
 with a ValueError or a TypeError that names the argument (`kernels.core.checks`). For one-hot inputs x may hold their
 indices, integers (T, B). No input is written to, and every array that is returned owns its memory.
 
-Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
+Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
 
 from typing import Any, NamedTuple

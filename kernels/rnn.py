@@ -8,7 +8,7 @@ with a ValueError or a TypeError that names the argument (`kernels.core.checks`)
 indices, integers (T, B). `activation` is "tanh", "relu" or "sigmoid". No input is written to, and every array that is
 returned owns its memory.
 
-Work is shared by as many threads as `numba.set_num_threads` allows, where there is enough of it.
+Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
 
 from typing import Any, NamedTuple

@@ -7,12 +7,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 
 from kernels.core.checks import check_dtype, check_input, check_size, check_state
 from kernels.core.recurrence import bptt_size, pack, team_size
 from kernels.core.simd import vector_lanes
-from kernels.core.team import on_a_team
+from kernels.core.team import most_threads, on_a_team
 from kernels.core.tiles import whole
 
 
@@ -98,14 +97,14 @@ def check_step(kind, weights, x_t, state):
 def run_step(work, prepared, x_t, h0, *arrays):
     """Call a cell's compiled step on a team; `arrays` are the cell's own, h (B, H) the first."""
     weights, I, H, gates = prepared
-    on_a_team(work, team_size(get_num_threads, 1, len(x_t), I, H, gates), (weights, I, x_t, h0, *arrays))
+    on_a_team(work, team_size(most_threads, 1, len(x_t), I, H, gates), (weights, I, x_t, h0, *arrays))
 
 
 def run_forward(work, prepared, x, h0, *arrays):
     """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
     weights, I, H, gates = prepared
     T, B = x.shape[:2]
-    on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), (weights, I, x, h0, *arrays))
+    on_a_team(work, team_size(most_threads, T, B, I, H, gates), (weights, I, x, h0, *arrays))
 
 
 def run_bptt(work, blocks, states, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
@@ -121,7 +120,7 @@ def run_bptt(work, blocks, states, truncate, params, trace, grad_hs, grad_last, 
     scratch = _scratch(size, hs.dtype)
     # Arrays one by one: a NamedTuple of them takes 1.5 µs more to cross from Python, a tenth of a small call.
     arguments = (x, U, W, trace.initial.h, hs, grad_hs, grad_last, window, *wanted, scratch, *kept)
-    on_a_team(work, team_size(get_num_threads, T, B, I, H, gates), arguments)
+    on_a_team(work, team_size(most_threads, T, B, I, H, gates), arguments)
 
 
 # To call compiled code takes as long as a small step: not where it can be helped.

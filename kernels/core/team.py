@@ -13,6 +13,7 @@ Numba's own `prange` would do the same if its threading layer runs all members a
 """
 
 import atexit
+import contextlib
 import ctypes
 import os
 import threading
@@ -25,6 +26,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel
 
 from kernels.core.cache import compiled
 from kernels.core.simd import at, pointer
@@ -47,11 +49,12 @@ _INT64 = ir.IntType(64)
 alone = np.zeros((1, _ROW), np.int64)
 
 _one_team = threading.Lock()
-_threads = max(config.NUMBA_NUM_THREADS, os.cpu_count() or 1)  # type: ignore[attr-defined]
-_board = np.zeros((_threads, _ROW), np.int64)
+_cpus = os.cpu_count() or 1
+_board = np.zeros((max(config.NUMBA_NUM_THREADS, _cpus), _ROW), np.int64)  # type: ignore[attr-defined]
 _helpers: list["_Helper"] = []
 _current_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
-_callers_cpu = None  # that the helpers are kept off
+_place = None  # the CPU of the caller, that the helpers are kept off, and those that it may run on
+_wanted = 0  # members of the team at work: who of them has fallen asleep looks here before it waits to be woken
 _last_small = 0.0  # s: when a call ended that did not wait for a sleeper
 
 
@@ -63,23 +66,20 @@ class _Helper(threading.Thread):
         self.mailbox = _board[member]
         self.member = member
         self.awake = True
-        self.wanted = False  # set by the caller before it looks who is awake
         self.leaving = False
         self._bell: SimpleQueue = SimpleQueue()
-        self._rung = False
         self.start()
 
     def run(self):
         while not self.leaving:
             _serve(self.mailbox, self.member, _SPARE)
             self.awake = False
-            if not (self.wanted or self.leaving):
+            if not (self.member < _wanted or self.leaving):
                 self._bell.get()
-            self._rung, self.awake = False, True
+            self.awake = True
 
     def wake(self):
-        if not self.awake and not self._rung:
-            self._rung = True
+        if not self.awake and self._bell.empty():
             self._bell.put(None)
 
     def dismiss(self):
@@ -87,23 +87,41 @@ class _Helper(threading.Thread):
         self._bell.put(None)
 
 
+def most_threads():
+    """Return how many threads Numba's mask allows, and no more than there are CPUs to run them.
+
+    As `numba.get_num_threads`, but for its locks: where another thread forks a process meanwhile, a lock that is held
+    stays locked in the child.
+    """
+    allowed = parallel._get_num_threads() if parallel._is_initialized else config.NUMBA_NUM_THREADS
+    return min(allowed, usable_cpus())
+
+
+def usable_cpus():
+    """Return how many CPUs the caller may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus
+
+
 def _spread():
     """Give each helper a CPU of its own among the caller's, but for the one that the caller is on."""
-    global _callers_cpu
-    cpu = _current_cpu() if _current_cpu else None
-    if cpu == _callers_cpu:
+    global _place
+    if not _current_cpu:
         return
-    others = sorted(os.sched_getaffinity(0) - {cpu})
+    cpu, cpus = place = _current_cpu(), os.sched_getaffinity(0)
+    if place == _place:
+        return
+    others = sorted(cpus - {cpu})
     for n, helper in enumerate(_helpers):
         if others:
-            os.sched_setaffinity(helper.native_id, {others[n % len(others)]})
-    _callers_cpu = cpu
+            with contextlib.suppress(OSError):  # it is as right elsewhere
+                os.sched_setaffinity(helper.native_id, {others[n % len(others)]})
+    _place = place
 
 
 def _forget_threads():
     """Start anew in a forked process, which inherits the list of threads, but no thread."""
-    global _one_team, _callers_cpu, _board
-    _one_team, _callers_cpu, _board = threading.Lock(), None, np.zeros_like(_board)
+    global _one_team, _place, _board, _wanted
+    _one_team, _place, _board, _wanted = threading.Lock(), None, np.zeros_like(_board), 0
     _helpers.clear()
 
 
@@ -113,7 +131,8 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _dismiss():
-    """Let no thread spin in compiled code while the interpreter takes it down."""
+    """Let no thread spin in compiled code while the interpreter takes it down; whoever calls after this is alone."""
+    _one_team.acquire(timeout=1)
     for helper in _helpers:
         helper.dismiss()
     for helper in _helpers:
@@ -129,38 +148,47 @@ def on_a_team(work, size, arguments):
     """
     global _last_small
     members, patience = size
-    if members == 1 or not _one_team.acquire(blocking=False):
+    if members == 1 or _one_team.locked():
         work(alone, *arguments)
         return
-    try:
-        helpers = _gather(members)
-        for helper in helpers:
-            helper.wanted = True
-        asleep = [helper for helper in helpers if not helper.awake]
-        if not asleep or patience >= _WAKING or monotonic() - _last_small < _SOON:
-            for helper in asleep:
-                helper.wake()
-        if not asleep or patience >= _WAKING:
-            _board[0, _PATIENCE] = patience
-            work(_board[:members], *arguments)
+    # An interrupt may come after any call, even of `acquire`; `with` lets none in before it has seen to the release.
+    # Two callers who have both found it open take turns.
+    with _one_team:
+        if _as_a_team(work, members, patience, arguments):
             return
-    except BaseException:
-        _board[1:members, _STATE] = _IDLE  # let none stay ready for a job that does not come
-        raise
-    finally:
-        for helper in _helpers:
-            helper.wanted = False
-        _one_team.release()
     work(alone, *arguments)
     _last_small = monotonic()
 
 
+def _as_a_team(work, members, patience, arguments):
+    """Call work with a team, unless those who sleep are not worth waiting for; tell whether it was called."""
+    global _wanted
+    try:
+        _wanted = members
+        helpers = _gather(members)
+        asleep = [helper for helper in helpers if not helper.awake]
+        worth_waiting = not asleep or patience >= _WAKING
+        if worth_waiting or monotonic() - _last_small < _SOON:
+            for helper in asleep:
+                helper.wake()
+        if worth_waiting:
+            _board[0, _PATIENCE] = patience
+            work(_board[: len(helpers) + 1], *arguments)
+        return worth_waiting
+    except BaseException:
+        _board[1:members, _STATE] = _IDLE  # let none stay ready for a job that does not come
+        raise
+    finally:
+        _wanted = 0
+
+
 def _gather(members):
-    """Return the helpers of a team, each on a CPU of its own."""
-    global _callers_cpu
+    """Return the helpers of a team, each on a CPU of its own; fewer where the system gives no more threads."""
+    global _place
     if len(_helpers) < members - 1:
-        _helpers.extend(_Helper(member) for member in range(len(_helpers) + 1, members))
-        _callers_cpu = None
+        _place = None
+        with contextlib.suppress(RuntimeError):
+            _helpers.extend(_Helper(member) for member in range(len(_helpers) + 1, members))
     _spread()
     return _helpers[: members - 1]
 

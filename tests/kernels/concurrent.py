@@ -2,7 +2,7 @@
 
 From one thread, from several Python threads at once, while a team is at work already, and from a forked child
 of a process whose team has been at work; compared with a call on one thread. Threads share whatever can be
-shared, however small, and wait for whoever is late.
+shared, however small, wait for whoever is late, and may be more than there are CPUs.
 """
 
 import importlib
@@ -49,6 +49,7 @@ def in_a_fork(work, refs):
 
 def main(cell, *options):
     recurrence.WORTH_SHARING, recurrence._PATIENCE = 1, 10**9
+    team.usable_cpus = numba.get_num_threads
     cell = importlib.import_module(f"kernels.{cell}")
     by_size = {size: calls(cell, draw(cell, size, np.float32)) for size in SIZES}
     work = [(size, name, call) for size, by_name in by_size.items() for name, call in by_name.items()]

@@ -1,14 +1,16 @@
 """The kernels of every cell on several threads, among several threads, and in a forked process."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import pytest
+from numba.np.ufunc import parallel
 
-from kernels.core import recurrence
+from kernels.core import recurrence, team
 from tests.kernels.apart import run_apart
-from tests.kernels.cells import by_cell, by_dtype, by_edge
-from tests.kernels.compare import assert_equal, calls, draw
+from tests.kernels.cells import CELLS, SMALL, by_cell, by_dtype, by_edge
+from tests.kernels.compare import DTYPES, assert_equal, calls, draw
 
 
 @pytest.mark.skipif(numba.get_num_threads() < 2, reason="needs two threads")
@@ -19,6 +21,7 @@ def test_two_threads_give_what_one_gives(size, dtype, cell, monkeypatch):
     """To the bit: how many threads share a call depends on who is awake, and its result must not."""
     monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
     monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
+    monkeypatch.setattr(team, "usable_cpus", lambda: 2)
     by_name = calls(cell.kernels, draw(cell.kernels, size, dtype))
     threads = numba.get_num_threads()
     for call, function in by_name.items():
@@ -39,3 +42,18 @@ def test_calls_from_anywhere(threads, cell):
     """Eight threads are more than most machines that run this have cores: slower, and right."""
     fork = ["fork"] if sys.platform == "linux" else []
     run_apart("tests.kernels.concurrent", cell.name, *fork, timeout=120, NUMBA_NUM_THREADS=str(threads))
+
+
+def test_no_call_takes_a_lock_of_numbas(monkeypatch):
+    """A process that is forked meanwhile would find it locked for ever."""
+    monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
+    inputs = draw(CELLS[0].kernels, SMALL, DTYPES[0])
+    for call in calls(CELLS[0].kernels, inputs).values():
+        call()
+        with ThreadPoolExecutor(1) as pool, parallel._backend_init_thread_lock:
+            pool.submit(call).result(timeout=20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a fork that threads survive")
+def test_a_child_forked_beside_first_calls_does_not_hang():
+    run_apart("tests.kernels.forking", timeout=120)

@@ -1,17 +1,21 @@
 """Jobs for a team's threads: awake or asleep, failing, or never coming."""
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numba
 import numpy as np
 import pytest
+from numba.np.ufunc import parallel
 
 from kernels.core import team
 from kernels.core.simd import pointer
-from kernels.core.team import assembled, meet, on_a_team, share_out
+from kernels.core.team import assembled, meet, most_threads, on_a_team, share_out
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
 
@@ -136,3 +140,118 @@ def test_the_interpreter_can_leave_while_threads_spin(allowed):
     for _ in range(3):
         environment = os.environ | {"NUMBA_NUM_THREADS": allowed}
         subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+
+
+def test_a_call_after_the_threads_have_left_is_alone():
+    """As a function for the exit that was registered before the kernels were imported."""
+    code = """
+import atexit
+
+@atexit.register
+def call_late():
+    counts = np.zeros(2, np.int64)
+    count_to_300(counts)
+    print(counts)
+
+from tests.kernels.core.test_team import *
+count_to_300(np.zeros(2, np.int64))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[300   0]\n", "")
+
+
+def test_without_more_threads_from_the_system_a_call_is_alone(counts, monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(team, "_helpers", [])
+    monkeypatch.setattr(threading.Thread, "start", start)
+    count_to_300(counts)
+    np.testing.assert_array_equal(counts, [300, 0])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs threads that can be pinned")
+def test_where_threads_may_not_be_pinned_they_work_all_the_same(counts, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(team, "_place", None)
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    count_to_300(counts)
+    np.testing.assert_array_equal(counts, 300)
+
+
+@pytest.mark.skipif(numba.get_num_threads() < 2, reason="needs two threads")
+def test_most_threads_is_the_mask_of_numba(monkeypatch):
+    monkeypatch.setattr(team, "usable_cpus", lambda: 1000)
+    threads = numba.get_num_threads()
+    try:
+        for n in (1, 2):
+            numba.set_num_threads(n)
+            assert most_threads() == n
+    finally:
+        numba.set_num_threads(threads)
+    monkeypatch.setattr(parallel, "_is_initialized", False)
+    assert most_threads() == numba.config.NUMBA_NUM_THREADS
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs threads that can be pinned")
+def test_a_team_is_no_larger_than_the_cpus_it_may_run_on():
+    found = []
+
+    def ask(cpus):
+        os.sched_setaffinity(0, cpus)  # of this thread alone
+        found.append(most_threads())
+
+    cpus = os.sched_getaffinity(0)
+    for some in ({min(cpus)}, cpus):
+        thread = threading.Thread(target=ask, args=(some,))
+        thread.start()
+        thread.join()
+    assert found == [1, min(len(cpus), numba.get_num_threads())]
+
+
+class Interrupt:
+    """A Ctrl-C that comes before one of the instructions of `team.py`, to be heard wherever Python listens next."""
+
+    def __init__(self, before):
+        self.left = before
+        # No Python function: the interpreter would hear the signal there.
+        self.press = ctypes.PYFUNCTYPE(None, *[ctypes.py_object] * 3)(("PyErr_SetInterrupt", ctypes.pythonapi))
+
+    def trace(self, frame, event, arg):
+        if frame.f_code.co_filename != team.__file__:
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if event == "opcode":
+            self.left -= 1
+        return self.press if self.left < 0 else self.trace
+
+    def hear(self, number, frame):
+        sys.settrace(None)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("size", [WAIT, GO_ON], ids=["wait", "go on"])
+def test_an_interrupt_leaves_no_team_behind(counts, size):
+    before, tracer = signal.getsignal(signal.SIGINT), sys.gettrace()
+    heard = n = 0
+    while n == heard:
+        interrupt = Interrupt(n)
+        signal.signal(signal.SIGINT, interrupt.hear)
+        n += 1
+        try:
+            sys.settrace(interrupt.trace)
+            count_to_300(counts, size)
+            sys.settrace(None)
+        except KeyboardInterrupt:
+            heard += 1
+        finally:
+            sys.settrace(tracer)
+            signal.signal(signal.SIGINT, before)
+        assert not team._one_team.locked(), f"before instruction {n}"
+        assert not team._wanted
+        counts[:] = 0
+        count_to_300(counts)
+        np.testing.assert_array_equal(counts, 300)
+    assert heard > 100
