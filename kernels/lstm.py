@@ -39,6 +39,7 @@ from kernels.core.doors import (
     run_bptt,
     run_forward,
     run_step,
+    take_read_only,
     zero_state,
 )
 from kernels.core.recurrence import advance, is_a, retreat
@@ -169,6 +170,7 @@ class _Backward(NamedTuple):
     H: int
 
 
+@take_read_only
 @compiled
 def _infer(team, weights, I, x, h0, hs, c, gates, cs):
     cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
@@ -177,6 +179,7 @@ def _infer(team, weights, I, x, h0, hs, c, gates, cs):
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
 
+@take_read_only
 @compiled
 def _step(team, weights, I, x_t, h0, h, c):
     nothing = np.empty((0, 0, 0), h0.dtype)
@@ -208,6 +211,7 @@ def _advance(cell, sums, apart, previous, t, b, c):
         return advance
 
 
+@take_read_only
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,

@@ -33,6 +33,7 @@ from kernels.core.doors import (
     run_bptt,
     run_forward,
     run_step,
+    take_read_only,
     zero_state,
 )
 from kernels.core.recurrence import advance, is_a, retreat
@@ -153,6 +154,7 @@ class _Backward(NamedTuple):
     activation: int
 
 
+@take_read_only
 @compiled
 def _infer(team, weights, I, x, h0, hs, activation):
     cell = _Forward(activation)
@@ -161,6 +163,7 @@ def _infer(team, weights, I, x, h0, hs, activation):
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
 
 
+@take_read_only
 @compiled
 def _step(team, weights, I, x_t, h0, h, activation):
     x, hs = x_t.reshape((1, *x_t.shape)), h.reshape((1, *h.shape))
@@ -173,6 +176,7 @@ def _advance(cell, sums, apart, previous, t, b, c):
         return lambda cell, sums, apart, previous, t, b, c: activate(load(sums, 0), cell.activation)
 
 
+@take_read_only
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,

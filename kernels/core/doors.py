@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 
 from kernels.core.checks import check_dtype, check_input, check_size, check_state
 from kernels.core.recurrence import bptt_size, pack, team_size
@@ -33,6 +34,23 @@ class Prepared(NamedTuple):
     input_size: int
     hidden_size: int
     gates: int
+
+
+def take_read_only(dispatcher):
+    """Have compiled code take arrays that cannot be written to as well, for which Numba would compile it anew."""
+
+    def compile_for(signature):
+        plain = tuple(a.copy(readonly=False) if isinstance(a, types.Array) else a for a in signature)
+        code = type(dispatcher).compile(dispatcher, plain)
+        if signature != plain:
+            dispatcher._insert([a._code for a in signature], code, False)
+        return code
+
+    dispatcher.compile = compile_for
+    return dispatcher
+
+
+take_read_only(pack)
 
 
 def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
