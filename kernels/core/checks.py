@@ -78,8 +78,12 @@ def check_truncate(truncate):
 
 def check_dtype(name, dtype):
     """Raise a TypeError unless `dtype` is float32 or float64."""
-    if np.dtype(dtype) not in DTYPES:
-        raise TypeError(f"{name}: expected float32 or float64, got {np.dtype(dtype)}")
+    try:
+        known = dtype is not None and np.dtype(dtype) in DTYPES  # of None NumPy makes float64
+    except TypeError:
+        known = False
+    if not known:
+        raise TypeError(f"{name}: expected float32 or float64, got {dtype!r}")
 
 
 def check_params(params, kind, gates):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from kernels.core.checks import check_dtype, check_input, check_size, check_state
+from kernels.core.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
 from kernels.core.recurrence import bptt_size, pack, team_size
 from kernels.core.simd import vector_lanes
 from kernels.core.team import most_threads, on_a_team
@@ -27,13 +27,38 @@ class Gradients(NamedTuple):
     state: Any  # dL/d(initial State)
 
 
-class Prepared(NamedTuple):
-    """Weights as the kernels read them; they stay the same when the arrays they came from change."""
+_BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
 
+
+class _Prepared(NamedTuple):
     weights: np.ndarray  # U, W and the biases in the panels of `kernels.core.tiles`
     input_size: int
     hidden_size: int
     gates: int
+
+
+class Prepared(_Prepared):
+    """Weights as the kernels read them; they stay the same when the arrays they came from change.
+
+    Whatever way one is made, its sizes are those of its weights, or a TypeError or ValueError is raised.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, weights, input_size, hidden_size, gates):
+        check_size("input_size", input_size)
+        check_size("hidden_size", hidden_size)
+        check_size("gates", gates)
+        if gates not in _BLOCKS:
+            raise ValueError(f"gates: expected {', '.join(map(str, _BLOCKS))}, got {gates!r}")
+        check_float("weights", weights)
+        size = _panels_size(input_size, hidden_size, gates, weights.dtype) + _spare(weights.dtype)
+        check_array("weights", weights, (size,), weights.dtype)
+        return super().__new__(cls, weights, input_size, hidden_size, gates)
+
+    @classmethod
+    def _make(cls, values):
+        return cls(*values)
 
 
 def take_read_only(dispatcher):
@@ -58,6 +83,8 @@ def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
     check_dtype("dtype", dtype)
+    if not isinstance(rng, (np.random.Generator, np.random.RandomState)):
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
     H = hidden_size
     shapes = {"U": (gates * H, input_size), "W": (gates * H, H), "b": (gates * H,), "c": (H,)}
     bound = 1 / np.sqrt(H)
@@ -67,9 +94,13 @@ def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
 def zero_state(kind, params, batch_size):
     """Return a state of zeros, each array (B, H), for Params or Prepared."""
     check_size("batch_size", batch_size)
-    W = params.weights if isinstance(params, Prepared) else params.W
-    H = params.hidden_size if isinstance(params, Prepared) else W.shape[1]
-    return _zeros(kind, (batch_size, H), W.dtype)
+    if isinstance(params, Prepared):
+        return _zeros(kind, (batch_size, params.hidden_size), params.weights.dtype)
+    if not hasattr(params, "W"):
+        raise TypeError(f"params: expected Params or Prepared, got {type(params).__name__}")
+    check_float("params.W", params.W)
+    check_array("params.W", params.W, ("GH", "H"), params.W.dtype)
+    return _zeros(kind, (batch_size, params.W.shape[1]), params.W.dtype)
 
 
 def _zeros(kind, shape, dtype):
@@ -78,12 +109,16 @@ def _zeros(kind, shape, dtype):
 
 def lay_out(U, W, biases):
     """Return the Prepared of U (G H, I), W (G H, H) and biases (blocks, H)."""
-    (blocks, H), I = biases.shape, U.shape[1]
+    H, I = W.shape[1], U.shape[1]
     gates = W.shape[0] // H
-    n = vector_lanes(W.dtype)
-    weights = _scratch(((I + H) * gates + blocks) * whole.py_func(H, n) * n, W.dtype)
+    weights = _scratch(_panels_size(I, H, gates, W.dtype), W.dtype)
     pack(U, W, biases, weights)
-    return Prepared(weights, I, H, gates)
+    return tuple.__new__(Prepared, (weights, I, H, gates))  # which are right, and need no check
+
+
+def _panels_size(I, H, gates, dtype):
+    n = vector_lanes(dtype)
+    return ((I + H) * gates + _BLOCKS[gates]) * whole.py_func(H, n) * n
 
 
 def prepared(params, prepare, gates):
@@ -147,7 +182,11 @@ _bptt_size = lru_cache(maxsize=4096)(bptt_size)
 
 def _scratch(size, dtype):
     """Return memory for `size` elements from where a cache line starts."""
-    return np.empty(size + 64 // dtype.itemsize, dtype)
+    return np.empty(size + _spare(dtype), dtype)
+
+
+def _spare(dtype):
+    return 64 // dtype.itemsize
 
 
 @lru_cache

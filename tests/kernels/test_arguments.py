@@ -1,5 +1,7 @@
 """The doors of every cell's kernels: what they take, and what they refuse with one line that names the argument."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -27,30 +29,33 @@ class Subclass(np.ndarray):
     pass
 
 
-@pytest.mark.parametrize(
-    ("cell", "kind"),
-    [
-        # What cannot be written to is compiled for once more, which takes time.
-        pytest.param(cell, kind, marks=[pytest.mark.slow] if kind != "subclass" else [])
-        for cell in CELLS
-        for kind in ("read-only", "memmap", "subclass")
-    ],
-    ids=str,
-)
+@by_cell
+@pytest.mark.parametrize("kind", ["read-only", "memmap", "subclass"])
 def test_plain_memory_under_another_name(cell, kind, tmp_path):
-    """Taken like any array: the memory is what counts, and results are plain arrays."""
+    """Taken like any array, by the same code: the memory is what counts, and results are plain arrays."""
     inputs = draw(cell.kernels, SMALL, np.float32)
+    refs = {call: results(function()) for call, function in calls(cell.kernels, inputs).items()}
+    compiled = [getattr(cell.kernels, name) for name in ("_step", "_infer", "_bptt")]
+    before = [set(function.overloads) for function in compiled]
     array = {
         "read-only": read_only,
         "memmap": lambda a: memory_map(a, tmp_path),
         "subclass": lambda a: a.copy().view(Subclass),
     }[kind]
-    renamed = calls(cell.kernels, rebuild(inputs, cell.kernels, array))
-    for call, function in calls(cell.kernels, inputs).items():
-        ref = results(function())
-        for name, a in results(renamed[call]()).items():
+    for call, function in calls(cell.kernels, rebuild(inputs, cell.kernels, array), array=array).items():
+        for name, a in results(function()).items():
             assert type(a) is np.ndarray, f"{call}: {name}"
-            np.testing.assert_array_equal(a, ref[name], err_msg=f"{call}: {name}")
+            np.testing.assert_array_equal(a, refs[call][name], err_msg=f"{call}: {name}")
+    assert [set(function.overloads) for function in compiled] == before
+
+
+@by_cell
+def test_what_cannot_be_written_to_stays_so_in_the_trace(cell):
+    inputs = rebuild(draw(cell.kernels, SMALL, np.float32), cell.kernels, read_only)
+    trace = cell.kernels.forward(*inputs[:3])
+    assert trace.x is inputs.x
+    for a, b in zip(trace.initial, inputs.state, strict=True):
+        assert a is b
 
 
 # --- bad arrays --------------------------------------------------------------------------------------------------
@@ -183,6 +188,69 @@ def test_what_is_no_named_tuple_is_refused(function, argument, value, cell):
         getattr(cell.kernels, function)(**bad)
 
 
+# --- prepared weights --------------------------------------------------------------------------------------------
+
+
+@by_cell
+def test_prepared_weights_are_copied_and_sent_elsewhere(cell):
+    prepared = cell.kernels.prepare(**arguments(cell, "prepare"))
+    for again in (copy.copy(prepared), copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        assert type(again) is cell.kernels.Prepared
+        np.testing.assert_array_equal(again.weights, prepared.weights)
+        assert again[1:] == prepared[1:]
+
+
+@by_cell
+@pytest.mark.parametrize(
+    ("field", "value", "error", "blamed"),
+    [
+        ("hidden_size", 18, ValueError, "weights"),
+        ("hidden_size", 10**6, ValueError, "weights"),
+        ("hidden_size", -17, ValueError, "hidden_size"),
+        ("hidden_size", 17.0, TypeError, "hidden_size"),
+        ("input_size", 4, ValueError, "weights"),
+        ("input_size", None, TypeError, "input_size"),
+        ("gates", 2, ValueError, "gates"),
+        ("gates", 3.0, TypeError, "gates"),
+        ("gates", [4], TypeError, "gates"),
+        ("weights", lambda a: a[:-1], ValueError, "weights"),
+        ("weights", lambda a: a[None], ValueError, "weights"),
+        ("weights", lambda a: np.repeat(a, 2)[::2], ValueError, "weights"),
+        ("weights", lambda a: np.zeros(a.shape, np.int32), TypeError, "weights"),
+        ("weights", lambda a: a.astype(np.float64), ValueError, "weights"),
+        ("weights", lambda a: a.tolist(), TypeError, "weights"),
+    ],
+)
+def test_prepared_weights_of_another_size_are_refused(cell, field, value, error, blamed):
+    """By whatever way they are made: the kernels would read beyond their memory."""
+    prepared = cell.kernels.prepare(**arguments(cell, "prepare"))
+    change = {field: value(prepared.weights) if callable(value) else value}
+    with refused(error, blamed):
+        prepared._replace(**change)
+    with refused(error, blamed):
+        cell.kernels.Prepared(**prepared._asdict() | change)
+    with refused(error, blamed):
+        cell.kernels.Prepared._make((prepared._asdict() | change).values())
+
+
+@by_cell
+def test_a_state_needs_params(cell):
+    for params in (None, 3, (), np.zeros((17, 17), np.float32)):
+        with refused(TypeError, "params"):
+            cell.kernels.init_state(params, 3)
+    params = arguments(cell, "prepare")["params"]
+    for W, error in ((None, TypeError), ([[1.0]], TypeError), (params.b, ValueError), (params.W[:, :0], ValueError)):
+        with refused(error, "params.W"):
+            cell.kernels.init_state(params._replace(W=W), 3)
+
+
+@by_cell
+@pytest.mark.parametrize("rng", [None, 0, np.random, np.random.Generator], ids=str)
+def test_no_generator_is_refused(rng, cell):
+    with refused(TypeError, "rng"):
+        cell.kernels.init_params(3, 3, rng)
+
+
 # --- bad numbers and names ---------------------------------------------------------------------------------------
 
 
@@ -212,7 +280,7 @@ def test_a_bad_size_is_refused(size, error, cell):
 
 
 @by_cell
-@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, ">f4", "float128", object])
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, ">f4", "float128", object, None, "foo", 3])
 def test_a_bad_dtype_is_refused(dtype, cell):
     with refused(TypeError, "dtype"):
         cell.kernels.init_params(3, 3, np.random.default_rng(0), dtype)
