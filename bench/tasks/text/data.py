@@ -5,7 +5,9 @@ Characters are indices into the text's own alphabet. The text is split by positi
 """
 
 import importlib.metadata
+import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,16 @@ from bench.tasks.text.ngram import NGram
 
 HELD_OUT = 0.05  # of the characters, for validation and for the test each
 LEAST = 1000  # characters that a text must have
+MOST_KINDS = 55_108  # of which four in a row are counted by one number, the n-gram's, in 64 bits
+BINARY = {  # what files that are no UTF-8 begin with
+    b"PK\x03\x04": "which is a zip archive: unpack it first",
+    b"\x1f\x8b": "which is compressed by gzip: unpack it first",
+    b"BZh": "which is compressed by bzip2: unpack it first",
+    b"\xfd7zXZ\0": "which is compressed by xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "which is compressed by zstd: unpack it first",
+    b"\xff\xfe": "which is UTF-16: convert it first",
+    b"\xfe\xff": "which is UTF-16: convert it first",
+}
 
 
 class Corpus(NamedTuple):
@@ -45,17 +57,42 @@ def plain(markdown: str) -> str:
 
 
 def from_file(path: Path) -> Corpus:
-    """Return a UTF-8 file as a corpus. A file that cannot be read, or is too short, raises a ChoiceError."""
+    """Return a UTF-8 file as a corpus. What is no text to learn from raises a ChoiceError."""
+    content = _read(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ChoiceError(f"--file: expected a text file, got {path}: {error.strerror}") from None
+        text, wrong = content.decode().removeprefix("\ufeff"), content.find(0)
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise ChoiceError(f"--file: expected UTF-8, got the byte 0x{byte:02x} at {error.start} of {path}") from None
+        text, wrong = "", error.start
+    if wrong >= 0:
+        byte = f"the byte 0x{content[wrong]:02x} at {wrong} of {path}"
+        known = (f"{path}, {words}" for start, words in BINARY.items() if content.startswith(start))
+        raise ChoiceError(f"--file: expected UTF-8, got {next(known, byte)}")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) < LEAST:
         raise ChoiceError(f"--file: expected {LEAST} characters or more, got {len(text)} in {path}")
-    return split(path.name, text)
+    name = os.fsencode(path.name).decode(errors="replace")  # a path may hold bytes that are no text
+    corpus = split(name, text)
+    kinds = len(corpus.alphabet)
+    if not 2 <= kinds <= MOST_KINDS:
+        raise ChoiceError(f"--file: expected 2 to {MOST_KINDS} different characters, got {kinds} in {path}")
+    return corpus
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file that stays as it is."""
+    if re.fullmatch(r"\w\w+:", path.parts[0] if path.parts else ""):
+        raise ChoiceError(f"--file: expected a file on this machine, got a URL; download it first: {path.name}")
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise ChoiceError(f"--file: expected a text file, got {path}, which is a folder, a pipe or a device")
+        with open(path, "rb") as file:
+            content = file.read(about.st_size + 1)
+    except OSError as error:
+        raise ChoiceError(f"--file: expected a text file, got {path}: {error.strerror}") from None
+    if len(content) != about.st_size:
+        raise ChoiceError(f"--file: expected a file that stays as it is, got {path}, which changed while it was read")
+    return content
 
 
 def split(name: str, text: str) -> Corpus:

@@ -1,4 +1,10 @@
+import bz2
+import gzip
+import lzma
+import os
+import zipfile
 from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +37,10 @@ def test_a_file_is_read_as_text(tmp_path):
         (None, "--file: expected a text file, got {path}: No such file or directory"),
         (b"too short", "--file: expected 1000 characters or more, got 9 in {path}"),
         (b"x" * 2000 + b"\xff", "--file: expected UTF-8, got the byte 0xff at 2000 of {path}"),
+        (b"x" * 2000 + b"\0", "--file: expected UTF-8, got the byte 0x00 at 2000 of {path}"),
+        (b"", "--file: expected 1000 characters or more, got 0 in {path}"),
+        (b"x" * 2000, "--file: expected 2 to 55108 different characters, got 1 in {path}"),
+        (b"\r\n" * 2000, "--file: expected 2 to 55108 different characters, got 1 in {path}"),
     ],
 )
 def test_a_file_that_is_no_text(tmp_path, content, message):
@@ -40,6 +50,59 @@ def test_a_file_that_is_no_text(tmp_path, content, message):
     with pytest.raises(ChoiceError) as raised:
         from_file(path)
     assert str(raised.value) == message.format(path=path)
+
+
+def test_archives_and_other_encodings_are_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("one", "two"):
+            archive.writestr(name, "once upon a time")
+    path, words = tmp_path / "file", b"once upon a time\n" * 100
+    whole = (tmp_path / "two.zip").read_bytes()
+    for content, found in (
+        (whole, "is a zip archive: unpack it first"),
+        (whole[:-9], "is a zip archive: unpack it first"),
+        (gzip.compress(words), "is compressed by gzip: unpack it first"),
+        (bz2.compress(words), "is compressed by bzip2: unpack it first"),
+        (lzma.compress(words), "is compressed by xz: unpack it first"),
+        (b"\x28\xb5\x2f\xfd" + words, "is compressed by zstd: unpack it first"),
+        (words.decode().encode("utf-16"), "is UTF-16: convert it first"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ChoiceError) as raised:
+            from_file(path)
+        assert str(raised.value) == f"--file: expected UTF-8, got {path}, which {found}"
+
+
+def test_a_file_of_more_kinds_of_characters_than_the_n_gram_can_count(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("once upon a time\n" * 100)
+    monkeypatch.setattr(text, "MOST_KINDS", 11)
+    with pytest.raises(ChoiceError, match=r"^--file: expected 2 to 11 different characters, got 12 in "):
+        from_file(tmp_path / "file")
+    assert 55_108**4 < 2**63 < 55_109**4
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ChoiceError) as raised:
+            from_file(path)
+        expected = f"--file: expected a text file, got {path}, which is a folder, a pipe or a device"
+        assert str(raised.value) == expected
+
+
+def test_a_url_is_to_be_downloaded_first():
+    with pytest.raises(ChoiceError, match=r"^--file: expected a file on this machine, got a URL; download it first: a"):
+        from_file(Path("https://example.org/a.txt"))
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    path.write_text("once upon a time\n" * 100)
+    before = path.stat()
+    path.write_text("once upon a time\n" * 200)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: before)
+    with pytest.raises(ChoiceError, match=r"^--file: expected a file that stays as it is, got .*log, which changed wh"):
+        from_file(path)
 
 
 def test_a_seed_text_of_other_characters():
