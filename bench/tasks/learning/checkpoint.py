@@ -6,7 +6,10 @@ whole or not at all. A training is kept as `training.npz` in its report's folder
 
 import hashlib
 import json
+import math
 import os
+import stat
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.grid.cases import ChoiceError
+from bench.tasks.learning.forms import expect
 
 FORMAT = 1
 
@@ -43,18 +47,18 @@ def save(path: Path, kind: str, about: dict[str, Any], arrays: Arrays) -> None:
 def load(path: Path, kind: str) -> tuple[dict[str, Any], Arrays]:
     """Return the description and the arrays of a checkpoint; a ChoiceError if it is none of that kind, or damaged."""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        _expect_to_fit(path)
+        with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
         if not np.array_equal(arrays.pop("checksum"), _checksum(arrays)):
             raise ValueError("checksum")
         about = json.loads(str(arrays.pop("about")))
-        found = about["format"], about["kind"]
+        found = about.pop("format"), about.pop("kind")
     except OSError as error:
         raise ChoiceError(f"{path}: expected a saved {kind}: {error.strerror}") from None
     except Exception:  # what is wrong with a file decides which reader stumbles, and over what
         raise ChoiceError(f"{path}: expected a saved {kind}, got a damaged file or one of another program") from None
-    if found != (FORMAT, kind):
-        raise ChoiceError(f"{path}: expected a saved {kind} of format {FORMAT}, got {found[1]} of format {found[0]}")
+    expect(found == (FORMAT, kind), str(path), f"a saved {kind} of format {FORMAT}", f"{found[1]} of format {found[0]}")
     return about, arrays
 
 
@@ -72,8 +76,26 @@ def load_training(folder: Path, task: str) -> tuple[dict[str, Any], Tree]:
         at = tree
         for branch in branches:
             at = at.setdefault(branch, {})
+            expect(isinstance(at, dict), str(folder / "training.npz"), "one array of a name", path)
         at[name] = array
     return about, tree
+
+
+def _expect_to_fit(path: Path) -> None:
+    """Raise a ValueError if the arrays of a `.npz` would take more memory than the file is long."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("a pipe, or a folder")
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > about.st_size:
+            raise ValueError("compressed")
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = header[version](file)
+                if math.prod(shape) * dtype.itemsize > entry.file_size:
+                    raise ValueError("cut short")
 
 
 def fingerprint(arrays: Arrays) -> str:

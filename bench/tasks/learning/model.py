@@ -45,8 +45,15 @@ class Model:
     bias: bool = True  # the biases learn; else they stay
 
     def __post_init__(self) -> None:
-        if self.truncate is not None and self.loss != "last":
-            raise ValueError(f"truncate: expected None with the loss {self.loss!r}, got {self.truncate}")
+        for name, choices in (("cell", CELLS), ("loss", LOSSES), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: expected {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("input_size", "hidden_size", "output_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.truncate is not None and (self.loss != "last" or self.truncate < 0):
+            expected = "0 or more, or None" if self.loss == "last" else f"None with the loss {self.loss!r}"
+            raise ValueError(f"truncate: expected {expected}, got {self.truncate}")
 
     @property
     def weight_names(self) -> tuple[str, ...]:

@@ -5,9 +5,30 @@ from typing import Any
 
 import numpy as np
 
+from bench.grid.cases import GATES, ChoiceError
+from bench.tasks.learning.forms import expect
 from bench.tasks.learning.model import Model, cell
 
 Weights = dict[str, np.ndarray]
+
+
+def shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight by its name."""
+    H, rows = model.hidden_size, GATES[model.cell] * model.hidden_size
+    found = {"U": (rows, model.input_size), "W": (rows, H), "b": (rows,)}
+    found |= {"c": (H,)} if model.cell == "gru" else {}
+    return found | {"V": (model.output_size, H), "d": (model.output_size,)}
+
+
+def check(arrays: dict[str, Any], expected: dict[str, tuple[int, ...]], where: str, finite: bool = True) -> None:
+    """Raise a ChoiceError that begins with `where` unless the arrays expected are there, in float32."""
+    for name, shape in expected.items():
+        array = arrays.get(name)
+        if not isinstance(array, np.ndarray):
+            raise ChoiceError(f"{where}: expected an array {name}, got none")
+        expect(array.dtype == np.float32, f"{where}: {name}", "float32", array.dtype.name)
+        expect(array.shape == shape, f"{where}: {name}", f"the shape {shape}", str(array.shape))
+        expect(not finite or bool(np.isfinite(array).all()), f"{where}: {name}", "finite numbers", "others")
 
 
 def init_weights(model: Model, rng: np.random.Generator, dtype: Any = np.float32) -> Weights:

@@ -1,17 +1,25 @@
 """Text from a model that has learned one: each character is drawn, and read as the next input."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bench.tasks.learning import checkpoint
+from bench.tasks.learning import checkpoint, forms
 from bench.tasks.learning.model import Model
 from bench.tasks.learning.network import Network
-from bench.tasks.learning.weights import Weights
+from bench.tasks.learning.weights import Weights, check, shapes
 
 KIND = "text model"
+
+
+@dataclass
+class Kept:
+    """What a file says of its weights; see `save`."""
+
+    model: Model
+    alphabet: str
 
 
 def save(path: Path, model: Model, alphabet: str, weights: Weights) -> None:
@@ -21,7 +29,16 @@ def save(path: Path, model: Model, alphabet: str, weights: Weights) -> None:
 def load(path: Path) -> tuple[Model, str, Weights]:
     """Return a model that `save` has kept, its alphabet and its weights; a ChoiceError if the file is none."""
     about, weights = checkpoint.load(path, KIND)
-    return Model(**about["model"]), about["alphabet"], weights
+    where = str(path)
+    kept = forms.read(Kept, about, where)
+    model, alphabet = kept.model, kept.alphabet
+    size = len(alphabet)
+    sizes = model.input_size, model.output_size, len({*alphabet})
+    forms.expect(sizes == (size,) * 3, where, f"as many inputs and outputs as characters, {size}", sizes)
+    forms.expect(not any("\ud800" <= c <= "\udfff" for c in alphabet), f"{where}: alphabet", "characters", alphabet)
+    forms.expect(model.loss == "softmax", f"{where}: loss", "softmax", model.loss)
+    check(weights, shapes(model), where)
+    return model, alphabet, weights
 
 
 def opening(alphabet: str) -> np.ndarray:
@@ -52,5 +69,6 @@ def _draw(outputs: np.ndarray, temperature: float, rng: np.random.Generator) -> 
     """
     if temperature == 0:
         return int(outputs.argmax())
-    scores = np.divide(outputs, temperature, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # at a low temperature all but the likeliest may be -inf
+        scores = np.subtract(outputs, outputs.max(), dtype=np.float64) / temperature
     return int((scores + rng.gumbel(size=len(scores))).argmax())

@@ -4,17 +4,19 @@
 NumPy arrays, so that a training can be kept and gone on with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from bench.grid.cases import ChoiceError
+from bench.tasks.learning.forms import expect
 from bench.tasks.learning.model import RUNGS, Batch, Model
-from bench.tasks.learning.optimizers import Optimizer
-from bench.tasks.learning.weights import Weights
+from bench.tasks.learning.optimizers import SLOTS, Optimizer
+from bench.tasks.learning.weights import Weights, shapes
+from bench.tasks.learning.weights import check as check_weights
 
 PEERS = ("torch", "jax")
 IMPLEMENTATIONS = (*RUNGS, *PEERS)
@@ -51,6 +53,21 @@ def check(implementation: str, model: Model | None = None) -> None:
         raise ChoiceError(f"--implementation: expected {', '.join(IMPLEMENTATIONS)}, got {implementation!r}")
     if reason := obstacle(implementation, model):
         raise ChoiceError(f"--implementation: {implementation} cannot take part: {reason}")
+
+
+def check_arrays(
+    arrays: dict[str, Any], model: Model, optimizer: Optimizer, batches: Collection[int], where: str
+) -> None:
+    """Raise a ChoiceError unless a learner of this model, on batches of these sizes, can have had these `arrays`."""
+    known = shapes(model)
+    expected = {f"weights.{name}": shape for name, shape in known.items()}
+    expected |= {f"{slot}.{name}": known[name] for slot in SLOTS[optimizer.name] for name in model.weight_names}
+    steps, state = (np.asarray(arrays.get(name)) for name in ("steps", "state.h"))
+    counted = steps.shape == () and steps.dtype.kind == "i" and bool(steps >= 0)
+    expect(counted, f"{where}: steps", "a count", str(steps))
+    batch = next((size for size in batches if state.shape[:1] == (size,)), max(batches))
+    expected |= {f"state.{name}": (batch, model.hidden_size) for name in ("hc" if model.cell == "lstm" else "h")}
+    check_weights(arrays, expected, where, finite=False)  # a memory of the optimizer may have run over
 
 
 def make(implementation: str, model: Model, optimizer: Optimizer, weights: Weights) -> Learner:

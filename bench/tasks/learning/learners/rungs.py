@@ -25,7 +25,7 @@ class RungLearner:
         self.steps = 0
         self.state = None  # of the cell, after the last batch
         self._weights = {name: a.copy() for name, a in weights.items()}
-        self._slots = init_slots(optimizer, weights)
+        self._slots = init_slots(optimizer, {name: weights[name] for name in model.weight_names})
 
     def learn(self, batches: Iterable[Batch]) -> list[float]:
         losses = []

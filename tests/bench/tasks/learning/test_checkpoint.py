@@ -1,4 +1,6 @@
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -100,3 +102,30 @@ def test_another_format_or_kind_is_named(tmp_path, changed):
     np.savez(path, checksum=checkpoint._checksum(arrays), **arrays)  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match=f"got {about['kind']} of format {about['format']}$"):
         load(path, "text model")
+
+
+def test_a_file_that_would_take_more_memory_than_it_is_long_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    save(path, "text model", {}, ARRAYS)
+    np.savez_compressed(path, **dict(np.load(path)), bomb=np.zeros(10**6))
+    monkeypatch.setattr(np, "load", lambda *arguments, **options: pytest.fail("it was read"))
+    with pytest.raises(ChoiceError, match="got a damaged file"):
+        load(path, "text model")
+    with zipfile.ZipFile(path, "w") as archive:  # a header that claims more than there is
+        claimed = {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        with archive.open("W.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, claimed)  # type: ignore[arg-type]
+    with pytest.raises(ChoiceError, match="got a damaged file"):
+        load(path, "text model")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.npz")
+    with pytest.raises(ChoiceError, match=r"got a damaged file or one of another program$"):
+        load(tmp_path / "model.npz", "text model")
+
+
+def test_names_that_are_array_and_branch_at_once(tmp_path):
+    save(tmp_path / "training.npz", "sine training", {}, {"a": np.zeros(1), "a/b": np.zeros(1)})
+    with pytest.raises(ChoiceError, match=r"training\.npz: expected one array of a name, got a/b$"):
+        checkpoint.load_training(tmp_path, "sine")
