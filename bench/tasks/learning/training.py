@@ -9,6 +9,7 @@ A race can be kept between two epochs and gone on with, to the errors of one tha
 """
 
 import math
+import os
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.grid.cases import ChoiceError
+from bench.machine.hardware import usable_cpus
 from bench.tasks.learning.checkpoint import Arrays, Tree, fingerprint
 from bench.tasks.learning.learners import check, obstacle
 from bench.tasks.learning.learners.apart import Apart
@@ -48,8 +50,23 @@ class Data(NamedTuple):
     validation: Split
 
 
+class Checked:
+    """Settings that check themselves, by the names of their options."""
+
+    threads: int
+
+    def _expect(self, name: str, expected: str, met: bool) -> None:
+        if not met:
+            raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)!r}")
+
+    def _expect_threads(self) -> None:
+        most, why = usable_threads()
+        self._expect("threads", "a whole number of 1 or more", self.threads >= 1)
+        self._expect("threads", f"at most {most}, {why}", self.threads <= most)
+
+
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """How a task is trained, as the command line has it; a setting out of range raises a ChoiceError."""
 
     cell: str = "rnn"
@@ -72,8 +89,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name, choices in (("cell", CELLS), ("activation", ACTIVATIONS), ("optimizer", tuple(SLOTS))):
             self._expect(name, " or ".join(choices), getattr(self, name) in choices)
-        for name in ("hidden", "epochs", "batch", "seeds", "threads"):
+        for name in ("hidden", "epochs", "batch", "seeds"):
             self._expect(name, "a whole number of 1 or more", getattr(self, name) >= 1)
+        self._expect_threads()
         for name in ("truncate", "seed"):
             self._expect(name, "a whole number of 0 or more", getattr(self, name) >= 0)
         for name in ("learning_rate", "goal"):
@@ -82,9 +100,12 @@ class Settings:
             self._expect(name, "a number above 0", getattr(self, name) > 0)
         self._expect("activation", f"tanh for the cell {self.cell}", self.cell == "rnn" or self.activation == "tanh")
 
-    def _expect(self, name: str, expected: str, met: bool) -> None:
-        if not met:
-            raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)!r}")
+
+def usable_threads() -> tuple[int, str]:
+    """Return how many threads a training may have at most, and in words what they are bounded by."""
+    cpus = usable_cpus(), "the CPUs this process may use"
+    numba = os.environ.get("NUMBA_NUM_THREADS", "")
+    return min(cpus, (int(numba), "which NUMBA_NUM_THREADS allows")) if numba.isdecimal() and int(numba) else cpus
 
 
 def choose(base: S, **texts: str | None) -> S:

@@ -1,7 +1,6 @@
 """The commands for text: `python -m bench train text` and `python -m bench generate`."""
 
 import math
-import os
 import sys
 import time
 from dataclasses import replace
@@ -25,7 +24,9 @@ def text(
     clip_norm: Annotated[str | None, option("Bound on the norm of the gradients.", "1")] = None,
     seed: Annotated[str | None, option("Of the weights and the samples.", "0")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings, each with a seed of its own; the first is kept.")] = 1,
-    threads: Annotated[str | None, option("Threads to compute with.", "1 in a race, else every CPU")] = None,
+    threads: Annotated[
+        str | None, option("Threads to compute with.", "1 in a race, else those that may be used")
+    ] = None,
     implementation: Annotated[
         str | None,
         option("One, or several with commas to race: numpy, numba-jit, numba-simd, torch, jax.", "numba-simd"),
@@ -44,7 +45,7 @@ def text(
 
     Ctrl-C ends the training, keeps it, and reports what is there. `--resume` goes on with it, `generate` lets it write.
     """
-    from bench.tasks.learning.training import choose
+    from bench.tasks.learning.training import choose, usable_threads
     from bench.tasks.text import data as task
     from bench.tasks.text.training import Bounds, Lesson, Settings
 
@@ -65,7 +66,7 @@ def text(
     corpus = task.shakespeare() if file is None else task.from_file(file)
     if resume is None:
         implementations = (implementation or "numba-simd").split(",")
-        base = Settings(threads=1 if len(implementations) > 1 else os.cpu_count() or 1)
+        base = Settings(threads=1 if len(implementations) > 1 else usable_threads()[0])
         lesson = Lesson(corpus, choose(base, **settings), implementations)
     else:
         none_beside_resume({**settings, "implementation": implementation})

@@ -22,7 +22,7 @@ from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.model import CELLS, RUNGS, Batch, Model
 from bench.tasks.learning.network import Network
 from bench.tasks.learning.optimizers import SLOTS, Optimizer
-from bench.tasks.learning.training import Outcome, ctrl_c, threads
+from bench.tasks.learning.training import Checked, Outcome, ctrl_c, threads
 from bench.tasks.learning.weights import Weights, init_weights
 from bench.tasks.text import data as text
 from bench.tasks.text import generate
@@ -35,7 +35,7 @@ SAMPLE = 240  # characters
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """What is learned and how, as the command line has it; a setting out of range raises a ChoiceError."""
 
     cell: str = "gru"
@@ -51,14 +51,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name, choices in (("cell", CELLS), ("optimizer", tuple(SLOTS))):
             self._expect(name, " or ".join(choices), getattr(self, name) in choices)
-        for name, least in (("hidden", 1), ("seq_len", 1), ("batch", 1), ("seed", 0), ("threads", 1)):
+        for name, least in (("hidden", 1), ("seq_len", 1), ("batch", 1), ("seed", 0)):
             self._expect(name, f"a whole number of {least} or more", getattr(self, name) >= least)
+        self._expect_threads()
         for name in ("learning_rate", "clip_norm"):
             self._expect(name, "a number above 0", 0 < getattr(self, name) < math.inf)
-
-    def _expect(self, name: str, expected: str, met: bool) -> None:
-        if not met:
-            raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)!r}")
 
 
 class Bounds(NamedTuple):

@@ -12,6 +12,7 @@ from bench.tasks.learning.learners import obstacle
 from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.training import History, Race, Settings, choose
 from bench.tasks.sine.data import Sine, Wave
+from bench.tasks.text.training import Settings as TextSettings
 
 
 def trained(implementations, watch=lambda seed, epoch: None, **choices):
@@ -134,6 +135,24 @@ def test_a_training_that_diverges_ends():
     race = trained(["numpy"], epochs=50, hidden=4, optimizer="sgd", learning_rate=1e30)
     assert race.outcome == "diverged"
     assert len(race.history("numpy").seconds) < 50
+
+
+@pytest.mark.parametrize(
+    ("cpus", "numba", "asked", "expected"),
+    [
+        (2, "", 64, "at most 2, the CPUs this process may use, got 64"),
+        (4, "1", 2, "at most 1, which NUMBA_NUM_THREADS allows, got 2"),
+        (1, "8", 2, "at most 1, the CPUs this process may use, got 2"),
+        (1, "many", 2, "at most 1, the CPUs this process may use, got 2"),
+        (1, "", 0, "a whole number of 1 or more, got 0"),
+    ],
+)
+@pytest.mark.parametrize("settings", [Settings, TextSettings])
+def test_more_threads_than_may_be_used_are_refused(monkeypatch, settings, cpus, numba, asked, expected):
+    monkeypatch.setattr(training, "usable_cpus", lambda: cpus)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", numba)
+    with pytest.raises(ChoiceError, match=f"^--threads: expected {expected}$"):
+        settings(threads=asked)
 
 
 def test_history_knows_when_the_goal_was_met():

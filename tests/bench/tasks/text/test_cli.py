@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from bench.__main__ import app
 from bench.grid.cases import ChoiceError
+from bench.tasks.learning import training
 from bench.tasks.text import training as text_training
 
 TINY = ("--hidden", 8, "--seq-len", 10, "--batch", 4)
@@ -77,6 +78,13 @@ def test_a_race_is_reported(tale):
     assert len(both["numpy"]["seconds_to_goal"]) == 2
     assert both["numpy"]["seconds_to_goal"][0] == pytest.approx(sum(both["numpy"]["history"]["seconds"][:10]))
     assert both["numpy"]["steps"] == 100, "the race is over when all are at the goal"
+
+
+def test_the_default_threads_are_those_that_may_be_used(tale, monkeypatch):
+    monkeypatch.setattr(training, "usable_cpus", lambda: 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    bench("train", "text", "--file", tale, *TINY, "--steps", 10, "--output", tale.parent / "out")
+    assert json.loads((tale.parent / "out" / "metrics.json").read_text())["settings"]["threads"] == 1
 
 
 @pytest.mark.parametrize(
