@@ -256,6 +256,9 @@ def main():
     except UsageError as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
+    except typer.Abort:  # Ctrl-C, where no command has more to say of it
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ChoiceError, ResultsError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,13 +2,25 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from bench.tasks.options import Output, Resume, command_line, finish, none_beside_resume, option, report_folder
+from bench.tasks.options import (
+    Laps,
+    Output,
+    Resume,
+    command_line,
+    finish,
+    none_beside_resume,
+    nothing_learned,
+    option,
+    report_folder,
+)
 
 SETTINGS = {  # the options of `bench.tasks.learning.training.Settings`, which every task but the text has
     "cell": "rnn, gru or lstm.",
@@ -46,12 +58,13 @@ def trains(task: Callable[..., Task]) -> Callable:
     """
     own = [p for p in inspect.signature(task).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = {name: Annotated[str | None, option(words)] for name, words in SETTINGS.items()}
+    kinds = {p.name: p.annotation for p in own} | shared
 
     @functools.wraps(task)
     def command(context: typer.Context, resume: Path | None, output: Path | None, **options: Any) -> None:
         sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in options}
         given = {name: value for name, value in options.items() if sources[name] == "COMMANDLINE"}
-        _train(task, options, given, resume, output)
+        _train(task, kinds, options, given, resume, output)
 
     parameters = [
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
@@ -69,26 +82,52 @@ def trains(task: Callable[..., Task]) -> Callable:
 def race(course: Any, implementation: str | None, write: Callable) -> Task:
     """Return the task of one race, whose report `write` writes."""
     from bench.tasks.learning.training import Race
-    from bench.tasks.page import race_words
+    from bench.tasks.page import diverged, race_words
 
     race = Race(course, implementation.split(",") if implementation else None)
-    return Task([race], lambda races: race_words(races[0]), lambda races, *where: write(races[0], *where))
+
+    def report(races: list, *where: Any) -> Path:
+        return (diverged if race.outcome == "diverged" else write)(race, *where)
+
+    return Task([race], lambda races: race_words(race), report)
 
 
-def _train(task: Callable[..., Task], options: dict, given: dict, resume: Path | None, output: Path | None) -> None:
-    """Train a task, or go on with one that was kept, keep it now and then, and report what came of it."""
+@dataclass
+class Kept:
+    """A command's training as it is kept."""
+
+    options: dict[str, Any]
+    races: dict[str, dict]  # each as `Race.state` has it
+
+
+def _train(
+    task: Callable[..., Task], kinds: dict, options: dict, given: dict, resume: Path | None, output: Path | None
+) -> None:
+    """Train a task, or go on with one that was kept, keep it now and then, and report what came of it.
+
+    `options` are all, by default or `given`; `kinds` are their types.
+    """
     from bench.tasks.learning import checkpoint
+    from bench.tasks.learning.forms import expect, read
+    from bench.tasks.learning.training import branch
 
-    about: dict[str, Any] = {}
-    trees: dict[str, Any] = {}
+    laps = Laps()
+    kept, where = Kept({}, {}), ""
+    trees: checkpoint.Tree = {}
     if resume is not None:
         none_beside_resume({name: value for name, value in given.items() if name not in BESIDE_RESUME})
         about, trees = checkpoint.load_training(resume, task.__name__)
-        options = about["options"] | given
+        where = str(resume / "training.npz")
+        kept = read(Kept, about, where)
+        for name, value in kept.options.items():
+            expect(name in kinds, f"{where}: options", ", ".join(kinds), name)
+            read(kinds[name], value, f"{where}: options: {name}")
+    options = options | kept.options | given
     races, summary, write = task(**options)
     cells = {race.course.model.cell: race for race in races}
-    for cell, state in about.get("races", {}).items():
-        cells[cell].restore(state, trees.get(cell, {}))
+    for cell, state in kept.races.items():
+        expect(cell in cells, f"{where}: races", " or ".join(cells), cell)
+        cells[cell].restore(state, branch(trees, cell), f"{where}: races: {cell}")
     options = options | {"implementation": ",".join(races[0].implementations)}
     folder = report_folder(task.__name__, output or resume)
 
@@ -97,14 +136,20 @@ def _train(task: Callable[..., Task], options: dict, given: dict, resume: Path |
         about = {"options": options, "races": {cell: state for cell, (state, _) in states.items()}}
         checkpoint.save_training(folder, task.__name__, about, {cell: tree for cell, (_, tree) in states.items()})
 
-    _run(races, keep)
+    laps.to("beginning")
+    _run(races, keep, laps)
     begun = [race for race in races if race.weights]  # the others Ctrl-C did not let begin
+    if not begun:
+        nothing_learned(folder)
+    for race in races[len(begun) :]:
+        print(f"Interrupted before the {race.course.model.cell} began.", file=sys.stderr)
     for words in summary(begun):
-        typer.echo(words)
-    finish(write(begun, folder, command_line()), any(race.outcome == "interrupted" for race in races))
+        print(words)
+    interrupted = any(race.outcome == "interrupted" for race in races)
+    finish(lambda: write(begun, folder, command_line()), folder, laps, interrupted)
 
 
-def _run(races: list, keep: Callable[[], None]) -> None:
+def _run(races: list, keep: Callable[[], None], laps: Laps) -> None:
     """Run the races one by one, behind a bar with the error, windows a second and the time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -122,12 +167,15 @@ def _run(races: list, keep: Callable[[], None]) -> None:
             course, settings = race.course, race.course.settings
             bar = progress.add_task(f"{course.name}: compiling", total=None, state="")
 
-            def watch(seed: int, epoch: int, race=race, course=course, settings=settings, bar=bar) -> None:
+            work = iter(["starting and compiling"])
+
+            def watch(seed: int, epoch: int, race=race, course=course, settings=settings, bar=bar, work=work) -> None:
+                laps.to(next(work, "the race"))
                 history = race.histories[race.shown][-1] if epoch else None
                 state = ""
                 if history is not None:
                     records = course.records / history.seconds[-1]
-                    state = f"{course.measure} {history.validation[-1]:.4f}, {records:,.0f} windows/s, left"
+                    state = f"{course.measure} {history.validation[-1]:.4g}, {records:,.0f} windows/s, left"
                 progress.update(
                     bar,
                     description=f"{course.name}, {course.model.cell}: seed {seed + 1}/{settings.seeds}, epoch {epoch}",
@@ -137,5 +185,6 @@ def _run(races: list, keep: Callable[[], None]) -> None:
                 )
 
             race.run(watch, keep)
+            laps.to(next(work, "the race"))
             if race.outcome == "interrupted":
                 return

@@ -1,8 +1,10 @@
 """What the commands of all tasks share: some options, the report's folder, and how they end."""
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,9 +45,41 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "bench", *sys.argv[1:]])
 
 
-def finish(page: Path, interrupted: bool) -> None:
-    """Print the report's path, the last line of all, and end as Ctrl-C does if that was pressed."""
-    page = page.resolve()
-    typer.echo(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)
+class Laps:
+    """What the seconds of a command went to."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def to(self, work: str) -> None:
+        """Say what the time since the last call went to."""
+        now = time.perf_counter()
+        self._seconds[work] = self._seconds.get(work, 0.0) + now - self._last
+        self._last = now
+
+    def words(self) -> str:
+        parts = ", ".join(f"{taken:.1f} s {work}" for work, taken in self._seconds.items())
+        return f"Took {sum(self._seconds.values()):.1f} s: {parts}."
+
+
+def finish(write: Callable[[], Path], folder: Path, laps: Laps, interrupted: bool) -> None:
+    """Write the report and print its path, the last line of all, and end as Ctrl-C does if that was pressed."""
+    try:
+        page = write().resolve()
+    except KeyboardInterrupt:
+        print(f"Interrupted: the training is kept in {folder}.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    laps.to("the report")
+    print(laps.words(), file=sys.stderr)
+    print(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)
     if interrupted:
         raise typer.Exit(130)
+
+
+def nothing_learned(folder: Path) -> None:
+    """End as Ctrl-C does when it was pressed before anything was learned; a folder that is empty goes."""
+    print("Interrupted before the first step: there is nothing to report.", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    raise typer.Exit(130)

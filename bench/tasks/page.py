@@ -24,6 +24,7 @@ from bench.results import files
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 from bench.tasks.learning.model import RUNGS
 from bench.tasks.learning.training import Race
+from bench.tasks.learning.training import diverged as astray
 
 SAME_CURVE = 1e-2  # relative difference of the errors, below what can be seen on a chart
 
@@ -69,14 +70,34 @@ def report(
     return write(folder, numbers, figures, page.render(title, drawn, lead))
 
 
+def diverged(race: Race, folder: Path, command: str) -> Path:
+    """Write the report of a race that diverged, whose forecasts are none, and return the page's path."""
+    return report(race, folder, command, f"Learning {race.course.name}: diverged", [], {}, {})
+
+
+def divergence(race: Race) -> str:
+    """Return which training of a race diverged, and how far."""
+    last = {name: histories[-1] for name, histories in race.histories.items()}
+    name = next((name for name, history in last.items() if astray(history.train)), race.shown)
+    errors, seed = last[name].train, race.course.settings.seed + len(race.histories[name]) - 1
+    return (
+        f"The training diverged: after {plural(len(errors) - 1, 'epoch')} with seed {seed} "
+        f"{far(name, errors, f'training {race.course.measure}')} Lower --learning-rate."
+    )
+
+
+def far(name: str, errors: Sequence[float], measure: str) -> str:
+    """Return where the errors of an implementation have come to, from where they began."""
+    if not math.isfinite(errors[-1]):
+        return f"the {measure} of {name} is no longer a finite number."
+    return f"the {measure} of {name} is {errors[-1]:.3g}; before any training it was {errors[0]:.3g}."
+
+
 def race_words(race: Race) -> list[str]:
     """Return what the race showed, a paragraph each."""
     epochs = len(race.history(race.shown).seconds)
     if race.outcome == "diverged":
-        return [
-            f"The training diverged: after {plural(epochs, 'epoch')} the error is no longer a finite number. "
-            "Lower --learning-rate."
-        ]
+        return [divergence(race)]
     words = []
     if race.outcome == "interrupted":
         done = plural(len(race.histories[race.shown]), "seed")
@@ -105,13 +126,17 @@ def _goal(race: Race) -> str:
     return f"a {kind} error of {race.course.settings.goal:g}"
 
 
-def _arrived(race: Race, implementation: str) -> list[float]:
-    """Return the seconds to the goal with those seeds that got there."""
-    return [taken for taken in race.seconds_to_goal(implementation) if taken is not None]
+def arrived(race: Race, implementation: str) -> list[float]:
+    """Return the seconds to the goal with those seeds that got there, and were not there before any training."""
+    return [taken for taken in race.seconds_to_goal(implementation) if taken]
 
 
 def _arrival(race: Race, name: str) -> str:
-    seeds, times = len(race.histories[name]), _arrived(race, name)
+    seeds, times = len(race.histories[name]), arrived(race, name)
+    there = race.seconds_to_goal(name).count(0)
+    if there:
+        untrained = f"Before any training {name} had {_goal(race)} or less with {there} of {plural(seeds, 'seed')}"
+        return f"{untrained}: a race to it says nothing. Lower --goal."
     if not times:
         least = min(min(getattr(history, race.course.judge)) for history in race.histories[name])
         return f"{name} did not get to {_goal(race)}: the least was {least:.3g}."
@@ -128,7 +153,7 @@ def _arrival(race: Race, name: str) -> str:
 def speedup(race: Race, other: str) -> Interval:
     """Return how many times sooner than `other` the shown implementation was at the goal, over the seeds."""
     pairs = zip(race.seconds_to_goal(other), race.seconds_to_goal(race.shown), strict=True)
-    both = [(a, b) for a, b in pairs if a is not None and b is not None and b > 0]
+    both = [(a, b) for a, b in pairs if a and b]
     return paired_ratio([a for a, _ in both], [b for _, b in both])
 
 
@@ -194,8 +219,13 @@ def _agreement(race: Race) -> str:
 def relative_differences(race: Race, other: str) -> np.ndarray:
     """Return how far apart two were after each epoch of the first seed, training and validation, (epochs, 2)."""
     histories = race.history(race.shown), race.history(other)
-    a, b = (np.array([history.train, history.validation]).T[1:] for history in histories)
-    return np.abs(a - b) / np.maximum(np.abs(a), np.abs(b))
+    return difference(*(np.array([history.train, history.validation]).T[1:] for history in histories))
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the differences of like elements, each relative to the larger; NaN where one is not finite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(a == b, 0.0, np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)))
 
 
 def largest_difference(race: Race, other: str) -> float:
@@ -218,7 +248,7 @@ def race_table(race: Race) -> pd.DataFrame:
     """Return a row for each implementation, the shown one first."""
     rows = []
     for name in (race.shown, *_others(race)):
-        times = median_interval(_arrived(race, name))
+        times = median_interval(arrived(race, name))
         ratio = speedup(race, name)
         rows.append(
             {
@@ -254,7 +284,7 @@ def race_metrics(race: Race) -> dict:
                 "epoch_seconds": _typical_epoch(race, name),
                 "compile_s": race.compile_s[name],
                 "seconds_to_goal": race.seconds_to_goal(name),
-                "median_seconds_to_goal": median_interval(_arrived(race, name))._asdict(),
+                "median_seconds_to_goal": median_interval(arrived(race, name))._asdict(),
                 "histories": [asdict(history) for history in race.histories[name]],
             }
             for name in race.implementations
@@ -412,8 +442,10 @@ def _finite(value):
 
 
 def number(value: float | None, digits: int = 3) -> tuple[str, float]:
-    """Return a table's cell: some digits to read, the whole value to sort by; None is "never"."""
-    return ("never", math.inf) if value is None else (f"{value:.{digits}g}", value)
+    """Return a table's cell: some digits to read, the whole value to sort by; None is "never", no number a dash."""
+    if value is None or not math.isfinite(value):
+        return "never" if value is None else "–", math.inf
+    return f"{value:.{digits}g}", value
 
 
 def seconds(value: float) -> str:

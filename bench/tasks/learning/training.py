@@ -24,16 +24,20 @@ from threadpoolctl import threadpool_limits
 from bench.grid.cases import ChoiceError
 from bench.machine.hardware import usable_cpus
 from bench.tasks.learning.checkpoint import Arrays, Tree, fingerprint
-from bench.tasks.learning.learners import check, obstacle
+from bench.tasks.learning.forms import expect, read
+from bench.tasks.learning.learners import check, check_arrays, obstacle
 from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.model import ACTIVATIONS, CELLS, Batch, Model
 from bench.tasks.learning.network import Network
 from bench.tasks.learning.optimizers import SLOTS, Optimizer
-from bench.tasks.learning.weights import Weights, init_weights, init_weights_unit
+from bench.tasks.learning.weights import Weights, init_weights, init_weights_unit, shapes
+from bench.tasks.learning.weights import check as check_weights
 
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that can
 KEEP = 30.0  # seconds after which a race is kept again
+FAR = 2.0  # times the error before any training: who ends beyond that has learned nothing,
+PATIENCE = 20  # nor will who has been there so many looks in a row
 
 Outcome = Literal["finished", "interrupted", "diverged"]
 S = TypeVar("S")  # the settings of a task, a dataclass
@@ -194,6 +198,16 @@ class History:
     train: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
 
+    def expect(self, epochs: int, converged: bool, where: str) -> None:
+        """Raise a ChoiceError unless this is the history of so many epochs, with finite errors if it converged."""
+        sizes = len(self.seconds), len(self.train) - 1, len(self.validation) - 1
+        expect(sizes == (epochs,) * 3, where, f"{epochs} epochs", sizes)
+        expect(
+            all(0 < taken < math.inf for taken in self.seconds), f"{where}: seconds", "numbers above 0", self.seconds
+        )
+        errors = [*self.train, *self.validation] if converged else []
+        expect(all(map(math.isfinite, errors)), where, "finite errors", errors)
+
     def epochs_to(self, goal: float, judge: str = "validation") -> int | None:
         """Return the epochs until the error that judges was first `goal` or less; None if it never was."""
         return next((epoch for epoch, error in enumerate(getattr(self, judge)) if error <= goal), None)
@@ -202,6 +216,30 @@ class History:
         """Return the seconds of training until then."""
         epochs = self.epochs_to(goal, judge)
         return None if epochs is None else sum(self.seconds[:epochs])
+
+
+def diverged(errors: Sequence[float], over: bool = True) -> bool:
+    """Tell whether a training has diverged, by its errors, of which the first is from before it.
+
+    It has if the last one is not a finite number or, when the training is over, more than FAR times the first. Until
+    then an error that is so large may come down again, if it has not been so for long.
+    """
+    looks = 1 if over else PATIENCE
+    return not math.isfinite(errors[-1]) or (len(errors) > looks and min(errors[-looks:]) > FAR * errors[0])
+
+
+@dataclass
+class Kept:
+    """A race as it is kept; see `Race.state`."""
+
+    settings: Settings
+    records: str
+    outcome: Outcome
+    seeds_done: int
+    epochs_done: int
+    rng: dict
+    compile_s: dict[str, float]
+    histories: dict[str, list[History]]
 
 
 class Race(Generic[C]):
@@ -261,23 +299,24 @@ class Race(Generic[C]):
     ) -> None:
         """Train all, seed by seed, unless that is done, and note in `outcome` how it ended.
 
-        Ctrl-C ends the training after the epoch in work, and so does an error that is no longer finite.
-        `watch` gets the number of the seed, from 0, and the epochs done; first after processes were started. `keep` is
-        called when it is time to take the `state` and keep it: now and then, and at the end.
+        Ctrl-C ends the training after the epoch in work, and before the first epoch at once. It ends, too, when an
+        error is no longer finite, or with a seed that has `diverged`. `watch` gets the number of the seed, from 0, and
+        the epochs done; first after processes were started. `keep` is called when it is time to take the `state` and
+        keep it: now and then, and at the end.
         """
         if not self.over:
             with ExitStack() as stack:
-                pressed = stack.enter_context(ctrl_c())
                 stack.enter_context(threads(1))
                 stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
-                count = self.course.settings.threads
-                learners = [stack.enter_context(closing(Apart(name, count))) for name in self.implementations]
-                for learner in learners:
-                    once = self._warm_up(learner)
-                    self.compile_s.setdefault(learner.implementation, once)  # going on, all is on disk
-                watch(self.seeds_done, self.epochs_done)
-                self.outcome = self._learn(learners, pressed, watch, keep)
-                keep()
+                try:
+                    learners = self._start(stack)
+                except KeyboardInterrupt:
+                    self.outcome = "interrupted"
+                else:
+                    pressed = stack.enter_context(ctrl_c("after the epoch in work"))
+                    watch(self.seeds_done, self.epochs_done)
+                    self.outcome = self._learn(learners, pressed, watch, keep)
+                    keep()
         self._drop_incomplete()
 
     def state(self) -> tuple[dict[str, Any], Tree]:
@@ -294,28 +333,65 @@ class Race(Generic[C]):
         }
         return about, {"weights": self.weights, "learners": self.arrays}
 
-    def restore(self, about: dict[str, Any], tree: Tree) -> None:
+    def restore(self, about: dict[str, Any], tree: Tree, where: str = "--resume") -> None:
         """Take the place of a race, to go on with it. Of its settings `seeds` alone may be another, if not too small.
 
-        A ChoiceError says so if that was a race on another course.
+        A ChoiceError says so if that was a race on another course, or one that cannot be; `where` begins the latter.
         """
         settings = self.course.settings
-        begun = about["seeds_done"] + (about["epochs_done"] > 0)
+        kept = read(Kept, about, where)
+        begun = kept.seeds_done + (kept.epochs_done > 0)
         if settings.seeds < begun:
             raise ChoiceError(f"--seeds: expected {begun} or more, which have begun, got {settings.seeds}")
-        if about["settings"] | {"seeds": settings.seeds} != asdict(settings):
+        if replace(kept.settings, seeds=settings.seeds) != settings:
             raise ChoiceError("--resume: expected the settings that this version has for the task, got others")
-        if about["records"] != self._records():
+        if kept.records != self._records():
             raise ChoiceError("--resume: expected the records that were learned, got others")
-        self.outcome = about["outcome"]
-        self.seeds_done, self.epochs_done = about["seeds_done"], about["epochs_done"]
-        self.compile_s = about["compile_s"]
-        self.histories = {name: [History(**history) for history in own] for name, own in about["histories"].items()}
-        self.weights, self.arrays, self._rng = tree.get("weights", {}), tree.get("learners", {}), about["rng"]
+        self._check(kept, tree, where)
+        self.outcome = kept.outcome
+        self.seeds_done, self.epochs_done = kept.seeds_done, kept.epochs_done
+        self.compile_s, self.histories, self._rng = kept.compile_s, kept.histories, kept.rng
+        self.weights, self.arrays = tree.get("weights", {}), tree.get("learners", {})
+
+    def _check(self, kept: Kept, tree: Tree, where: str) -> None:
+        """Raise a ChoiceError unless the parts of what was kept belong to one race of these implementations."""
+        settings, going_on = self.course.settings, kept.outcome != "diverged" and kept.epochs_done > 0
+        begun = kept.seeds_done + (kept.epochs_done > 0)
+        expect(kept.seeds_done >= 0, f"{where}: seeds_done", "0 or more", kept.seeds_done)
+        expect(0 <= kept.epochs_done <= settings.epochs, f"{where}: epochs_done", "epochs", kept.epochs_done)
+        batches = {batch.x.shape[1] for batch in self.course.batches(np.random.default_rng(0))}
+        for name in self.implementations if begun else ():
+            histories = kept.histories.get(name, [])
+            expect(len(histories) == begun, f"{where}: histories: {name}", f"{begun} of them", len(histories))
+            for n, history in enumerate(histories):
+                epochs = settings.epochs if n < kept.seeds_done else kept.epochs_done
+                history.expect(epochs, kept.outcome != "diverged", f"{where}: histories: {name}[{n}]")
+            once = kept.compile_s.get(name, -1.0)
+            expect(0 <= once < math.inf, f"{where}: compile_s: {name}", "seconds", once)
+            weights = branch(tree, "weights", name)
+            check_weights(weights, shapes(self.course.model), f"{where}: weights: {name}", kept.outcome != "diverged")
+            if going_on:
+                arrays = branch(tree, "learners", name)
+                check_arrays(arrays, self.course.model, self.course.optimizer, batches, f"{where}: learners: {name}")
+        if going_on:
+            try:
+                np.random.default_rng().bit_generator.state = kept.rng
+            except Exception:  # what is wrong with it decides what is raised
+                raise ChoiceError(f"{where}: rng: expected the state of a generator, got another") from None
 
     def _records(self) -> str:
         parts = self.course.data._asdict().items()
         return fingerprint({f"{part}.{name}": a for part, split in parts for name, a in split._asdict().items()})
+
+    def _start(self, stack: ExitStack) -> list[Apart]:
+        """Return the learners in their processes, with everything compiled that training calls, here and there."""
+        settings = self.course.settings
+        learners = [stack.enter_context(closing(Apart(name, settings.threads))) for name in self.implementations]
+        for learner in learners:
+            once = self._warm_up(learner)
+            self.compile_s.setdefault(learner.implementation, once)  # going on, all is on disk
+        self._measure(History(), self.course.init_weights(settings.seed))
+        return learners
 
     def _warm_up(self, learner: Apart) -> float:
         """Compile everything that training calls, for the shapes it has, and return the seconds that took.
@@ -339,10 +415,10 @@ class Race(Generic[C]):
             for epoch in range(self.epochs_done + 1, settings.epochs + 1):
                 self._epoch(learners, epoch, rng)
                 watch(self.seeds_done, epoch)
-                if not all(math.isfinite(own[-1].train[-1]) for own in self.histories.values()):
-                    self._drop_incomplete()
+                last = epoch == settings.epochs
+                if any(diverged(own[-1].train, last) for own in self.histories.values()):
                     return "diverged"
-                if epoch == settings.epochs:
+                if last:
                     break
                 if pressed() or time.monotonic() > kept + KEEP:
                     self._take(learners, rng)
@@ -394,7 +470,7 @@ class Race(Generic[C]):
 
     def _drop_incomplete(self) -> None:
         """Forget the seed that was cut short, unless it is the first: those before it are complete."""
-        if self.seeds_done and self.epochs_done:
+        if self.seeds_done and self.epochs_done and self.outcome != "diverged":
             self.epochs_done = 0
             for histories in self.histories.values():
                 histories.pop()
@@ -402,6 +478,14 @@ class Race(Generic[C]):
     def _measure(self, history: History, weights: Weights) -> None:
         for split, errors in zip(self.course.data, (history.train, history.validation), strict=True):
             errors.append(self.course.error(self.course.predict(weights, split.x), split.y))
+
+
+def branch(tree: Tree, *names: str) -> Tree:
+    """Return the tree below these names, empty where there is none."""
+    for name in names:
+        found = tree.get(name)
+        tree = found if isinstance(found, dict) else {}
+    return tree
 
 
 def rmse(prediction: np.ndarray, y: np.ndarray) -> float:
@@ -426,13 +510,17 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once."""
+def ctrl_c(when: str) -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once.
+
+    `when` says to whoever pressed it when the training will end.
+    """
     presses: list[int] = []
 
     def press(number, frame):
         presses.append(number)
         signal.signal(signal.SIGINT, before)
+        print(f"Interrupted: ends {when}, or at once if Ctrl-C is pressed again.", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, press)
     try:

@@ -94,8 +94,14 @@ def summary(races: Sequence[Race[Drawn]]) -> list[str]:
     words = []
     for race in races:
         cell, times = f"The {race.course.model.cell.upper()}", race.seconds_to_goal(race.shown)
+        if race.outcome == "diverged":
+            words.append(f"{cell}: {race_report.divergence(race)}")
+            continue
         errors = [history.validation[-1] for history in race.histories[race.shown]]
-        arrived = [taken for taken in times if taken is not None]
+        arrived = race_report.arrived(race, race.shown)
+        if 0 in times:
+            words.append(f"{cell} was at the goal of {course.settings.goal:g} before any training. Lower --goal.")
+            continue
         end = (
             f"its error at the end ({course.measure}) is {np.median(errors):.3g}, where remembering nothing has "
             f"{course.constant:.3g}"
@@ -134,7 +140,7 @@ def _table(races: Sequence[Race[Drawn]]) -> pd.DataFrame:
         settings = race.course.settings
         epochs = [history.epochs_to(settings.goal) for history in histories]
         met = [epoch for epoch in epochs if epoch is not None]
-        times = [taken for taken in race.seconds_to_goal(shown) if taken is not None]
+        times = race_report.arrived(race, shown)
         weights = sum(a.size for a in race.weights[shown].values())
         spent = sum(sum(history.seconds) for history in histories)
         steps = sum(len(history.seconds) for history in histories) * BATCHES

@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from bench.grid.cases import ChoiceError
-from bench.tasks.options import Output, Resume, command_line, finish, none_beside_resume, option, report_folder
+from bench.tasks.options import (
+    Laps,
+    Output,
+    Resume,
+    command_line,
+    finish,
+    none_beside_resume,
+    nothing_learned,
+    option,
+    report_folder,
+)
 
 
 def text(
@@ -49,6 +59,7 @@ def text(
     from bench.tasks.text import data as task
     from bench.tasks.text.training import Bounds, Lesson, Settings
 
+    laps = Laps()
     settings = {
         "cell": cell,
         "hidden": hidden,
@@ -78,25 +89,35 @@ def text(
     if not (minutes or steps or goal or racing):
         minutes = 5
     bounds = Bounds(steps or math.inf, minutes or math.inf, lesson.goal if goal or racing else 0)
-    _train(lesson, bounds, folder)
+    laps.to("reading the text")
+    _train(lesson, bounds, laps, folder)
+    if not lesson.step:
+        nothing_learned(folder)
     for number in range(1, seeds):
         if lesson.outcome == "finished":
             other = replace(lesson.settings, seed=lesson.settings.seed + number)
             repeat = Lesson(corpus, other, list(lesson.histories))
-            _train(repeat, bounds)
-            lesson.outcome = repeat.outcome
-            if repeat.outcome == "finished":
-                lesson.repeats.append(repeat)
+            _train(repeat, bounds, laps)
+            if repeat.outcome == "interrupted":
+                lesson.outcome = repeat.outcome
+            else:
+                group = lesson.repeats if repeat.outcome == "finished" else lesson.strayed
+                group.append(repeat)
 
     from bench.tasks.text import page as text_report
 
     judged = lesson.judge()
     for words in text_report.summary(lesson, judged):
-        typer.echo(words)
-    finish(text_report.write(lesson, judged, folder, command_line()), lesson.outcome == "interrupted")
+        print(words)
+    finish(
+        lambda: text_report.write(lesson, judged, folder, command_line()),
+        folder,
+        laps,
+        lesson.outcome == "interrupted",
+    )
 
 
-def _train(lesson, bounds, folder=None):
+def _train(lesson, bounds, laps, folder=None):
     """Train with a bar; with a folder, keep the training after every round and show what the model writes by then."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -107,8 +128,10 @@ def _train(lesson, bounds, folder=None):
         shown = lesson.histories[lesson.shown]
         size = lesson.settings.batch * lesson.settings.seq_len  # characters of a step
         told = len(lesson.samples)
+        work = iter(["starting and compiling"])
 
         def after_group(share):
+            laps.to(next(work, "training"))
             progress.update(bar, completed=share, description=f"step {lesson.step}, {_state(shown, size)}")
 
         def after_round():
@@ -122,6 +145,7 @@ def _train(lesson, bounds, folder=None):
             told = len(lesson.samples)
 
         lesson.train(bounds, after_group, after_round)
+        laps.to(next(work, "training"))
         progress.update(bar, completed=1)
 
 
@@ -133,7 +157,7 @@ def _state(history, size):
     steps = history.ends[-1] - ([0, *history.ends])[-1 - len(groups)]
     speed = count(steps * size / sum(groups))
     recent = history.losses[-steps:]
-    return f"{speed} characters/s, loss {sum(recent) / len(recent):.2f}, validation {history.bits[-1]:.2f}"
+    return f"{speed} characters/s, loss {sum(recent) / len(recent):.3g}, validation {history.bits[-1]:.3g}"
 
 
 def generate(
@@ -171,7 +195,8 @@ def generate(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     typer.echo()
-    typer.echo(f"{length / taken:.0f} characters a second", err=True)
+    if length:
+        typer.echo(f"{length / taken:.0f} characters a second", err=True)
 
 
 COMMANDS = (text,)

@@ -18,6 +18,7 @@ from bench.report import charts, page
 from bench.results.formats import count
 from bench.results.statistics import Interval, paired_ratio, verdict
 from bench.tasks import page as race
+from bench.tasks.learning.training import diverged
 from bench.tasks.text.training import GLANCE, History, Lesson, Sample
 
 NGRAM = "order-3 n-gram"
@@ -28,16 +29,26 @@ STAGES = 4  # points of the training whose samples are shown
 def summary(lesson: Lesson, judged: dict[str, float]) -> list[str]:
     """Return what the lesson came to, a paragraph each; `judged` is `lesson.judge()`."""
     if lesson.outcome == "diverged":
-        return [
-            f"The training diverged: after {race.plural(lesson.step, 'step')} the loss is no longer a finite number. "
-            "Lower --learning-rate."
-        ]
+        return [_divergence(lesson)]
     words = [_result(lesson, judged["test"])]
+    if lesson.histories[lesson.shown].steps_to(lesson.goal) == 0:
+        words.append(f"It took no more than the goal, {lesson.goal:g} bits per character, before its first step.")
     if lesson.outcome == "interrupted":
         words.insert(0, f"Interrupted after {race.plural(lesson.step, 'step')}: this is how far it got.")
+    words += [f"With the seed {other.settings.seed}: {_divergence(other)}" for other in lesson.strayed]
     if len(lesson.histories) > 1:
         words += _race(lesson)
     return words
+
+
+def _divergence(lesson: Lesson) -> str:
+    series = {
+        name: history.bits if math.isfinite(history.losses[-1]) else history.losses
+        for name, history in lesson.histories.items()
+    }
+    name = next((name for name, errors in series.items() if diverged(errors)), lesson.shown)
+    far = race.far(name, series[name], "loss in bits per character")
+    return f"The training diverged: after {race.plural(lesson.step, 'step')} {far} Lower --learning-rate."
 
 
 def _result(lesson: Lesson, found: float) -> str:
@@ -62,7 +73,9 @@ def _race(lesson: Lesson) -> list[str]:
     words = []
     for name in lesson.histories:
         arrival = _typical(lesson.seconds_to_goal(name))
-        if arrival is None:
+        if arrival == 0:
+            words.append(f"{name} took no more than the goal, {lesson.goal:.3f} bits per character, from the start.")
+        elif arrival is None:
             least = min(lesson.histories[name].bits)
             words.append(f"{name} did not get to {lesson.goal:.3f} bits per character: {least:.3f} was least.")
         else:
@@ -114,7 +127,7 @@ def _step_speedup(lesson: Lesson, other: str) -> Interval:
 def _speedup(lesson: Lesson, other: str) -> Interval:
     """Return how many times sooner than `other` the implementation shown was at the goal, over the seeds."""
     pairs = zip(lesson.seconds_to_goal(other), lesson.seconds_to_goal(lesson.shown), strict=True)
-    both = [(a, b) for a, b in pairs if a is not None and b]
+    both = [(a, b) for a, b in pairs if a and b]
     return paired_ratio([a for a, _ in both], [b for _, b in both])
 
 
@@ -129,7 +142,7 @@ def _others(lesson: Lesson) -> dict[str, History]:
 
 def _difference(a: History, b: History) -> float:
     """Return the largest relative difference of the training losses."""
-    return float(np.max(np.abs(np.array(a.losses) / np.array(b.losses) - 1), initial=0))
+    return float(np.max(race.difference(np.array(a.losses), np.array(b.losses)), initial=0))
 
 
 def _characters(lesson: Lesson) -> int:
@@ -170,7 +183,7 @@ def write(lesson: Lesson, judged: dict[str, float], folder: Path, command: str) 
     figures = {
         "Bits per character by time": _curves(lesson, by_time=True),
         "Bits per character by characters read": _curves(lesson, by_time=False),
-        "Bits per character on the test text": _bars(lesson, judged["test"]),
+        "Bits per character on the test text": _bars(lesson, judged),
     }
     return race.write(folder, metrics, figures, _page(lesson, figures, metrics))
 
@@ -256,7 +269,8 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
 def _bits_table(lesson: Lesson, judged: dict[str, float]) -> pd.DataFrame:
     validation, test = lesson.baselines["validation"], lesson.baselines["test"]
     rows = [(name, race.number(validation[name], 4), race.number(test[name], 4)) for name in validation]
-    rows.append(("this network", race.number(judged["validation"], 4), race.number(judged["test"], 4)))
+    if judged:
+        rows.append(("this network", race.number(judged["validation"], 4), race.number(judged["test"], 4)))
     return pd.DataFrame(rows, columns=["", "validation", "test"])
 
 
@@ -328,8 +342,8 @@ def _curves(lesson: Lesson, by_time: bool) -> Figure:
     return charts.sheet([draw], legend=False)
 
 
-def _bars(lesson: Lesson, found: float) -> Figure:
-    bits = {**lesson.baselines["test"], "this network": found}
+def _bars(lesson: Lesson, judged: dict[str, float]) -> Figure:
+    bits = lesson.baselines["test"] | ({"this network": judged["test"]} if judged else {})
 
     def draw(axes: Axes) -> None:
         names = list(bits)[::-1]

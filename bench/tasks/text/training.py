@@ -18,11 +18,12 @@ from scipy.special import log_softmax
 
 from bench.grid.cases import ChoiceError
 from bench.tasks.learning import checkpoint, learners
+from bench.tasks.learning.forms import expect, read
 from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.model import CELLS, RUNGS, Batch, Model
 from bench.tasks.learning.network import Network
 from bench.tasks.learning.optimizers import SLOTS, Optimizer
-from bench.tasks.learning.training import Checked, Outcome, ctrl_c, threads
+from bench.tasks.learning.training import Checked, Outcome, branch, ctrl_c, diverged, threads
 from bench.tasks.learning.weights import Weights, init_weights
 from bench.tasks.text import data as text
 from bench.tasks.text import generate
@@ -84,6 +85,18 @@ class History:
     bits: list[float] = field(default_factory=list)  # and its bits per character
     compile_s: float = 0.0
 
+    def expect(self, step: int, where: str) -> None:
+        """Raise a ChoiceError unless this is the history of a training after so many steps, 1 or more."""
+        sizes = len(self.losses), len(self.seconds), len(self.bits)
+        expect(sizes == (step, len(self.ends), len(self.validated)), where, f"the history of {step} steps", sizes)
+        for name, steps in (("ends", [0, *self.ends]), ("validated", self.validated)):
+            rising = sorted({*steps}) == steps and steps[:1] == [0] and steps[-1] == step > 0
+            expect(rising, f"{where}: {name}", f"rising steps, up to {step}", steps)
+        expect(
+            all(0 < taken < math.inf for taken in self.seconds), f"{where}: seconds", "numbers above 0", self.seconds
+        )
+        expect(all(map(math.isfinite, self.bits)), f"{where}: bits", "finite numbers", self.bits)
+
     def steps_to(self, goal: float) -> int | None:
         """Return the steps until the validation text first took `goal` bits per character or less; None if never."""
         return next((step for step, bits in zip(self.validated, self.bits, strict=True) if bits <= goal), None)
@@ -98,11 +111,23 @@ class History:
         return np.interp(steps, [0, *self.ends], np.cumsum([0, *self.seconds]))
 
 
+@dataclass
+class Kept:
+    """A training as it is kept; see `Lesson.save`."""
+
+    settings: Settings
+    text: str  # its fingerprint
+    step: int
+    histories: dict[str, History]
+    samples: list[Sample]
+
+
 class Lesson:
     """A text, learned by some implementations; the first one is the baseline of the race.
 
     `histories` and `arrays` are by implementation; the arrays are what `Learner.arrays` gave after the last round.
-    `repeats` are lessons like this one with other seeds, since how soon the goal is met is a matter of luck, too.
+    `repeats` are lessons like this one with other seeds, since how soon the goal is met is a matter of luck, too, and
+    `strayed` are those of them that diverged.
     """
 
     def __init__(self, corpus: Corpus, settings: Settings, implementations: Sequence[str]):
@@ -112,6 +137,7 @@ class Lesson:
         self.corpus = corpus
         self.settings = settings
         self.model = Model(settings.cell, size, settings.hidden, size, "softmax")
+        self.optimizer = Optimizer(settings.optimizer, settings.learning_rate, clip_norm=settings.clip_norm)
         self.streams = Streams(corpus.train, settings.batch, settings.seq_len)
         self.baselines = {part: text.baselines(corpus, getattr(corpus, part)) for part in ("validation", "test")}
         self.goal = self.baselines["validation"]["order-3 n-gram"]  # what the race is timed to
@@ -119,6 +145,7 @@ class Lesson:
         self.arrays: dict[str, checkpoint.Arrays] = {}
         self.samples: list[Sample] = []
         self.repeats: list[Lesson] = []
+        self.strayed: list[Lesson] = []
         self.step = 0
         self.outcome: Outcome = "interrupted"
 
@@ -143,7 +170,12 @@ class Lesson:
         return bits(self._network(implementation), self.weights(implementation), of, glance)
 
     def judge(self) -> dict[str, float]:
-        """Return the bits per character of the model shown on the whole validation text and on the test text."""
+        """Return the bits per character of the model shown on the whole validation text and on the test text.
+
+        A training that diverged has no model to judge.
+        """
+        if self.outcome == "diverged":
+            return {}
         with threads(self.settings.threads):
             return {part: self.bits(self.shown, getattr(self.corpus, part)) for part in self.baselines}
 
@@ -153,34 +185,51 @@ class Lesson:
         after_group: Callable[[float], None] = lambda share: None,
         after_round: Callable[[], None] = lambda: None,
     ) -> None:
-        """Learn until a bound is reached, Ctrl-C is pressed, or a loss is no longer finite.
+        """Learn until a bound is reached, Ctrl-C is pressed, or the training has diverged.
 
-        `after_group` gets the share of the way that is behind. `after_round` follows every look at the validation
-        text, and there is one at the end, unless the training diverged.
+        There is one group of steps at least, for what has learned nothing has no speed; only Ctrl-C before it, which
+        ends at once, leaves none. `after_group` gets the share of the way that is behind. `after_round` follows every
+        look at the validation text, and there is one at the end, unless the training diverged.
         """
-        count = self.settings.threads
         with ExitStack() as stack:
-            pressed = stack.enter_context(ctrl_c())
-            stack.enter_context(threads(count))
+            stack.enter_context(threads(self.settings.threads))
             stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
-            taught = {name: stack.enter_context(closing(Apart(name, count))) for name in self.histories}
-            for name, learner in taught.items():
-                self._warm_up(learner, self.histories[name])
-            if not self.step:
-                self._validate()
+            try:
+                taught = self._start(stack)
+            except KeyboardInterrupt:
+                self.outcome = "interrupted"
+                return
+            pressed = stack.enter_context(ctrl_c("after the steps in work"))
             start = time.perf_counter()
-            while (share := self._share(bounds, start)) < 1 and not pressed():
+            while (share := self._share(bounds, start) if self.step else 0.0) < 1 and not pressed():
                 self._group(taught, int(min(self.step + GROUP - self.step % GROUP, bounds.steps)))
-                if not all(math.isfinite(history.losses[-1]) for history in self.histories.values()):
-                    self.outcome = "diverged"
-                    return
                 after_group(self._share(bounds, start))
                 if self.step % ROUND == 0:
-                    self._round(taught, speak=math.log2(self.step // ROUND).is_integer())
-                    after_round()
-            self.outcome = "finished" if share >= 1 else "interrupted"
-            self._round(taught, speak=True)
-            after_round()
+                    self._round(taught, after_round, speak=math.log2(self.step // ROUND).is_integer())
+                if self._diverged(over=False):
+                    return
+            if self.step:
+                self.outcome = "finished" if share >= 1 else "interrupted"
+                self._round(taught, after_round, speak=True)
+                self._diverged(over=share >= 1)
+
+    def _start(self, stack: ExitStack) -> dict[str, Apart]:
+        """Return the learners in their processes, with everything compiled that training calls, here and there."""
+        count = self.settings.threads
+        taught = {name: stack.enter_context(closing(Apart(name, count))) for name in self.histories}
+        for name, learner in taught.items():
+            self._warm_up(learner, self.histories[name])
+        if not self.step:
+            self._validate()
+        return taught
+
+    def _diverged(self, over: bool) -> bool:
+        """Tell whether the training has diverged, and note it in `outcome`."""
+        for history in self.histories.values():
+            if not math.isfinite(history.losses[-1]) or diverged(history.bits, over):
+                self.outcome = "diverged"
+                return True
+        return False
 
     def _share(self, bounds: Bounds, start: float) -> float:
         """Return how much of the way to the nearest bound is behind, 1 if it is reached."""
@@ -191,14 +240,13 @@ class Lesson:
     def _warm_up(self, learner: Apart, history: History) -> None:
         """Compile everything that training calls, note what a first time takes beyond a second, and begin."""
         settings = self.settings
-        optimizer = Optimizer(settings.optimizer, settings.learning_rate, clip_norm=settings.clip_norm)
         weights, taken = init_weights(self.model, np.random.default_rng(settings.seed)), []
-        learner.begin(self.model, optimizer, weights)
+        learner.begin(self.model, self.optimizer, weights)
         for _ in range(2):
             learner.learn(self._batches(range(2)))
             taken.append(learner.seconds)
         history.compile_s += max(0.0, taken[0] - taken[1])
-        learner.begin(self.model, optimizer, weights)
+        learner.begin(self.model, self.optimizer, weights)
         if self.step:
             learner.restore(self.arrays[learner.implementation])
 
@@ -216,11 +264,14 @@ class Lesson:
             history.ends.append(end)
         self.step = end
 
-    def _round(self, taught: dict[str, Apart], speak: bool) -> None:
+    def _round(self, taught: dict[str, Apart], after_round: Callable[[], None], speak: bool) -> None:
         self.arrays = {name: learner.arrays() for name, learner in taught.items()}
         self._validate()
+        if not all(math.isfinite(history.bits[-1]) for history in self.histories.values()):
+            return
         if speak and (not self.samples or self.samples[-1].step != self.step):
             self._speak()
+        after_round()
 
     def _validate(self) -> None:
         for name, history in self.histories.items():
@@ -258,13 +309,17 @@ class Lesson:
     def resume(cls, corpus: Corpus, folder: Path) -> "Lesson":
         """Return the training kept in `folder`; a ChoiceError if there is none, or if it read another text."""
         about, arrays = checkpoint.load_training(folder, "text")
-        if about["text"] != _fingerprint(corpus):
+        where = str(folder / "training.npz")
+        kept = read(Kept, about, where)
+        expect(bool(kept.histories), f"{where}: histories", "one or more", "none")
+        if kept.text != _fingerprint(corpus):
             raise ChoiceError(f"--resume: expected the text that was learned in {folder}, got another one")
-        lesson = cls(corpus, Settings(**about["settings"]), list(about["histories"]))
-        lesson.step = about["step"]
-        lesson.histories = {name: History(**history) for name, history in about["histories"].items()}
-        lesson.samples = [Sample(*sample) for sample in about["samples"]]
-        lesson.arrays = arrays
+        lesson = cls(corpus, kept.settings, list(kept.histories))
+        for name, history in kept.histories.items():
+            history.expect(kept.step, f"{where}: histories: {name}")
+            own, batches = branch(arrays, name), {kept.settings.batch}
+            learners.check_arrays(own, lesson.model, lesson.optimizer, batches, f"{where}: {name}")
+        lesson.step, lesson.histories, lesson.samples, lesson.arrays = kept.step, kept.histories, kept.samples, arrays
         return lesson
 
 

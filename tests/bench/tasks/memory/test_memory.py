@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from bench.grid.cases import ChoiceError
 from bench.tasks.cli import app
+from bench.tasks.learning import checkpoint
 from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.memory.data import ADDING, COPIED, COPY, SYMBOLS, Adding, Copy
 
@@ -77,6 +79,53 @@ def test_copy_resumed_with_the_cell_that_ctrl_c_was_pressed_at(tmp_path, monkeyp
     epochs = {name: cell["implementations"]["numpy"]["epochs"] for name, cell in cells.items()}
     assert epochs == {"rnn": 2, "gru": 2, "lstm": 2}
     assert len(passes) == 4 + 3 + 3 + 4
+
+
+def test_a_cell_that_diverges_is_told_of_beside_those_that_learn(tmp_path):
+    options = ["--length", "3", "--epochs", "1", "--seeds", "1", "--hidden", "4", "--implementation", "numpy"]
+    diverging = ["--optimizer", "sgd", "--learning-rate", "1e30", "--clip-norm", "1e30", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, ["adding", *options, *diverging], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    for cell, words in zip(("RNN", "GRU", "LSTM"), done.stdout.splitlines(), strict=False):
+        assert words.startswith(f"The {cell}: The training diverged: after 1 epoch with seed 0 ")
+    assert "nan" not in done.stdout
+    assert not re.search(
+        r">nan<|\bnan\b", re.sub(r"<svg.*?</svg>", "", (tmp_path / "report.html").read_text(), flags=re.S)
+    )
+
+
+def test_a_goal_met_before_any_training_is_told(tmp_path):
+    options = ["--length", "3", "--epochs", "1", "--seeds", "1", "--hidden", "4", "--implementation", "numpy"]
+    goal = ["--cell", "rnn", "--goal", "100", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, ["adding", *options, *goal], catch_exceptions=False)
+    assert done.stdout.startswith("The RNN was at the goal of 100 before any training. Lower --goal.")
+
+
+def test_an_interrupt_before_the_first_epoch_leaves_no_folder(tmp_path, monkeypatch):
+    def pressed(learner, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Apart, "begin", pressed)
+    done = CliRunner().invoke(app, ["adding", "--output", str(tmp_path / "out")], catch_exceptions=False)
+    assert done.exit_code == 130
+    assert "there is nothing to report" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"options": {"length": "4"}, "races": {}}, "options: length: expected a whole number, got '4'"),
+        ({"options": {"cells": "rnn"}, "races": {}}, "options: expected length, implementation, .*, got cells"),
+        ({"options": {"cell": "rnn"}, "races": {"gru": {}}}, "races: expected rnn, got gru"),
+        ({"options": {}, "races": {"gru": {}}}, "races: gru: expected settings, records, .*, got none"),
+        ({"options": {}}, "expected options, races, got options"),
+    ],
+)
+def test_a_forged_training_is_refused_in_one_line(tmp_path, about, message):
+    checkpoint.save_training(tmp_path, "adding", about, {})
+    with pytest.raises(ChoiceError, match=f"training.npz: {message}$"):
+        CliRunner().invoke(app, ["adding", "--resume", str(tmp_path)], catch_exceptions=False)
 
 
 def test_a_length_too_short():

@@ -223,6 +223,29 @@ def test_a_training_that_diverges_is_reported(tmp_path):
     assert metrics["implementations"]["numpy"]["train"] is None
 
 
+def test_a_training_that_ends_far_off_is_reported_as_diverged_before_any_number(tmp_path):
+    options = ("--optimizer", "sgd", "--learning-rate", 1e6, "--hidden", 4, "--epochs", 2)
+    done = train(*options, "--implementation", "numpy", "--output", tmp_path)
+    assert done.exit_code == 0
+    assert re.match(
+        r"The training diverged: after 2 epochs with seed 0 the training RMSE of numpy is [\d.e+]+; ", done.stdout
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["outcome"] == "diverged"
+    assert metrics["implementations"]["numpy"]["train"] > 1e3
+    html = (tmp_path / "report.html").read_text()
+    assert "The training diverged" in html
+    assert "Left to itself" not in html
+
+
+def test_a_command_says_what_it_took(tmp_path):
+    done = train("--epochs", 1, "--seeds", 1, "--implementation", "numpy", "--output", tmp_path)
+    number = r"[\d.]+ s"
+    parts = ("beginning", "starting and compiling", "the race", "the report")
+    expected = f"Took {number}: {', '.join(f'{number} {part}' for part in parts)}."
+    assert re.search(f"^{expected}$", done.stderr, re.MULTILINE)
+
+
 def test_output_is_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ChoiceError, match=r"^--output: expected a folder, got the file "):

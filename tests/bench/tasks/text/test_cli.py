@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from bench.__main__ import app
 from bench.grid.cases import ChoiceError
 from bench.tasks.learning import training
+from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.text import training as text_training
 
 TINY = ("--hidden", 8, "--seq-len", 10, "--batch", 4)
@@ -78,6 +79,46 @@ def test_a_race_is_reported(tale):
     assert len(both["numpy"]["seconds_to_goal"]) == 2
     assert both["numpy"]["seconds_to_goal"][0] == pytest.approx(sum(both["numpy"]["history"]["seconds"][:10]))
     assert both["numpy"]["steps"] == 100, "the race is over when all are at the goal"
+
+
+def test_an_interrupt_before_the_first_step_leaves_no_folder(tale, monkeypatch):
+    def pressed(learner, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Apart, "begin", pressed)
+    done = bench("train", "text", "--file", tale, *TINY, "--output", tale.parent / "out")
+    assert done.exit_code == 130
+    assert "Interrupted before the first step: there is nothing to report." in done.stderr
+    assert not (tale.parent / "out").exists()
+
+
+def test_an_interrupt_while_the_report_is_written_tells_where_the_training_is(tale, monkeypatch):
+    def pressed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.tasks.text.page.write", pressed)
+    folder = tale.parent / "out"
+    steps = ("--implementation", "numpy", "--steps", 10)
+    done = bench("train", "text", "--file", tale, *TINY, *steps, "--output", folder)
+    assert done.exit_code == 130
+    assert done.stderr.endswith(f"Interrupted: the training is kept in {folder}.\n")
+    assert (folder / "training.npz").exists()
+
+
+def test_a_training_without_a_step_to_the_goal_or_that_diverged_is_reported(tale):
+    diverging = ("--optimizer", "sgd", "--learning-rate", 1e30, "--steps", 10)
+    for name, options, words in (
+        ("met", ("--goal", 100), "It took no more than the goal, 100 bits per character, before its first step."),
+        ("brief", ("--minutes", 1e-9), "10 steps"),
+        ("diverged", diverging, "The training diverged: after 10 steps the loss in bits per character of numpy is "),
+    ):
+        folder = tale.parent / name
+        file = ("train", "text", "--file", tale, *TINY, "--implementation", "numpy")
+        done = bench(*file, *options, "--output", folder)
+        assert done.exit_code == 0, done.output
+        assert words in (folder / "report.html").read_text()
+        assert re.search(r"^Took [\d.]+ s: [\d.]+ s reading the text, .* the report\.$", done.stderr, re.MULTILINE)
+        assert json.loads((folder / "metrics.json").read_text())["implementations"]["numpy"]["steps"] == 10
 
 
 def test_the_default_threads_are_those_that_may_be_used(tale, monkeypatch):

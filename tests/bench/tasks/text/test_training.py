@@ -1,17 +1,19 @@
 import math
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
 from bench.grid.cases import ChoiceError
+from bench.tasks.learning import checkpoint
+from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.model import Model
 from bench.tasks.learning.network import Network
 from bench.tasks.learning.weights import init_weights
-from bench.tasks.text import generate
+from bench.tasks.text import generate, page
 from bench.tasks.text import training as text_training
 from bench.tasks.text.data import Corpus, split
 from bench.tasks.text.training import Bounds, Lesson, Settings, bits
@@ -113,6 +115,50 @@ def test_a_training_that_diverges_ends():
     assert lesson.outcome == "diverged"
 
 
+def test_a_training_that_blows_up_ends_as_diverged_and_is_not_judged():
+    lesson = Lesson(corpus(), replace(SMALL, optimizer="sgd", learning_rate=1e30), ["numpy"])
+    lesson.train(Bounds(steps=20))
+    assert lesson.outcome == "diverged"
+    bits = lesson.histories["numpy"].bits
+    assert math.isfinite(bits[-1])
+    assert lesson.judge() == {}
+    assert page.summary(lesson, {}) == [
+        f"The training diverged: after 20 steps the loss in bits per character of numpy is {bits[-1]:.3g}; "
+        f"before any training it was {bits[0]:.3g}. Lower --learning-rate."
+    ]
+
+
+def test_another_seed_that_diverges_is_told_of():
+    lesson = trained(10)
+    other = Lesson(corpus(), replace(SMALL, optimizer="sgd", learning_rate=1e300, seed=7), ["numpy"])
+    other.train(Bounds(steps=10))
+    lesson.strayed.append(other)
+    words = page.summary(lesson, lesson.judge())
+    assert words[0].startswith("On the test text")
+    assert words[1].startswith("With the seed 7: The training diverged: after 10 steps the loss in bits per character")
+
+
+def test_there_is_a_group_of_steps_however_little_time_or_far_to_go_there_is():
+    for bounds in (Bounds(minutes=1e-9), Bounds(goal=100.0)):
+        lesson = Lesson(corpus(), SMALL, ["numpy"])
+        lesson.train(bounds)
+        assert (lesson.outcome, lesson.step) == ("finished", 10)
+    lesson.goal = 100.0
+    words = page.summary(lesson, lesson.judge())
+    assert words[-1] == "It took no more than the goal, 100 bits per character, before its first step."
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once_and_leaves_nothing(monkeypatch):
+    def pressed(learner, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on compiling")
+
+    monkeypatch.setattr(Apart, "begin", pressed)
+    lesson = Lesson(corpus(), SMALL, ["numpy"])
+    lesson.train(Bounds(steps=10), after_round=lambda: pytest.fail("it was kept"))
+    assert (lesson.outcome, lesson.step) == ("interrupted", 0)
+
+
 def test_settings_out_of_range():
     for choice, message in {
         "cell": "--cell: expected rnn or gru or lstm, got 'cnn'",
@@ -122,6 +168,38 @@ def test_settings_out_of_range():
         with pytest.raises(ChoiceError) as raised:
             replace(SMALL, **{choice: {"cell": "cnn", "hidden": 0, "clip_norm": -1.0}[choice]})
         assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"step": 0}, "histories: numpy: expected the history of 0 steps, got (10, 1, 2)"),
+        ({"step": "10"}, "step: expected a whole number, got '10'"),
+        ({"histories": {}}, "histories: expected one or more, got none"),
+        ({"samples": [["a"]]}, "samples[0]: expected step, bits, temperature, text, got ['a']"),
+        ({"settings": None}, "settings: expected a table, got None"),
+        ({"text": None}, "text: expected a text, got None"),
+        ({"ends": [20]}, "ends: expected rising steps, up to 10, got [0, 20]"),
+        ({"validated": [10, 0]}, "validated: expected rising steps, up to 10, got [10, 0]"),
+        ({"seconds": [0.0]}, "seconds: expected numbers above 0, got [0.0]"),
+        ({"bits": [3.0, math.nan]}, "bits: expected finite numbers, got [3.0, nan]"),
+        ({"state.h": np.zeros((3, 12), np.float32)}, "state.h: expected the shape (4, 12), got (3, 12)"),
+        ({"weights.V": None}, "numpy: expected an array weights.V, got none"),
+    ],
+)
+def test_a_forged_training_is_refused_in_one_line(tmp_path, changed, message):
+    trained(10).save(tmp_path)
+    about, arrays = checkpoint.load_training(tmp_path, "text")
+    for name, value in changed.items():
+        own = about["histories"]["numpy"]
+        at = about if name in about else own if name in own else arrays["numpy"]
+        at[name] = value
+    arrays["numpy"] = {name: array for name, array in arrays["numpy"].items() if array is not None}
+    checkpoint.save_training(tmp_path, "text", about, arrays)
+    with pytest.raises(ChoiceError) as raised:
+        Lesson.resume(corpus(), tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path / 'training.npz'}: ")
+    assert str(raised.value).endswith(message)
 
 
 def taught():
@@ -161,6 +239,63 @@ def test_temperature_1_draws_from_the_softmax():
     rng = np.random.default_rng(0)
     counts = np.bincount([generate._draw(outputs[-1, 0], 1.0, rng) for _ in range(4000)], minlength=5)
     np.testing.assert_allclose(counts / 4000, expected, atol=4 * 0.5 / math.sqrt(4000))
+
+
+def test_a_low_temperature_takes_the_likeliest_without_a_warning(recwarn):
+    outputs = np.array([-3e38, 1, 2, 2.5], np.float32)
+    for temperature in (1e-9, 5e-324):
+        assert generate._draw(outputs, temperature, np.random.default_rng(0)) == 3
+    assert not recwarn.list
+
+
+W = np.zeros((24, 6), np.float32)
+FORGED = {
+    "hidden_size": "six",
+    "input_size": 4,
+    "output_size": 6,
+    "cell": "cnn",
+    "loss": "last",
+    "activation": "relu",
+    "truncate": 1.5,
+    "bias": 1,
+    "model": [],
+    "alphabet": "abc\n",
+    "twice": "aabc\n",
+    "surrogate": "abc\n\ud800",
+    "no text": ["a", "b", "c", "d", "\n"],
+    "huge": 10**12,
+    "W of another shape": np.zeros((24, 5), np.float32),
+    "W of another rank": np.zeros(24, np.float32),
+    "W of another dtype": W.astype(np.float64),
+    "W of texts": W.astype(str),
+    "W of complex numbers": W.astype(np.complex64),
+    "W without numbers": W + np.nan,
+    "no W": None,
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_model_is_refused_in_one_line(tmp_path, forged):
+    """Its checksum fits, and its content does not."""
+    network, weights = taught()
+    about, value = {"model": asdict(network.model), "alphabet": "abcd\n"}, FORGED[forged]
+    match forged:
+        case "model" | "alphabet":
+            about[forged] = value
+        case "twice" | "surrogate" | "no text":
+            about["alphabet"] = value
+        case "huge":
+            about["model"]["hidden_size"] = value
+        case _ if "W" in forged:
+            weights = {name: array for name, array in (weights | {"W": value}).items() if array is not None}
+        case _:
+            about["model"][forged] = value
+    checkpoint.save(tmp_path / "model.npz", generate.KIND, about, weights)
+    with pytest.raises(ChoiceError) as raised:
+        generate.load(tmp_path / "model.npz")
+    assert str(raised.value).startswith(f"{tmp_path / 'model.npz'}: ")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
 
 
 def test_a_model_is_loaded_as_it_was_saved(tmp_path):
