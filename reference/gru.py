@@ -82,7 +82,7 @@ def forward(params, x, state=None):
     initial = init_state(params, B) if state is None else state
     inputs = project_all(params, x)
     h = initial.h
-    hs, gates = np.empty((T, B, H), inputs.dtype), np.empty_like(inputs)
+    hs, gates = np.empty_like(inputs[:, :, :H]), np.empty_like(inputs)
     inner = np.empty_like(hs)
     for t in range(T):
         h = _step(params, inputs[t], h, gates[t], inner[t])

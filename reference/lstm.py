@@ -85,7 +85,7 @@ def forward(params, x, state=None):
     initial = init_state(params, B) if state is None else state
     inputs = project_all(params, x)
     h, c = initial.h, initial.c
-    hs, gates = np.empty((T, B, H), inputs.dtype), np.empty_like(inputs)
+    hs, gates = np.empty_like(inputs[:, :, :H]), np.empty_like(inputs)
     cs = np.empty_like(hs)
     for t in range(T):
         h, c = _step(params, inputs[t], h, c, gates[t])

@@ -87,14 +87,15 @@ def expected_seconds(case, plan):
     """Guess how long a case takes, for the estimate of the time left.
 
     A call is taken to cost 10 us a step and its operations at 80 GFLOP/s, or its bytes at 30 GB/s, a thread; building
-    and verifying 0.3 s and four calls for each implementation, and the reference its operations at 20 GFLOP/s.
+    and verifying 0.3 s and four calls for each implementation, and the reference and its bound their operations at 10
+    GFLOP/s.
     """
     effort = plan.effort
     call = 1e-5 * case.seq_len + max(case.flops / 8e10, case.bytes / 3e10) / case.threads**0.8
     names = len(plan.implementations)
     turn = names * max(call, effort.round_s)
     fewest = min(effort.fewest, FEWEST_LONG) if call > LONG_S else effort.fewest
-    return 0.3 * names + case.flops / 2e10 + 4 * names * call + max(turn * fewest, effort.case_s)
+    return 0.3 * names + case.flops / 1e10 + 4 * names * call + max(turn * fewest, effort.case_s)
 
 
 def _find_implementations(text, names, preset):

@@ -78,7 +78,7 @@ def test_the_page_holds_what_it_must(text):
         "What numba-simd does.",
         "jax (not installed)",
         "params.U",
-        "8 * eps(dtype) * sqrt(n)",
+        "4 * max |reference that errs - reference|",
         "Time against hidden size",
         "Time against sequence length",
         "Scaling with threads",

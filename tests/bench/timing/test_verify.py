@@ -1,20 +1,22 @@
+from importlib import import_module
+
 import numpy as np
 import pytest
 
 from bench.grid import inputs
-from bench.grid.cases import Case
-from bench.implementations import find, named, numpy
+from bench.grid.cases import DTYPES, GATES, OPERATIONS, Case
+from bench.implementations import find, named
 from bench.timing import verify
+from bench.timing.rounding import disturbing
+from tests.bench.timing.planted import planted, second_call
 
 
 def case(operation="train", dtype="float32", H=8, T=4):
     return Case("rnn", operation, H, 3, T, 2, dtype, 1)
 
 
-def second_call(case, arrays):
-    prepared = numpy.prepare(case, arrays)
-    prepared.call()
-    return prepared.outputs(prepared.call())
+def rounded(expected):
+    return {name: one.values.astype(np.float32) for name, one in expected.items()}
 
 
 GRADIENTS = ["params.U", "params.W", "params.b", "x", "state.h"]
@@ -40,7 +42,7 @@ def test_numpy_is_right_by_name(operation, names, dtype, H, T):
 def test_a_wrong_gradient_is_named(name, factor):
     c = case()
     expected = verify.reference(c, inputs.make(c, 0))
-    outputs = {key: value.astype(np.float32) for key, value in expected.items()}
+    outputs = rounded(expected)
     outputs[name] = outputs[name] * np.float32(factor)
     _, message = verify.compare(c, outputs, expected)
     assert message.startswith(f"{name}: error")
@@ -50,7 +52,7 @@ def test_a_wrong_gradient_is_named(name, factor):
 def test_one_nan_never_passes():
     c = case("forward")
     expected = verify.reference(c, inputs.make(c, 0))
-    outputs = {key: value.astype(np.float32) for key, value in expected.items()}
+    outputs = rounded(expected)
     outputs["hs"][3, 1, 7] = np.nan
     errors, message = verify.compare(c, outputs, expected)
     assert message.startswith("hs: error nan")
@@ -69,16 +71,108 @@ def test_one_nan_never_passes():
 def test_missing_or_misshapen_is_wrong(change, message):
     c = case()
     expected = verify.reference(c, inputs.make(c, 0))
-    outputs = {key: value.astype(np.float32) for key, value in expected.items()}
+    outputs = rounded(expected)
     change(outputs)
     assert message in verify.compare(c, outputs, expected)[1]
 
 
-def test_a_lower_precision_is_wrong():
+def test_an_output_rounded_to_a_lower_precision_is_wrong():
     c = case("forward", "float64", H=100, T=50)
     arrays = inputs.make(c, 0)
     outputs = {key: value.astype(np.float32).astype(np.float64) for key, value in second_call(c, arrays).items()}
     assert verify.compare(c, outputs, verify.reference(c, arrays))[1]
+
+
+def share(case, outputs, expected):
+    """Return the largest error of the outputs as a share of its bound."""
+    return verify.largest(verify.compare(case, outputs, expected)[0])
+
+
+def test_a_unit_that_saturates_is_right():
+    c = Case("rnn", "bptt", 1, 16, 1, 1, "float32", 1)
+    arrays = inputs.make(c, 0)
+    assert share(c, second_call(c, arrays), verify.reference(c, arrays)) < 0.5
+
+
+def draw(seed):
+    """Return a small case, its inputs, and how many times as large as usual its weights are: 10 saturate."""
+    rng = np.random.default_rng(seed)
+    cell, operation, dtype = (str(rng.choice(names)) for names in (list(GATES), OPERATIONS, DTYPES))
+    H, I, T, B = (int(rng.integers(1, end)) for end in (21, 9, 9, 5))
+    times = int(rng.choice([1, 1, 3, 10, 100]))
+    c = Case(cell, operation, H, I, 1 if operation == "forward_step" else T, B, dtype, 1)
+    arrays = inputs.make(c, seed)
+    return c, arrays._replace(params=inputs.over(arrays.params, lambda array: array * array.dtype.type(times))), times
+
+
+@pytest.mark.parametrize("seeds", [range(60), pytest.param(range(1000), marks=pytest.mark.slow)], ids=len)
+def test_right_results_are_called_right_and_wrong_ones_wrong(seeds):
+    right, wrong, coarse = [], [], []
+    names = [name for name in ("numpy", "numba-simd", "numba-jit") if name != "numba-jit" or len(seeds) > 100]
+    modules = {name: import_module(find()[name]) for name in names}
+    for module in modules.values():
+        module.start(1)
+    for seed in seeds:
+        c, arrays, times = draw(seed)
+        expected = verify.reference(c, arrays)
+        for name, module in modules.items():
+            if name == "numba-jit" and seed % 20:
+                continue
+            prepared = module.prepare(c, arrays)
+            prepared.call()
+            message = verify.compare(c, prepared.outputs(prepared.call()), expected)[1]
+            assert message is None, f"{name} is called wrong: seed {seed}, {c.id}: {message}"
+        if times > 3:
+            continue
+        if c.dtype == "float32":
+            right.append(share(c, second_call(c, arrays), expected))
+        for what, outputs in planted(c, arrays).items():
+            found = share(c, outputs, expected)
+            low = what == "sums of a lower precision"
+            assert found > (50 if low else 1000), f"{what} is called right: seed {seed}, {c.id}: {found}"
+            (coarse if low else wrong).append(found)
+    print(f"right: median {np.median(right):.2g}, most {max(right):.2g} of the bound")
+    print(f"wrong: least {min(wrong):.2g}; sums of a lower precision: least {min(coarse):.2g}")
+    assert 0.05 < np.median(right) < 0.2
+
+
+@pytest.mark.parametrize(
+    "c",
+    [
+        Case("rnn", "train", 128, 128, 50, 32, "float32", 1),
+        Case("gru", "train", 64, 1, 1000, 1, "float32", 1),
+        pytest.param(Case("lstm", "train", 512, 1, 25, 64, "float32", 1), marks=pytest.mark.slow),
+    ],
+    ids=lambda c: c.id,
+)
+def test_the_bound_of_a_large_case_is_neither_tight_nor_loose(c):
+    arrays = inputs.make(c, 0)
+    expected = verify.reference(c, arrays)
+    assert 0.05 < share(c, second_call(c, arrays), expected) < 0.5
+    for what, outputs in planted(c, arrays).items():
+        assert share(c, outputs, expected) > 10, what
+
+
+def test_what_the_first_worker_wrote_is_what_the_next_one_reads(tmp_path):
+    c = case()
+    arrays = inputs.make(c, 0)
+    written = verify.reference(c, arrays, tmp_path / "case.npz")
+    for name, one in verify.reference(c, None, tmp_path / "case.npz").items():
+        np.testing.assert_array_equal(one.values, written[name].values)
+        assert one.bound == written[name].bound > 0
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_no_array_of_the_reference_is_spared_from_erring(cell):
+    """An array made by `np.empty` would be: what is computed from it alone would be taken for exact."""
+    c = Case(cell, "train", 4, 3, 2, 2, "float32", 1)
+    arrays = inputs.over(inputs.make(c, 0), lambda array: array.astype(np.float64))
+    disturb = disturbing("float32", np.random.default_rng(0))
+    params, x, state, grad_hs = inputs.over(arrays, disturb)
+    module = import_module(f"reference.{cell}")
+    trace = module.forward(params[0], x, state)
+    for name, array in (named(trace) | named(module.bptt(params[0], trace, grad_hs))).items():
+        assert type(array) is type(x), name
 
 
 def test_inputs_are_the_seeds():

@@ -1,0 +1,79 @@
+"""Results that are wrong as programs are wrong: a term left out, a weight gone stale, sums of a lower precision."""
+
+from importlib import import_module
+
+import numpy as np
+
+from bench.grid.inputs import over
+from bench.implementations import named, numpy
+
+
+def second_call(case, arrays):
+    """Return NumPy's outputs by name."""
+    prepared = numpy.prepare(case, arrays)
+    prepared.call()
+    return prepared.outputs(prepared.call())
+
+
+def planted(case, arrays):
+    """Return the outputs of each fault that this case can have, by what is wrong with them."""
+    first, second = arrays.params
+    no_bias = [params._replace(b=np.zeros_like(params.b)) for params in arrays.params]
+    stale = (first._replace(W=second.W), second._replace(W=first.W))
+    found = {
+        "without the bias": second_call(case, arrays._replace(params=tuple(no_bias))),
+        "a stale W": second_call(case, arrays._replace(params=stale)),
+        "sums of a lower precision": {
+            name: array.view(np.ndarray) for name, array in second_call(case, over(arrays, _coarse)).items()
+        },
+    }
+    if case.operation in ("bptt", "train"):
+        grad_hs = arrays.grad_hs.copy()
+        grad_hs[-1] = 0
+        found["without the last step's gradient"] = second_call(case, arrays._replace(grad_hs=grad_hs))
+        found["the first state left out of a sum"] = _without_first(case, arrays)
+    if case.operation == "forward" and case.seq_len > 1:
+        found["a state of one step ago"] = _one_step_ago(case, arrays)
+    return found
+
+
+def _without_first(case, arrays):
+    cell = import_module(f"reference.{case.cell}")
+    params = arrays.params[1 if case.operation == "train" else 0]
+    trace = cell.forward(params, arrays.x, arrays.state)
+    zero = over(arrays.state, np.zeros_like)
+    return named(cell.bptt(params, trace._replace(initial=zero), arrays.grad_hs))
+
+
+def _one_step_ago(case, arrays):
+    cell = import_module(f"reference.{case.cell}")
+    states = [arrays.state, arrays.state]
+    for x_t in arrays.x:
+        states.append(cell.forward_step(arrays.params[0], x_t, states[-2]))
+    return named(cell.Output(np.stack([state.h for state in states[2:]]), states[-1]))
+
+
+class _Coarse(np.ndarray):
+    """An array whose matrix products take float32 rounded to bfloat16, and float64 rounded to float32."""
+
+    __array_priority__ = 1
+
+    def __array_ufunc__(self, ufunc, method, *operands, out=(), **options):
+        operands = [a.view(np.ndarray) if isinstance(a, _Coarse) else a for a in operands]
+        if ufunc is np.matmul:
+            operands = [_rounded(a) for a in operands]
+        result = np.asarray(getattr(ufunc, method)(*operands, **options))
+        if out:
+            out[0][...] = result
+            return out[0]
+        return result.view(_Coarse)
+
+
+def _coarse(array):
+    return array.view(_Coarse)
+
+
+def _rounded(array):
+    if array.dtype == np.float64:
+        return array.astype(np.float32).astype(np.float64)
+    return ((np.ascontiguousarray(array).view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
