@@ -15,8 +15,8 @@ from bench.grid.cases import OPERATIONS
 from bench.implementations import OURS
 from bench.machine import roofline
 from bench.report.charts import GRID, INK, SIZE, Draw, facet_label, line, look
-from bench.results.formats import count, in_order, short
-from bench.results.statistics import geometric_mean
+from bench.results.formats import count, in_order, short, typical
+from bench.results.statistics import geometric_mean, tells
 
 FACETS = ["machine", "dtype", "threads", "operation", "batch_size", "cell"]  # the last one changes the fastest
 AXES = {"hidden_size": "hidden size H (units)", "seq_len": "sequence length T (steps)"}
@@ -132,11 +132,13 @@ def overview_panel(rows: pd.DataFrame, column: str, names: Sequence[str], label:
             spread = (np.arange(len(ratios)) * 0.382 % 1 - 0.5) * 0.5  # the cases of one implementation, apart
             colour = look(name).colour
             axes.plot(ratios, y + spread, "o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0)
-            mean, low, high = geometric_mean(ratios)
-            axes.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
-            axes.plot(mean, y, marker=look(name).marker, color=colour, markersize=9, markeredgecolor="white")
+            mean = geometric_mean(ratios)
+            if tells(mean):
+                axes.plot(mean[1:], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
+            if tells(mean) or len(ratios) == 1:
+                axes.plot(mean.median, y, marker=look(name).marker, color=colour, markersize=9, markeredgecolor="white")
             axes.annotate(
-                "" if np.isnan(mean) else f"{short(mean)}×",
+                typical(ratios) if len(ratios) else "",
                 (1, y),
                 (4, 0),
                 xycoords=("axes fraction", "data"),

@@ -19,9 +19,9 @@ from bench.report.sheets import Sheet, overview, sheets
 from bench.report.wording import case_name, named
 from bench.results import files, pytest_json
 from bench.results.form import instant
-from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, times
+from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, times, typical
 from bench.results.runs import KEY, Run
-from bench.results.statistics import TWINS, Interval, geometric_mean
+from bench.results.statistics import TWINS, Interval, geometric_mean, tells
 from bench.results.tables import FASTEST, Facts, by_kind
 
 TITLE = "Unrolled: recurrent networks on this CPU"
@@ -96,7 +96,7 @@ def _answer_section(facts: Facts) -> Markup:
     return page.section("The answer", *lines)
 
 
-_KINDS = "Geometric means of times as fast, by kind of case; in brackets how often it is faster–no different–slower."
+_KINDS = f"Times as fast by kind of case: {wording.MEANS}; in brackets how often it is faster–no different–slower."
 
 
 def _versus(facts: Facts) -> pd.DataFrame:
@@ -112,8 +112,8 @@ def _versus(facts: Facts) -> pd.DataFrame:
             {
                 "Machine": where,
                 f"{facts.ours} against": str(against),
-                "Times as fast": (times(mean.median), mean.median),
-                "95% interval": (ends(mean), mean.low),
+                "Times as fast": (typical(duel["speedup"]), mean.median),
+                "95% interval": (ends(mean) if tells(mean) else "–", mean.low),
                 "Cases": len(duel),
                 "Faster": int(counts.get("faster", 0)),
                 "No difference": int(counts.get("no difference", 0)),
@@ -139,7 +139,7 @@ def _kinds(facts: Facts) -> pd.DataFrame:
             if len(found):
                 one = found.iloc[0]
                 counts = f"({one['faster']}–{one['no difference']}–{one['slower']})"
-                row[name] = (f"{times(one['mean'])} {counts}", one["mean"])
+                row[name] = (f"{one['typical']} {counts}", one["mean"])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -401,7 +401,8 @@ def _method_section(facts: Facts) -> Markup:
             "rounds. Its 95% interval is that median's, by the bootstrap, and wider than the rounds alone make it: two "
             f"processes of the very same code differ for their whole lives, by a standard deviation of {TWINS:.1%}. "
             "Where the interval holds 1, the report says “no difference”. Geometric means weigh every case "
-            "alike; their intervals say how far another choice of cases could move them."
+            "alike; their intervals say how far another choice of cases could move them. A mean whose interval goes "
+            "beyond half or twice of it is not told: there stand the least and the most of the cases."
         )
     ]
     stopped = facts.ok["stopped"].value_counts()

@@ -30,8 +30,8 @@ def overview(facts: Facts) -> Sheet:
     names = [name for name in facts.implementations if name != facts.baseline]
     rows = facts.ok[facts.ok["speedup"].notna() & facts.ok["implementation"].isin(names)]
     words = (
-        "Each dot is a case, the big mark the geometric mean with its 95% interval over cases. Right of the line at 1× "
-        f"is faster than {baseline}."
+        "Each dot is a case, the big mark the geometric mean with its 95% interval over cases, if that is within a "
+        f"factor of two. Right of the line at 1× is faster than {baseline}."
     )
     found = _ratios(rows, "speedup", f"times as fast as {baseline} (log scale)", names)
     return Sheet("speedup-overview", f"Speedup over {baseline}", words, found)

@@ -3,14 +3,14 @@
 Where ours loses is said first.
 """
 
-import numpy as np
 import pandas as pd
 
 from bench.report import charts
-from bench.results.formats import counted, in_order, listed, percent, short, times
-from bench.results.statistics import Interval, geometric_mean
+from bench.results.formats import counted, in_order, listed, percent, short, times, typical
+from bench.results.statistics import geometric_mean, tells
 from bench.results.tables import FASTEST, VERDICTS, Facts
 
+MEANS = "the geometric means (the least and the most, where they are too unlike or too few)"
 NAMES = {
     "numpy": "NumPy",
     "torch": "PyTorch",
@@ -27,20 +27,18 @@ def answer(facts: Facts) -> list[str]:
         return ["No two implementations have a time for the same case in this run: there is nothing to compare."]
     sentences = [_losses(facts)]
     for machine, duels in facts.duels.groupby("machine", sort=False):
-        against = facts.baseline if (duels["against"] == facts.baseline).any() else duels["against"].iat[0]
+        against = _measure(facts, duels)
         wins = duels.loc[duels["against"] == against]
-        mean = geometric_mean(wins["speedup"])
         where = f" on {machine}" if len(facts.machines) > 1 else ""
         sentences.append(
-            f"Against {named(against)}{where} it is {times(mean.median)} as fast: the geometric mean of "
-            f"{counted(len(wins), 'case')}{_interval_words(mean)}. {_verdicts(wins)}."
+            f"Against {named(against)}{where} it is {typical(wins['speedup'])} as fast{_of_cases(wins)}. "
+            f"{_verdicts(wins)}."
         )
         rivals = duels.loc[duels["against"] == FASTEST]
         if len(rivals):
-            mean = geometric_mean(rivals["speedup"])
             sentences.append(
-                f"Against whichever other is the fastest in each case it is {times(mean.median)} as fast"
-                f"{_interval_words(mean)}. {_verdicts(rivals)}."
+                f"Against whichever other is the fastest in each case it is {typical(rivals['speedup'])} as fast"
+                f"{_of_cases(rivals)}. {_verdicts(rivals)}."
             )
     return sentences
 
@@ -64,10 +62,13 @@ def share_line(facts: Facts) -> str:
     line = "**Unrolled**: "
     if len(facts.duels):
         words = []
-        for against, who in ((facts.baseline, named(facts.baseline)), (FASTEST, "the fastest other in each case")):
+        main = _measure(facts, facts.duels)
+        for against, who in ((main, named(main)), (FASTEST, "the fastest other in each case")):
             speedups = facts.duels.loc[facts.duels["against"] == against, "speedup"]
             if len(speedups):
-                words.append(f"{times(geometric_mean(speedups).median)} as fast as {who}")
+                mean = geometric_mean(speedups)
+                ends = f" (95%: {short(mean.low)} to {short(mean.high)})" if tells(mean) else ""
+                words.append(f"{typical(speedups)} as fast as {who}{ends}")
         fastest = facts.duels["against"] == FASTEST
         rivals = facts.duels[fastest] if fastest.any() else facts.duels
         slower = int((rivals["verdict"] == "slower").sum())
@@ -115,6 +116,8 @@ def left(facts: Facts) -> list[str]:
         best = others.idxmax()
         sentence += f"; of the others {named(best)} comes nearest, with {percent(others[best])}"
     mine = facts.ok[facts.ok["implementation"] == facts.ours]
+    if len(mine) == 1:
+        return [f"{sentence}."]
     most, least = mine.loc[mine["peak_fraction"].idxmax()], mine.loc[mine["peak_fraction"].idxmin()]
     return [
         f"{sentence}.",
@@ -127,10 +130,10 @@ def threads(facts: Facts) -> list[str]:
     """Return what more threads bring, a sentence for each number of them; none with one number alone."""
     found = []
     for (few, many), rows in facts.scaling.groupby(["few", "threads"]):
-        means = rows.groupby("implementation")["times"].agg(lambda of: np.exp(np.log(of).mean()))
-        names = [name for name in [facts.ours, *facts.implementations] if name in means]
-        words = [f"{named(name)} {times(means[name])}" for name in dict.fromkeys(names)]
-        found.append(f"With {many} threads in place of {few}, the geometric means of times as fast: {listed(words)}.")
+        gains = dict(list(rows.groupby("implementation")["times"]))
+        names = [name for name in [facts.ours, *facts.implementations] if name in gains]
+        words = [f"{named(name)} {typical(gains[name])}" for name in dict.fromkeys(names)]
+        found.append(f"With {many} threads in place of {few}, {MEANS} of times as fast: {listed(words)}.")
     return found
 
 
@@ -146,10 +149,17 @@ def named(name) -> str:
     return NAMES.get(name, str(name))
 
 
-def _interval_words(interval: Interval) -> str:
-    if np.isnan(interval.low):
-        return ""
-    return f" (95% interval {short(interval.low)} to {short(interval.high)})"
+def _measure(facts: Facts, duels: pd.DataFrame) -> str:
+    """Return whom ours is set against first: the baseline, or the first other where that has no time."""
+    return facts.baseline if (duels["against"] == facts.baseline).any() else duels["against"].iat[0]
+
+
+def _of_cases(duels: pd.DataFrame) -> str:
+    """Return what stands behind `typical`: how many cases, and the interval of their mean, where that was told."""
+    mean, cases = geometric_mean(duels["speedup"]), counted(len(duels), "case")
+    if not tells(mean):
+        return f" in {cases}"
+    return f": the geometric mean of {cases} (95% interval {short(mean.low)} to {short(mean.high)})"
 
 
 def _verdicts(duels: pd.DataFrame) -> str:

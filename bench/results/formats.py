@@ -6,12 +6,20 @@ import numpy as np
 from matplotlib.ticker import EngFormatter
 
 from bench.grid.cases import GATES, OPERATIONS
-from bench.results.statistics import Interval
+from bench.results.statistics import Interval, geometric_mean, tells
 
 
 def short(ratio: float) -> str:
-    """Return a ratio in as many digits as a reader needs: 0.87, 3.2, 32, 320."""
-    return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"
+    """Return a ratio in as many digits as a reader needs: 0.0012, 0.87, 3.2, 32, 320."""
+    return (
+        f"{ratio:.2g}"
+        if ratio < 0.095
+        else f"{ratio:.2f}"
+        if ratio < 2
+        else f"{ratio:.1f}"
+        if ratio < 9.95
+        else f"{ratio:.0f}"
+    )
 
 
 def count(value: float, unit: str = "") -> str:
@@ -40,6 +48,14 @@ def in_order(value):
 def times(ratio: float) -> str:
     """Return a ratio as "2.7×"."""
     return f"{short(ratio)}×"
+
+
+def typical(ratios: Sequence[float]) -> str:
+    """Return the geometric mean of the cases' ratios as "2.7×", or "1.9× to 4.1×" where they do not tell one."""
+    mean = geometric_mean(ratios)
+    if len(ratios) == 1 or tells(mean):
+        return times(mean.median)
+    return f"{times(min(ratios))} to {times(max(ratios))}"
 
 
 def percent(share: float) -> str:

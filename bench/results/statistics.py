@@ -101,6 +101,11 @@ def geometric_mean(ratios: ArrayLike, confidence: float = CONFIDENCE) -> Interva
     return _interval([ratios], np.mean, confidence)
 
 
+def tells(ratio: Interval) -> bool:
+    """Tell whether the interval of a ratio ends within a factor of two of it: else the ratio is not worth a word."""
+    return ratio.low >= ratio.median / 2 and ratio.high <= 2 * ratio.median
+
+
 def verdict(ratio: Interval) -> str:
     """Say what a speedup amounts to: "faster", "slower", or "no difference" if the interval holds 1 or is unknown."""
     if ratio.low > 1:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.implementations import OURS
 from bench.machine import roofline
-from bench.results.formats import in_order
+from bench.results.formats import in_order, typical
 from bench.results.runs import KEY, Run
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 
@@ -164,8 +164,9 @@ def scaling(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_kind(duels: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each kind of case and other implementation: `mean` and how often ours is what.
+    """Return a row for each kind of case and other implementation: `mean`, `typical` and how often ours is what.
 
+    `mean` is the geometric mean, `typical` what may be said of it.
     `kind` names what the cases have in common, a column of `duels` and its value in `value`, for all columns of which
     there are several values; all cases together come first.
     """
@@ -181,10 +182,11 @@ def by_kind(duels: pd.DataFrame) -> pd.DataFrame:
         for against, of in group.groupby("against"):
             counts = of["verdict"].value_counts()
             found.append(
-                {"kind": kind, "value": value, "against": against, "mean": float(np.exp(np.log(of["speedup"]).mean()))}
+                {"kind": kind, "value": value, "against": against}
+                | {"mean": float(np.exp(np.log(of["speedup"]).mean())), "typical": typical(of["speedup"])}
                 | {name: int(counts.get(name, 0)) for name in VERDICTS}
             )
-    return pd.DataFrame(found, columns=["kind", "value", "against", "mean", *VERDICTS])
+    return pd.DataFrame(found, columns=["kind", "value", "against", "mean", "typical", *VERDICTS])
 
 
 def machine_name(run: Run) -> str:

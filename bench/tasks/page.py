@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from bench.machine import describe as machine
 from bench.report import charts, page
 from bench.results import files
-from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
+from bench.results.statistics import Interval, median_interval, paired_ratio, tells, verdict
 from bench.tasks.learning.model import RUNGS
 from bench.tasks.learning.training import Race
 from bench.tasks.learning.training import diverged as astray
@@ -165,33 +165,46 @@ def epoch_speedup(race: Race, other: str) -> Interval:
 
 def _ratio(race: Race, other: str) -> str:
     epoch = epoch_speedup(race, other)
-    seeds = len(race.histories[other])
+    seeds = plural(len(race.histories[other]), "seed")
     scope = f"{plural(sum(len(history.seconds) for history in race.histories[other]), 'epoch')} in turn"
-    words = f"Epoch for epoch {_verdict(race.shown, other, epoch)} (95 % interval {_ends(epoch)}, {scope})."
-    sooner = speedup(race, other)
-    if math.isnan(sooner.low):
-        return words
-    return (
-        f"{words} To the goal it took {other} {sooner.median:.3g} times the seconds of {race.shown} "
-        f"({_ends(sooner)}, {plural(seeds, 'seed')})."
-    )
+    words = f"Epoch for epoch {verdict_words(race.shown, other, epoch)} (95 % interval {ends(epoch)}, {scope})."
+    return words + goal_words(race.shown, other, speedup(race, other), seeds)
 
 
-def _verdict(this: str, other: str, ratio: Interval) -> str:
+def goal_words(this: str, other: str, ratio: Interval, seeds: str) -> str:
+    """Return a further sentence on how many times the seconds of `this` it took `other` to the goal; none of one seed.
+
+    How many is said where the interval tells it.
+    """
+    if math.isnan(ratio.low):
+        return ""
+    if not tells(ratio):
+        return f" How many times the seconds of {this} it took {other} to the goal, {seeds} cannot tell."
+    return f" To the goal it took {other} {ratio.median:.3g} times the seconds of {this} ({_range(ratio)}, {seeds})."
+
+
+def verdict_words(this: str, other: str, ratio: Interval) -> str:
+    """Return who was faster, and how many times where the interval of the ratio tells it."""
     match verdict(ratio):
         case "faster":
-            return f"{this} trained {ratio.median:.3g} times as fast as {other}"
+            how = f"{ratio.median:.3g} times as fast as" if tells(ratio) else "faster than"
+            return f"{this} trained {how} {other}"
         case "slower":
-            return f"{this} took {1 / ratio.median:.3g} times as long as {other}"
+            how = f"{1 / ratio.median:.3g} times as long as" if tells(ratio) else "longer than"
+            return f"{this} took {how} {other}"
         case _:
             return f"{this} and {other} cannot be told apart"
 
 
-def _ends(ratio: Interval) -> str:
+def ends(ratio: Interval) -> str:
+    """Return the ends of the interval of the ratio that `verdict_words` says."""
     if math.isnan(ratio.low):
         return "none of a single one"
-    ends = (1 / ratio.high, 1 / ratio.low) if verdict(ratio) == "slower" else (ratio.low, ratio.high)
-    return f"{ends[0]:.3g} to {ends[1]:.3g}"
+    return _range(Interval(1 / ratio.median, 1 / ratio.high, 1 / ratio.low) if verdict(ratio) == "slower" else ratio)
+
+
+def _range(ratio: Interval) -> str:
+    return f"{ratio.low:.3g} to {ratio.high:.3g}"
 
 
 def _compiling(race: Race) -> str:

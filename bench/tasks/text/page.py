@@ -1,6 +1,5 @@
 """What learning a text leaves behind: metrics.json, charts, and a page that says what they show."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -16,7 +15,7 @@ from matplotlib.ticker import EngFormatter
 from bench.machine import describe as machine
 from bench.report import charts, page
 from bench.results.formats import count
-from bench.results.statistics import Interval, paired_ratio, verdict
+from bench.results.statistics import Interval, paired_ratio
 from bench.tasks import page as race
 from bench.tasks.learning.training import diverged
 from bench.tasks.text.training import GLANCE, History, Lesson, Sample
@@ -83,37 +82,17 @@ def _race(lesson: Lesson) -> list[str]:
     paragraphs = [" ".join(words)]
     for name, history in others.items():
         step, sooner = _step_speedup(lesson, name), _speedup(lesson, name)
-        sentences = [
-            f"Step for step {_verdict(shown, name, step)} (95 % interval {_ends(step)}, the implementations taking "
-            f"{race.plural(len(history.seconds), 'turn')} of ten steps)."
-        ]
-        if not math.isnan(sooner.low):
-            sentences.append(
-                f"To the goal it took {name} {sooner.median:.3g} times the seconds of {shown} "
-                f"({sooner.low:.3g} to {sooner.high:.3g}, {seeds})."
-            )
-        paragraphs.append(" ".join(sentences))
+        sentence = (
+            f"Step for step {race.verdict_words(shown, name, step)} (95 % interval {race.ends(step)}, the "
+            f"implementations taking {race.plural(len(history.seconds), 'turn')} of ten steps)."
+        )
+        paragraphs.append(sentence + race.goal_words(shown, name, sooner, seeds))
     apart = max(_difference(history, lesson.histories[shown]) for history in others.values())
     paragraphs.append(
         "All began with the same weights and read the same chunks of text. The losses of their steps differ by "
         f"{apart:.1g} of their size at most."
     )
     return paragraphs
-
-
-def _verdict(this: str, other: str, ratio: Interval) -> str:
-    match verdict(ratio):
-        case "faster":
-            return f"{this} is {ratio.median:.3g} times as fast as {other}"
-        case "slower":
-            return f"{this} takes {1 / ratio.median:.3g} times as long as {other}"
-        case _:
-            return f"{this} and {other} cannot be told apart"
-
-
-def _ends(ratio: Interval) -> str:
-    ends = (1 / ratio.high, 1 / ratio.low) if verdict(ratio) == "slower" else (ratio.low, ratio.high)
-    return f"{ends[0]:.3g} to {ends[1]:.3g}"
 
 
 def _step_speedup(lesson: Lesson, other: str) -> Interval:

@@ -82,7 +82,8 @@ def test_the_page_holds_what_it_must(text):
         "Time against hidden size",
         "Time against sequence length",
         "Scaling with threads",
-        "With 2 threads in place of 1, the geometric means of times as fast: numba-simd",
+        "With 2 threads in place of 1, the geometric means (the least and the most",
+        "of times as fast: numba-simd",
         "Compiling, and when it has paid for itself",
         "openblas 0.3.30 SkylakeX",
         "python -m bench run --preset synthetic",
@@ -147,14 +148,33 @@ def test_markdown_is_ready_to_paste(written):
         {"hidden_size": [16], "seq_len": [10], "speedups": {}},
         {"hidden_size": [16], "seq_len": [10], "speedups": {"numpy": 1.0, "my own": 2.0}},
         {"hidden_size": [16, 64], "seq_len": [10], "dtype": ["float32", "float64"], "threads": [1, 2]},
+        {"hidden_size": [16], "seq_len": [10], "wrong": ["numpy", "numba-jit", "numba-simd", "torch"]},
+        {"hidden_size": [16], "seq_len": [10], "wrong": ["numpy"]},
+        {"hidden_size": [16, 64], "seq_len": [10], "noise": 0, "drift": 0, "speedups": dict.fromkeys(SPEEDUPS, 1.0)},
     ],
-    ids=["one case", "numpy alone", "no baseline", "one round", "nothing ok", "no rows", "a stranger", "all vary"],
+    ids=[
+        "one case",
+        "numpy alone",
+        "no baseline",
+        "one round",
+        "nothing ok",
+        "no rows",
+        "a stranger",
+        "all vary",
+        "all wrong",
+        "a wrong baseline",
+        "all the same",
+    ],
 )
 def test_odd_runs_have_a_report(tmp_path, odd):
-    run = make_run(tmp_path / "run", **({"operation": ["forward_step", "train"], "batch_size": [1]} | odd))
+    wrong, grid = odd.get("wrong", []), {name: value for name, value in odd.items() if name != "wrong"}
+    run = make_run(tmp_path / "run", **({"operation": ["forward_step", "train"], "batch_size": [1]} | grid))
+    for row in run.rows:
+        if row["implementation"] in wrong:
+            row.update(status="wrong", message="hs: error 1, bound 0.1", times=[], max_error=None, compile_s=None)
     facts = Facts([run])
     assert not re.search(r"\bnan\b", text_of(report.html(facts)))
-    assert report.markdown(facts)
+    assert not re.search(r"\bnan\b", report.markdown(facts))
 
 
 def test_wrong_and_failed_rows_are_listed_and_warned_of(tmp_path):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bench.report import wording
-from bench.results.formats import calls, counted, ends, listed, percent
+from bench.report import report, wording
+from bench.results.formats import calls, counted, ends, listed, percent, short, typical
 from bench.results.statistics import Interval
 from bench.results.tables import Facts
 from tests.bench.synthetic import make_run
@@ -24,6 +24,46 @@ def test_nowhere_slower_is_said(tmp_path):
     assert wording.warnings(facts) == []
 
 
+def unlike(row):
+    return 1.5 if row["hidden_size"] == 16 else 6.0
+
+
+def test_a_mean_that_the_cases_do_not_tell_is_not_said(tmp_path):
+    """The geometric mean of two cases, 3.0, has an interval from nearly 0 to thousands."""
+    run = make_run(tmp_path / "run", speedups={"numpy": 1.0, "numba-simd": unlike, "torch": 0.9}, noise=0, **TINY)
+    facts = Facts([run])
+    text = report.markdown(facts)
+    assert wording.share_line(facts).startswith("**Unrolled**: numba-simd is 1.50× to 6.0× as fast as NumPy and")
+    assert wording.answer(facts)[1] == "Against NumPy it is 1.50× to 6.0× as fast in 2 cases. Faster in 2."
+    assert "| numpy | 1.50× to 6.0× | – | 2 |" in text
+    assert "| all cases | 1.50× to 6.0× (2–0–0) |" in text
+    assert "3.0×" not in text
+    assert "3.0×" not in report.html(facts)
+
+
+def test_the_first_line_has_the_interval_of_its_means(tmp_path):
+    line = wording.share_line(Facts([make_run(tmp_path / "run", noise=0, **TINY)]))
+    assert "numba-simd is 4.0× as fast as NumPy (95%: 4.0 to 4.0) and 3.1× as fast" in line
+
+
+def test_one_case_has_no_mean(tmp_path):
+    facts = Facts([make_run(tmp_path / "run", **TINY | {"hidden_size": [16]})])
+    assert wording.answer(facts)[1] == "Against NumPy it is 4.0× as fast in 1 case. Faster in 1."
+    assert len(wording.left(facts)) == 1
+
+
+def test_without_the_baseline_the_first_line_names_another(tmp_path):
+    facts = Facts([make_run(tmp_path / "run", speedups={"numba-simd": 4.0, "torch": 1.0}, noise=0, **TINY)])
+    assert "numba-simd is 4.0× as fast as PyTorch (95%: 4.0 to 4.0), slower in 0 of 2" in wording.share_line(facts)
+
+
+def test_a_gain_by_threads_that_the_cases_do_not_tell_is_not_said(tmp_path):
+    gains = {"numpy": 1.0, "numba-simd": lambda row: 4 * unlike(row) if row["threads"] == 2 else 4}
+    run = make_run(tmp_path / "run", speedups=gains, noise=0, drift=0, **TINY | {"threads": [1, 2]})
+    (sentence,) = wording.threads(Facts([run]))
+    assert sentence.endswith("times as fast: numba-simd 1.50× to 6.0× and NumPy 1.00×.")
+
+
 def test_without_a_roofline_nothing_is_left_to_say(tmp_path):
     assert wording.left(Facts([make_run(tmp_path / "run", machine={"roofline": None}, **TINY)])) == []
 
@@ -40,6 +80,15 @@ def test_numbers_are_written_as_they_are_read():
     assert counted(1, "case") == "1 case"
     assert ends(Interval(2, 1.5, 2.5)) == "1.50 – 2.5"
     assert ends(Interval(2, np.nan, np.nan)) == "–"
+    assert [short(ratio) for ratio in (0.00123, 0.0949, 0.12, 1.9, 3.21, 32.1)] == [
+        "0.0012",
+        "0.095",
+        "0.12",
+        "1.90",
+        "3.2",
+        "32",
+    ]
+    assert [typical(cases) for cases in ([2.7], [2.7, 2.7], [2, 5])] == ["2.7×", "2.7×", "2.0× to 5.0×"]
     assert calls(np.inf) == "never"
     assert [percent(share) for share in (0.34, 0.099, 0.012, 1.2)] == ["34%", "9.9%", "1.2%", "120%"]
 
