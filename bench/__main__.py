@@ -196,10 +196,14 @@ def null(
     for one in (one for one in found if one.different):
         low, high = one.ratio.low, one.ratio.high
         typer.echo(f"{one.implementation}, {one.case.id}: {one.ratio.median:.3f} ({low:.3f} to {high:.3f})")
+    if not found:
+        typer.echo("No two workers of one implementation gave times for the same case: nothing was put to the test.")
+        raise typer.Exit(1)
     different, ratio = sum(one.different for one in found), null.median_ratio(found)
+    ends = f" ({ratio.low:.4f} to {ratio.high:.4f})" if len(found) > 1 else ""
     typer.echo(f"{different} of {len(found)} null comparisons came out different; {null.allowed(len(found))} may.")
     typer.echo(
-        f"The median of their ratios is {ratio.median:.4f} ({ratio.low:.4f} to {ratio.high:.4f}); it may be off 1 by "
+        f"The median of their ratios is {ratio.median:.4f}{ends}; it may be off 1 by "
         f"{null.OFF:.0%}, or by more if the interval holds 1."
     )
     typer.echo(

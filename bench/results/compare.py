@@ -22,7 +22,7 @@ from rich.text import Text
 from scipy import stats
 
 from bench.implementations import RUNGS
-from bench.results.formats import seconds
+from bench.results.formats import seconds, short
 from bench.results.runs import KEY, Run, key
 from bench.results.statistics import Interval, ratio_of_medians, round_ratios, verdict
 from bench.results.tables import machine_name
@@ -117,7 +117,9 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     colours = {"faster": "green", "slower": "red"}
     for row in shown.itertuples():
         case = f"{row.cell} {row.operation} H{row.hidden_size} I{row.input_size} T{row.seq_len} B{row.batch_size}"
-        change = "" if pd.isna(row.change) else f"{row.change:.2f} ({row.change_low:.2f} – {row.change_high:.2f})"
+        change = "" if pd.isna(row.change) else f"{row.change:.2f}"
+        if pd.notna(row.change_low):
+            change += f" ({short(row.change_low)} – {short(row.change_high)})"
         said = f"{row.verdict}: {shorten(row.why, 100)}" if row.why else row.verdict
         rows.add_row(
             f"{case} {row.dtype} {row.threads}t",

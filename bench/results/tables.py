@@ -117,7 +117,7 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=[*SCHEMA, *MORE])
     # Code is compiled for the first case that needs it: that is what a user pays whose only case is any of these.
     alike = ["run", "machine", "implementation", "cell", "operation", "dtype", "threads"]
-    compile_s = frame.groupby(alike)["compile_s"].transform("max")
+    compile_s = frame.groupby(alike)["compile_s"].transform("max").astype(float)
     calls = compile_s / (frame["median_s"] * (frame["speedup"] - 1))
     others = frame["verdict"].isin(VERDICTS) & compile_s.notna()
     frame["calls_to_pay"] = calls.where(frame["verdict"] == "faster", np.inf).where(others)

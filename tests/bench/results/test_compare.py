@@ -162,6 +162,16 @@ def test_the_terminal_shows_counts_and_changes(old, tmp_path):
     assert len(tables(compare(old, old))) == 1
 
 
+def test_one_round_has_a_change_without_an_interval(tmp_path):
+    old, new = (
+        make_run(tmp_path / name, seed=n, rounds=1, speedups={"numpy": 1.0, "torch": speed}, **GRID)
+        for n, (name, speed) in enumerate({"old": 1.0, "new": 2.0}.items())
+    )
+    found = compare(old, new)
+    found["verdict"] = "faster"  # so that the rows are shown
+    assert "nan" not in "\n".join(_text(table) for table in tables(found))
+
+
 def test_empty_runs_compare_to_nothing(tmp_path):
     empty = make_run(tmp_path / "empty", speedups={}, **GRID)
     frame = compare(empty, empty)

@@ -117,6 +117,13 @@ def test_one_number_of_threads_does_not_scale(run):
     assert Facts([run]).scaling.empty
 
 
+def test_a_run_without_compile_times_never_pays(tmp_path):
+    run = make_run(tmp_path / "run", operation=["forward"])
+    for row in run.rows:
+        row["compile_s"] = None
+    assert table([run])["calls_to_pay"].isna().all()
+
+
 def test_kinds_are_what_varies(run):
     kinds = by_kind(duels([run], "numba-simd"))
     assert list(dict.fromkeys(kinds["kind"])) == ["all", "operation"]

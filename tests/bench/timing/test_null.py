@@ -1,5 +1,7 @@
 import pytest
+from typer.testing import CliRunner
 
+from bench.__main__ import app
 from bench.grid.cases import Case
 from bench.results.statistics import Interval
 from bench.timing import null
@@ -36,6 +38,15 @@ def test_chance_is_not_a_better_place(slower, passed):
     found = comparisons(*[(0.97, 0.9, 1.1)] * (30 - slower), *[(1.02, 0.9, 1.1)] * slower)
     assert median_ratio(found).median > 1 + OFF
     assert passes(found) is passed
+
+
+@pytest.mark.parametrize(("ratios", "said"), [([], "nothing was put to the test"), ([(1.0, 0.9, 1.1)], "is 1.0000;")])
+def test_few_comparisons_are_told_without_a_nan(monkeypatch, ratios, said):
+    monkeypatch.setattr(null, "compare", lambda *_: iter(comparisons(*ratios)))
+    result = CliRunner().invoke(app, ["null", "--comparisons", "1"])
+    assert said in result.output
+    assert "nan" not in result.output
+    assert result.exit_code == (0 if ratios else 1)
 
 
 @pytest.mark.slow
