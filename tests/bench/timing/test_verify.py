@@ -120,12 +120,12 @@ def test_right_results_are_called_right_and_wrong_ones_wrong(seeds):
                 continue
             prepared = module.prepare(c, arrays)
             prepared.call()
-            message = verify.compare(c, prepared.outputs(prepared.call()), expected)[1]
+            errors, message = verify.compare(c, prepared.outputs(prepared.call()), expected)
             assert message is None, f"{name} is called wrong: seed {seed}, {c.id}: {message}"
+            if (name, c.dtype) != ("numpy", "float64"):  # which is the reference
+                right.append(verify.largest(errors))
         if times > 3:
             continue
-        if c.dtype == "float32":
-            right.append(share(c, second_call(c, arrays), expected))
         for what, outputs in planted(c, arrays).items():
             found = share(c, outputs, expected)
             low = what == "sums of a lower precision"
