@@ -1,5 +1,6 @@
 """What learning a text leaves behind: metrics.json, charts, and a page that says what they show."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
