@@ -6,7 +6,7 @@ are compiled for this CPU. Compiled code is kept on disk, so compile times shrin
 
 from importlib.metadata import version as package_version
 
-from bench.implementations import prepare_cell
+from bench.implementations import UnsupportedError, prepare_cell
 
 
 def version():
@@ -22,6 +22,11 @@ def start(threads):
 
 
 def prepare(case, inputs):
+    import numba
+
     from kernels import jit
+
+    if numba.config.DISABLE_JIT:
+        raise UnsupportedError("NUMBA_DISABLE_JIT is set: nothing is compiled")
 
     return prepare_cell(getattr(jit, case.cell), case, inputs)

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import version as package_version
 
 from bench.grid.cases import GATES
-from bench.implementations import prepare_cell
+from bench.implementations import UnsupportedError, prepare_cell
 
 
 def version():
@@ -27,4 +27,8 @@ def start(threads):
 
 
 def prepare(case, inputs):
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        raise UnsupportedError("NUMBA_DISABLE_JIT is set: nothing is compiled")
     return prepare_cell(import_module(f"kernels.{case.cell}"), case, inputs)

@@ -3,45 +3,163 @@
 Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of all
 sources in the function's folder and below has a folder of its own, since that is where what it calls comes from; Numba
 adds the CPU, its features and its own version to the key. The folders lie in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME
-(~/.cache), and may be deleted at any time.
+(~/.cache), else in a folder of the user's in TMPDIR, and may be deleted at any time. Where none can be written, code is
+compiled for this process alone, and a warning says so once.
 """
 
 import hashlib
 import os
+import stat
+import sys
+import tempfile
+import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 
-def base_folder():
-    """Return the folder of everything that is kept from one process to the next."""
-    return Path(config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unrolled"))
+def base_folder(*below):
+    """Return the folder of everything that is kept from one process to the next, or one below it, made if need be.
+
+    Raises an OSError if none can be written.
+    """
+    failure = OSError("no folder is known")
+    for place in _places():
+        folder = place.joinpath(*below)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            failure = error
+        else:
+            return folder
+    raise failure
 
 
-def _folder(function):
-    return str(base_folder() / _digest(Path(function.__code__.co_filename).parent)[:16])
+def _places():
+    """Yield the folders that may keep something, the best first: the user's choice is the only one."""
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR).absolute()
+        return
+    if os.path.isabs(home := os.environ.get("XDG_CACHE_HOME", "")):
+        yield Path(home, "unrolled")
+    with suppress(RuntimeError):  # a user without a home
+        yield Path.home() / ".cache" / "unrolled"
+    with suppress(OSError):
+        yield _private(Path(tempfile.gettempdir(), f"unrolled-{os.getuid()}"))
+
+
+def _private(folder):
+    """Return a folder that others share the parent of, made if need be: what it holds is run, so none else may write.
+
+    Raises an OSError if it is somebody else's, or open to others.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder
 
 
 @cache
+def _folder(sources):
+    """Return the folder of what is compiled from a folder of sources as they are now, or None if it cannot be kept."""
+    try:
+        return base_folder(_digest(sources)[:16])
+    except OSError as error:
+        if config.CACHE_DIR:
+            found = f"expected a folder that can be written, got {config.CACHE_DIR!r} ({error.strerror})"
+            raise ImportError(f"NUMBA_CACHE_DIR: {found}") from None
+        _warn(error)
+        return None
+
+
 def _digest(folder):
-    digest = hashlib.sha256()
-    for source in sorted(folder.rglob("*.py")):
+    digest = hashlib.sha256(os.fsencode(folder))
+    for source in sorted(path for path in folder.rglob("*.py") if path.is_file()):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
+_not_kept: list[OSError] = []  # why, once it has been said
+
+
+def _warn(error):
+    if not _not_kept:
+        _not_kept.append(error)
+        why = error.strerror or error
+        text = f"Compiled code cannot be kept for the next process ({why}): NUMBA_CACHE_DIR can name a folder"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+class _Locator(UserProvidedCacheLocator):
+    """Keeps a function's code in our folder, and never where Numba would, beside the source: see above."""
+
+    def __init__(self, function):
+        self._py_file, self._lineno = function.__code__.co_filename, function.__code__.co_firstlineno
+        self._cache_path = str(_folder(_sources(function)))
+
+
+class _Files(CompileResultCacheImpl):
+    """Names a function's files there."""
+
+    def __init__(self, function):
+        self._locator, self._lineno = _Locator(function), function.__code__.co_firstlineno
+        name = f"{Path(function.__code__.co_filename).stem}.{function.__qualname__}"
+        self._filename_base = self.get_filename_base(name, sys.abiflags)
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of a function, which ends no call: a full disk or a damaged file costs time alone."""
+
+    _impl_class = _Files
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError:
+            return None
+        except Exception:  # whatever unpickling makes of a damaged file, which is compiled and written anew
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _warn(error)
+
+
 def compiled(function, **options):
-    """Compile `function` on its first call, keep the result on disk, and let other threads run beside it."""
+    """Compile `function` on its first call, keep the result on disk, and let other threads run beside it.
+
+    With NUMBA_DISABLE_JIT it stays Python, but for the kernels of this package, which then say that they cannot.
+    """
+    if config.DISABLE_JIT:
+        return _refusal(function) if function.__module__.startswith("kernels.") else function
     dispatcher = njit(function, nogil=True, **options)
-    users_folder = config.CACHE_DIR
-    config.CACHE_DIR = _folder(function)  # read when caching is enabled, and the user's own again after
-    try:
-        dispatcher.enable_caching()
-    finally:
-        config.CACHE_DIR = users_folder
+    if _folder(_sources(function)) is not None:
+        dispatcher._cache = _Cache(function)
     return dispatcher
+
+
+def _refusal(function):
+    def refuse(*_, **__):
+        raise NotImplementedError(
+            "NUMBA_DISABLE_JIT is set, but SIMD kernels cannot run as Python: unset it, or use kernels.jit or reference"
+        )
+
+    refuse.py_func = function
+    return refuse
+
+
+def _sources(function):
+    return Path(function.__code__.co_filename).parent
 
 
 def named(name):

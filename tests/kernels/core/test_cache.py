@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kernels.core import cache
+
 ROOT = Path(__file__).parents[3]
 
 # A kernel as small as it can be, in a module of the package, so that compiling it takes no time.
@@ -19,9 +21,12 @@ def double(x):
     return x + x
 """
 PROGRAM = """
+import sys
 from kernels.probe import double
 double(1.0)
-print(sum(double.stats.cache_hits.values()), sum(double.stats.cache_misses.values()), double.stats.cache_path)
+stats = double.stats
+sys.stdout.reconfigure(errors="surrogateescape")
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), stats.cache_path)
 """
 
 
@@ -36,11 +41,9 @@ def checkout(tmp_path):
 def run(checkout, program=PROGRAM, **environment):
     """Call the kernel in a new process; return its cache's hits, misses and folder."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache"), **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=checkout, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    hits, misses, folder = done.stdout.split()
+    done = subprocess.run([sys.executable, "-c", program], cwd=checkout, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    hits, misses, folder = os.fsdecode(done.stdout).strip().split(" ", 2)
     return int(hits), int(misses), Path(folder)
 
 
@@ -74,6 +77,130 @@ def test_the_folder_is_the_users(checkout):
     assert run(checkout)[2].is_relative_to(checkout / "cache")
     home = {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": str(checkout / "xdg")}
     assert run(checkout, **home)[2].is_relative_to(checkout / "xdg" / "unrolled")
+
+
+@pytest.fixture
+def homeless(checkout):
+    """An environment in which nothing can be kept but in TMPDIR: there is a file in the home's place."""
+    (checkout / "file").touch()
+    (checkout / "tmp").mkdir()
+    file, tmp = str(checkout / "file"), str(checkout / "tmp")
+    return {"NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": file, "HOME": file, "TMPDIR": tmp}
+
+
+def beside_the_sources(checkout):
+    return list((checkout / "kernels").rglob("*.nb[ic]"))
+
+
+def test_without_a_home_code_is_kept_in_tmpdir(checkout, homeless):
+    hits, misses, folder = run(checkout, **homeless)
+    assert (hits, misses) == (0, 1)
+    mine = checkout / "tmp" / f"unrolled-{os.getuid()}"
+    assert folder.is_relative_to(mine)
+    assert mine.stat().st_mode & 0o777 == 0o700
+    assert run(checkout, **homeless) == (1, 0, folder)
+    assert beside_the_sources(checkout) == []
+
+
+def test_a_folder_of_the_cache_that_cannot_be_written_is_passed_over(checkout, homeless):
+    """As after a run as root: ~/.cache/unrolled can be written, and what is below it cannot."""
+    homeless |= {"XDG_CACHE_HOME": str(checkout / "xdg")}
+    *_, folder = run(checkout, **homeless)
+    assert folder.is_relative_to(checkout / "xdg")
+    shutil.rmtree(folder)
+    folder.touch()
+    assert run(checkout, **homeless)[2].is_relative_to(checkout / "tmp")
+
+
+def test_where_nothing_can_be_kept_code_is_compiled_in_memory_with_one_warning(checkout, homeless):
+    program = f"import tempfile\ntempfile.tempdir = {homeless['HOME']!r}\nimport kernels.rnn\n{PROGRAM}"
+    environment = {**os.environ, **homeless}
+    words = [sys.executable, "-W", "always", "-c", program]
+    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "1", "None"], done.stderr
+    assert done.stderr.count("RuntimeWarning: Compiled code cannot be kept for the next process") == 1
+    assert beside_the_sources(checkout) == []
+
+
+def test_an_unknown_user_has_no_home(monkeypatch):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    assert [path.name for path in cache._places()] == [f"unrolled-{os.getuid()}"]
+
+
+def test_a_folder_that_others_may_write_is_not_trusted(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "mine").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert cache._private(tmp_path / "mine") == tmp_path / "mine"
+    for name in ("open", "link"):
+        with pytest.raises(OSError, match=r"not this user's alone|exists"):
+            cache._private(tmp_path / name)
+
+
+@pytest.mark.parametrize("below", ["", "x"])
+def test_a_numba_cache_dir_that_cannot_be_made_is_told_on_import(checkout, below):
+    (checkout / "file").touch()
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "file" / below)}
+    words = [sys.executable, "-c", "import kernels.core.team"]
+    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("ImportError: NUMBA_CACHE_DIR: expected a folder that can be written, got '")
+    assert beside_the_sources(checkout) == []
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_file_is_written_anew(checkout, ending):
+    *_, folder = run(checkout)
+    (file,) = folder.glob(f"*.{ending}")
+    file.write_bytes(file.read_bytes()[:20])
+    assert run(checkout) == (0, 1, folder)
+    assert run(checkout) == (1, 0, folder)
+
+
+def test_a_full_disk_ends_no_call(checkout):
+    """A limit on the size of a file stands in for the disk."""
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache")}
+    words = [sys.executable, "-c", f"{limit}from kernels.probe import double\nprint(double(1.0), double(1))"]
+    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["2.0", "2"], done.stderr
+    assert done.stderr.count("RuntimeWarning: Compiled code cannot be kept") == 1
+
+
+def test_the_lock_of_an_editor_is_no_source(checkout):
+    (checkout / "kernels" / ".#probe.py").symlink_to("somebody@somewhere")
+    assert run(checkout)[:2] == (0, 1)
+
+
+def test_a_checkout_may_lie_anywhere(checkout):
+    elsewhere = os.fsencode(checkout) + b"/a [b] \xc3\xbc \xff"
+    try:
+        shutil.copytree(checkout / "kernels", os.fsdecode(elsewhere) + "/kernels")
+    except OSError:
+        pytest.skip("paths are UTF-8 here")
+    assert run(Path(os.fsdecode(elsewhere)))[:2] == (0, 1)
+    assert run(Path(os.fsdecode(elsewhere)))[:2] == (1, 0)
+
+
+def test_numba_disable_jit_leaves_the_reference_python_and_the_kernels_say_so():
+    program = """
+import numpy as np
+from kernels import jit, rnn
+params = jit.rnn.init_params(1, 2, np.random.default_rng(0))
+x = np.ones((3, 1, 1), np.float32)
+assert jit.rnn.infer(params, x).hs.shape == (3, 1, 2)
+rnn.infer(params, x)
+"""
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("NotImplementedError: NUMBA_DISABLE_JIT is set, but SIMD kernels cannot run as Python")
 
 
 def test_the_kernels_are_cached():
