@@ -1,13 +1,13 @@
 """Who computes: the CPU, its caches and vectors, the memory, the BLAS, the versions, and whether it is busy."""
 
-import contextlib
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from bench.machine import hardware, peaks
+from bench.machine.hardware import told
 
 PACKAGES = (
     "numpy",
@@ -35,32 +35,44 @@ def describe(measure=False):
     """
     import psutil
 
-    load = list(os.getloadavg())
-    warnings = _warnings(load[0], psutil.cpu_count() or 1)
-    limits = peaks.known()
+    load = told(lambda: list(os.getloadavg()))
+    cpus = told(psutil.cpu_count)
+    warnings = _warnings(load, cpus)
+    limits = told(peaks.known)
     if measure:
-        rates = peaks.clock()
-        if limits is None or peaks.too_low(rates, limits):
-            print("Measuring what this machine can do at most, once: about ten seconds.", file=sys.stderr)
-            limits = peaks.measure()
-        warnings += peaks.doubts(rates, limits)
+        try:
+            limits, doubts = _limits(limits)
+        except Exception as error:  # a team that cannot start, code that cannot be compiled
+            doubts = [f"What this machine can do at most was not measured: {' '.join(str(error).split())}"]
+        warnings += doubts
     return {
         "cpu": hardware.cpu(),
-        "cores": psutil.cpu_count(logical=False),
-        "logical_cpus": psutil.cpu_count(),
+        "cores": told(psutil.cpu_count, logical=False),
+        "logical_cpus": cpus,
+        "kinds": hardware.kinds(),
+        "cpu_quota": hardware.cpu_quota(),
         "caches": hardware.caches(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "os": platform.platform(),
+        "memory_bytes": told(lambda: psutil.virtual_memory().total),
+        "os": told(platform.platform),
         "python": platform.python_version(),
         "governor": hardware.governor(),
         "frequency_mhz": hardware.frequency(),
         "simd": hardware.simd(),
         "load_average": load,
-        "blas": _blas(),
+        "blas": told(_blas),
         "versions": versions(),
         "roofline": limits,
         "warnings": warnings,
     }
+
+
+def _limits(known):
+    """Return the roofline, measured now unless the known one will do, and what speaks against measuring now."""
+    rates = peaks.clock()
+    if known is None or peaks.too_low(rates, known):
+        print("Measuring what this machine can do at most, once: about ten seconds.", file=sys.stderr)
+        known = peaks.measure()
+    return known, peaks.doubts(rates, known)
 
 
 def words(description):
@@ -70,9 +82,7 @@ def words(description):
     blas = description.get("blas") or []
     about = {
         "CPU": description.get("cpu"),
-        "Cores": f"{description['cores']} ({description['logical_cpus']} logical)"
-        if description.get("cores")
-        else None,
+        "Cores": _cores(description.get("cores"), description.get("logical_cpus")),
         "Vectors": f"{simd.get('name')}, {simd.get('bits')} bits" if simd else None,
         "Caches": ", ".join(
             f"{name} {hardware.size(number)}" for name, number in (description.get("caches") or {}).items()
@@ -86,7 +96,23 @@ def words(description):
         "Python": description.get("python"),
         **(description.get("versions") or {}),
     }
-    return {name: text or "unknown" for name, text in about.items()}
+    about = {name: text or "unknown" for name, text in about.items()}
+    fastest, *slower = description.get("kinds") or [[]]
+    if slower:
+        others = [cpu for kind in slower for cpu in kind]
+        about["Kinds of cores"] = f"the fastest, taken first: CPUs {_listed(fastest)}; slower: CPUs {_listed(others)}"
+    if quota := description.get("cpu_quota"):
+        about["CPU quota"] = f"the time of {quota:.3g} CPUs"
+    return about
+
+
+def _listed(cpus):
+    return ", ".join(map(str, cpus))
+
+
+def _cores(cores, cpus):
+    logical = f"{cpus} logical" if cpus else None
+    return f"{cores} ({logical})" if cores and logical else str(cores) if cores else logical
 
 
 _BLAS = "used_by", "internal_api", "version", "architecture", "threading_layer"
@@ -94,11 +120,7 @@ _BLAS = "used_by", "internal_api", "version", "architecture", "threading_layer"
 
 def versions():
     """Return the version of each installed package that bears on the results."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return {package: found for package in PACKAGES if (found := told(version, package))}
 
 
 def _blas():
@@ -117,8 +139,9 @@ def _blas():
 
 def _warnings(load, cpus):
     warnings = []
-    if load > 0.5:
-        warnings.append(f"The machine was busy when the run began: load average {load:.1f} on {cpus} CPUs.")
+    if load and load[0] > 0.5:
+        on = f" on {cpus} CPUs" if cpus else ""
+        warnings.append(f"The machine was busy when the run began: load average {load[0]:.1f}{on}.")
     governor = hardware.governor()
     if governor not in (None, "performance"):
         warnings.append(f"The CPU's frequency governor is {governor!r}: the clock may change under the measurement.")

@@ -1,24 +1,40 @@
-"""What the hardware is: the CPU's name, caches and vectors, its clock, and the CPUs that this process may use."""
+"""What the hardware is: the CPU's name, caches and vectors, its clock, and the CPUs that this process may use.
 
-import contextlib
+A system may tell anything, wrongly or not at all, and what it keeps back must not stop a run: so each of its sources is
+asked through `told`.
+"""
+
+import math
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
+
+CPUS = Path("/sys/devices/system/cpu")
+GROUPS = Path("/sys/fs/cgroup")
+ALIKE = 0.9  # a core as fast as this beside the fastest of a kind is one of them
+
+
+def told(ask, *arguments, **options):
+    """Return what a source answers, or None if it fails, in whichever way."""
+    try:
+        return ask(*arguments, **options)
+    except Exception:
+        return None
 
 
 def cpu():
     """Return the name of the CPU."""
     if platform.system() == "Darwin":
-        return _sysctl("machdep.cpu.brand_string")
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # on Arm, lscpu knows the parts' names
-        for line in subprocess.run(["lscpu"], capture_output=True, text=True, timeout=5).stdout.splitlines():
-            if line.startswith("Model name:"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
+    sources = (
+        lambda: _entry(_read("/proc/cpuinfo"), "model name", "Model"),
+        lambda: _entry(_output("lscpu"), "Model name"),  # on Arm, lscpu knows the parts' names
+        platform.processor,
+        platform.machine,
+    )
+    return next(filter(None, map(told, sources)), None)
 
 
 def caches():
@@ -26,15 +42,23 @@ def caches():
     if platform.system() == "Darwin":
         names = {"L1d": "hw.perflevel0.l1dcachesize", "L2": "hw.perflevel0.l2cachesize", "L3": "hw.l3cachesize"}
         sizes = {
-            name: _sysctl(setting) or _sysctl(setting.replace("perflevel0.", "")) for name, setting in names.items()
+            name: _output("sysctl", "-n", setting) or _output("sysctl", "-n", setting.replace("perflevel0.", ""))
+            for name, setting in names.items()
         }
-        return {name: int(size) for name, size in sizes.items() if size}
-    found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
-        if level and size and kind != "Instruction":
-            found[f"L{level}{'d' if kind == 'Data' else ''}"] = int(size.rstrip("KMG")) * _UNITS[size[-1]]
-    return found
+    else:
+        sizes = {}
+        for index in told(lambda: sorted(Path(CPUS, "cpu0/cache").glob("index*"))) or ():
+            level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+            if level and kind != "Instruction":
+                sizes[f"L{level}{'d' if kind == 'Data' else ''}"] = size
+    found = {name: told(_bytes, size) for name, size in sizes.items()}
+    return {name: number for name, number in found.items() if number and number > 0}
+
+
+def _bytes(text):
+    """Return the number of bytes in a text such as 32768, 32K or 1M."""
+    unit = text[-1].upper()
+    return int(text[:-1]) * _UNITS[unit] if unit in _UNITS else int(text)
 
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -44,7 +68,7 @@ def simd():
     """Return the widest vectors that Numba's compiler may use here."""
     from llvmlite import binding
 
-    features = binding.get_host_cpu_features()
+    features = told(binding.get_host_cpu_features) or {}
     for feature, name, bits in (
         ("avx512f", "AVX-512", 512),
         ("avx2", "AVX2", 256),
@@ -58,45 +82,93 @@ def simd():
 
 
 def governor():
-    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return _read(CPUS / "cpu0/cpufreq/scaling_governor")
 
 
 def frequency():
     """Return the clock of the first core in MHz, now and at most, as far as the system tells."""
     import psutil
 
-    with contextlib.suppress(OSError, AttributeError, NotImplementedError):
-        if found := psutil.cpu_freq():
-            return {name: number for name, number in (("now", found.current), ("at most", found.max)) if number}
-    return None
+    found = told(lambda: psutil.cpu_freq())
+    rates = {"now": getattr(found, "current", None), "at most": getattr(found, "max", None)}
+    return {name: number for name, number in rates.items() if number} or None
 
 
 def usable_cpus():
-    """Return how many CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many CPUs this process may keep busy: those it may run on, or fewer if it gets less of their time."""
+    cpus = len(_allowed()) or os.cpu_count() or 1
+    return max(1, min(cpus, math.floor(cpu_quota() or cpus)))
+
+
+def cpu_quota():
+    """Return how many CPUs' time this process and those it is grouped with may take, or None if nobody limits it."""
+    limits = []
+    for controllers, path in re.findall("^[0-9]+:(.*?):/*(.*)$", _read("/proc/self/cgroup") or "", re.MULTILINE):
+        if not controllers or "cpu" in controllers.split(","):
+            top = GROUPS / "cpu" if controllers else GROUPS  # of cgroups v1, or v2
+            above = [folder for folder in (top / path, *(top / path).parents) if folder.is_relative_to(top)]
+            limits += [told(_quota, folder) for folder in above]
+    return min(filter(None, limits), default=None)
+
+
+def _quota(folder):
+    """Return the limit of one control group in CPUs, or None."""
+    text = _read(folder / "cpu.max")  # of cgroups v2
+    if text is None:
+        text = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+    quota, period = text.split()
+    return max(0.0, int(quota) / int(period)) if quota != "max" else None
 
 
 def cpus_for(threads):
     """Return the CPUs for the workers of this thread count: so many, or none where a process cannot be pinned.
 
-    Each is a core of its own as far as there are enough, and the cores of one package are taken first.
+    Each is a core of its own as far as there are enough. The fastest kind of core is taken first, and of a kind the
+    cores of one package.
     """
     if not hasattr(os, "sched_setaffinity"):
         return ()
-    cores = {}
-    for cpu in sorted(os.sched_getaffinity(0)):
-        cores.setdefault(_core(cpu), []).append(cpu)
-    ranked = sorted((rank, core, cpu) for core, cpus in cores.items() for rank, cpu in enumerate(cpus))
-    return tuple(cpu for _, _, cpu in ranked[:threads])
+    ranked = []
+    for order, kind in enumerate(kinds()):
+        cores = {}
+        for cpu in kind:
+            cores.setdefault(_core(cpu), []).append(cpu)
+        ranked += [(rank, order, core, cpu) for core, cpus in cores.items() for rank, cpu in enumerate(cpus)]
+    return tuple(cpu for *_, cpu in sorted(ranked)[:threads])
 
 
-def _core(cpu, cpus=Path("/sys/devices/system/cpu")):
+def kinds():
+    """Return the CPUs that this process may run on by the kind of their cores, the fastest kind first.
+
+    All are of one kind where the system tells no difference.
+    """
+    speeds = {cpu: _speed(cpu) for cpu in _allowed()}
+    found, fastest = [], math.inf
+    for cpu in sorted(speeds, key=lambda cpu: (-speeds[cpu], cpu)):
+        if not found or speeds[cpu] < ALIKE * fastest:
+            found.append([])
+            fastest = speeds[cpu]
+        found[-1].append(cpu)
+    return [sorted(kind) for kind in found]
+
+
+def _speed(cpu):
+    """Return how fast a CPU is beside the others, in a unit of its system's; 0 where nothing is told."""
+    folder = CPUS / f"cpu{cpu}"
+    texts = (_read(folder / name) for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"))
+    return next(filter(None, (told(int, text) for text in texts)), 0)
+
+
+def _core(cpu):
     """Return the package and the core that a CPU belongs to; each CPU is a core where nothing is told."""
-    topology = cpus / f"cpu{cpu}" / "topology"
-    try:
-        return tuple(int((topology / name).read_text()) for name in ("physical_package_id", "core_id"))
-    except OSError:
-        return 0, cpu
+    topology = CPUS / f"cpu{cpu}" / "topology"
+    package, core = (told(int, _read(topology / name)) for name in ("physical_package_id", "core_id"))
+    return (0, cpu) if package is None or core is None else (package, core)
+
+
+def _allowed():
+    """Return the CPUs that this process may run on, as far as the system tells."""
+    return sorted(told(lambda: os.sched_getaffinity(0)) or ())
 
 
 def size(number):
@@ -107,15 +179,20 @@ def size(number):
     return f"{number:.0f} B"
 
 
+def _entry(text, *names):
+    """Return the first value in lines of names and values, such as "model name : Xeon", that has one of the names."""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in names and value.strip():
+            return value.strip()
+    return None
+
+
 def _read(path):
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+    """Return the text of a file of the system's, or None where there is none, or nothing in it."""
+    return told(lambda: Path(path).read_text(encoding="utf-8").strip()) or None
 
 
-def _sysctl(name):
-    try:
-        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
+def _output(*words):
+    """Return what a command prints, or None."""
+    return told(lambda: subprocess.run(words, capture_output=True, text=True, timeout=5).stdout.strip()) or None

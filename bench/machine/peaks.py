@@ -14,6 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -68,8 +69,8 @@ def measure(each_s: float = EACH_S) -> dict:
     passes = [[_rates(*kind, levels, each_s) for kind in kinds] for _ in range(PASSES)]
     rates = [_best(found) for found in zip(*passes, strict=True)]
     found = {"measured": datetime.now().astimezone().isoformat(timespec="seconds"), "levels": levels, "rates": rates}
-    _path().parent.mkdir(parents=True, exist_ok=True)
-    _path().write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    with suppress(OSError):  # no place to keep it: then it is measured again the next time
+        _path().write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 
 
@@ -230,7 +231,7 @@ def _fill(member, length, data):
 
 
 def _path() -> Path:
-    """Return where the roofline of this machine, measured by this code, is kept."""
+    """Return where the roofline of this machine, measured by this code, is kept; an OSError if it cannot be."""
     digest = hashlib.sha256()
     for source in (__file__, simd.__file__, team.__file__):
         digest.update(Path(source).read_bytes())

@@ -194,7 +194,8 @@ def machine_name(run: Run) -> str:
     machine = run.info["machine"]
     simd = (machine.get("simd") or {}).get("name")
     cores = machine.get("cores") or machine.get("logical_cpus")
-    return ", ".join(filter(None, [machine.get("cpu"), f"{cores} core{'s' if cores != 1 else ''}", simd]))
+    counted = f"{cores} core{'s' if cores != 1 else ''}" if cores else None
+    return ", ".join(filter(None, [machine.get("cpu"), counted, simd])) or "unknown machine"
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:

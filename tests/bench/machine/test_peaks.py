@@ -54,3 +54,11 @@ def test_it_is_measured_and_kept(tmp_path, monkeypatch):
     assert 1.3 < single["float32"] / single["float64"] < 3
     assert len(roofline.table(found)) == len(found["rates"])
     assert len(peaks.clock(3)) == 3
+
+
+def test_a_roofline_that_cannot_be_kept_is_measured_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(peaks, "_rates", lambda dtype, threads, levels, each_s: dict(KNOWN["rates"][0]))
+    assert peaks.known() is None
+    assert peaks.measure()["rates"]
