@@ -1,5 +1,8 @@
 """The command line: `python -m bench`."""
 
+import codecs
+import io
+import os
 import signal
 import sys
 from datetime import datetime
@@ -38,7 +41,7 @@ def _tell_version(wanted):
 
         from kernels.core.simd import BITS
 
-        typer.echo(f"unrolled {version('unrolled')}, Numba {version('numba')}, vectors of {BITS} bits")
+        print(f"unrolled {version('unrolled')}, Numba {version('numba')}, vectors of {BITS} bits")
         raise typer.Exit
 
 
@@ -99,11 +102,9 @@ def run(
     )
     current, resumed = open_run(planned, reports or REPORTS, fresh)
     for warning in current.info["machine"]["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        print(f"warning: {warning}", file=sys.stderr)
     if resumed:
-        typer.echo(
-            f"Going on with {_shown(current.folder)}, unfinished, {len(current.rows)} rows (--fresh starts anew)."
-        )
+        print(f"Going on with {_shown(current.folder)}, unfinished, {len(current.rows)} rows (--fresh starts anew).")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with Bench(current, planned) as bench:
@@ -111,11 +112,11 @@ def run(
     except (KeyboardInterrupt, SystemExit, OSError) as stop:
         kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
         why = f"{stop.filename or 'Stopped'}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
-        typer.echo(f"{why}: {kept}. The same command goes on there.", err=True)
+        print(f"{why}: {kept}. The same command goes on there.", file=sys.stderr)
         codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
         raise typer.Exit(codes.get(type(stop), 1)) from None
     current.finish()
-    typer.echo(_shown(write_run(current)))
+    print(_shown(write_run(current)))
 
 
 def _measure_all(bench, planned):
@@ -153,7 +154,7 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several
         path = report.write_run(loaded[0])
     else:
         path = report.write(loaded, new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"))
-    typer.echo(_shown(path))
+    print(_shown(path))
 
 
 @app.command()
@@ -174,9 +175,9 @@ def compare(
     limit = None if fail_on is None else share(fail_on, "--fail-on")
     frame = comparison.compare(Run.load(old), Run.load(new), least)
     for table in comparison.tables(frame, least):
-        Console().print(table)
+        Console(markup=False).print(table)
     if limit is not None and len(slower := comparison.regressions(frame, limit)):
-        typer.echo(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", err=True)
+        print(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -195,18 +196,18 @@ def null(
     found = list(track(pairs, "comparing alike with alike", total=comparisons))
     for one in (one for one in found if one.different):
         low, high = one.ratio.low, one.ratio.high
-        typer.echo(f"{one.implementation}, {one.case.id}: {one.ratio.median:.3f} ({low:.3f} to {high:.3f})")
+        print(f"{one.implementation}, {one.case.id}: {one.ratio.median:.3f} ({low:.3f} to {high:.3f})")
     if not found:
-        typer.echo("No two workers of one implementation gave times for the same case: nothing was put to the test.")
+        print("No two workers of one implementation gave times for the same case: nothing was put to the test.")
         raise typer.Exit(1)
     different, ratio = sum(one.different for one in found), null.median_ratio(found)
     ends = f" ({ratio.low:.4f} to {ratio.high:.4f})" if len(found) > 1 else ""
-    typer.echo(f"{different} of {len(found)} null comparisons came out different; {null.allowed(len(found))} may.")
-    typer.echo(
+    print(f"{different} of {len(found)} null comparisons came out different; {null.allowed(len(found))} may.")
+    print(
         f"The median of their ratios is {ratio.median:.4f}{ends}; it may be off 1 by "
         f"{null.OFF:.0%}, or by more if the interval holds 1."
     )
-    typer.echo(
+    print(
         f"The ratios have a standard deviation of {null.spread(found):.1%}; intervals allow for {TWINS:.1%} between "
         "processes, beside what the rounds say."
     )
@@ -228,20 +229,23 @@ def machine(
     from bench.machine.describe import describe, words
 
     if measure:
-        typer.echo("Measuring what this machine can do at most: about ten seconds.", err=True)
+        print("Measuring what this machine can do at most: about ten seconds.", file=sys.stderr)
         peaks.measure()
     described = describe(measure=True)
     for warning in described["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        print(f"warning: {warning}", file=sys.stderr)
     about = Table(show_header=False)
     for name, text in words(described).items():
         about.add_row(name, text)
-    Console().print(about)
+    console = Console(markup=False)
+    console.print(about)
+    if described["roofline"] is None:
+        return
     limits = roofline.table(described["roofline"])
     table = Table(*limits.columns, title=f"Roofline, measured {described['roofline']['measured'][:10]}")
     for row in limits.itertuples(index=False):
         table.add_row(*map(str, row))
-    Console().print(table)
+    console.print(table)
 
 
 def _shown(path):
@@ -250,25 +254,59 @@ def _shown(path):
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def _readable(error):
+    """Replace a character that an output has no code for: by the byte of a path that it stands for, or an escape."""
+    error.end = error.start + 1
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error("readable", _readable)
+
 UsageError: Any = typer.BadParameter.__base__  # click's own, which typer carries under a name that has changed
 
 
 def main():
     """Run the command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="readable")
     try:
-        sys.exit(app(prog_name=COMMAND, standalone_mode=False))
+        sys.exit(_run(sys.stdout))
     except UsageError as error:
-        print(f"error: {error.format_message()}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error.format_message(), 2)
     except typer.Abort:  # Ctrl-C, where no command has more to say of it
         print("Interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (ChoiceError, ResultsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (ChoiceError, ResultsError, ImportError, NotImplementedError) as error:
+        _fail(error, 2)
+    except BrokenPipeError:  # who read us, such as `head`, has read enough
+        sys.exit(128 + signal.SIGPIPE)
     except (WorkerError, OSError) as error:  # a process that died, a full disk: nobody's bad choice
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(error, 1)
+
+
+def _run(output):
+    """Return the exit code of the command line, with all that it printed written out."""
+    try:
+        return app(prog_name=COMMAND, standalone_mode=False)
+    except SystemExit as end:
+        piped = isinstance(end.__context__, BrokenPipeError)  # of which click makes a failure
+        raise (end.__context__ if piped else end) from None
+    finally:
+        try:
+            if output is not None:
+                output.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or it would fail again at the very end
+            raise
+
+
+def _fail(error, code):
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

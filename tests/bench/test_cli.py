@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from bench import __main__ as cli
 from bench.results.runs import key
 from bench.timing.worker import ROOT
 
@@ -32,8 +34,9 @@ def command(*words):
     return [sys.executable, "-m", "bench", *map(str, words)]
 
 
-def bench(*words):
-    return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True)
+def bench(*words, **environment):
+    env = {**os.environ, **environment}
+    return subprocess.run(command(*words), cwd=ROOT, env=env, capture_output=True, text=True, errors="surrogateescape")
 
 
 def rows_in(reports):
@@ -181,3 +184,90 @@ def test_unknown_words_are_one_line(words):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("ascii", rb"\xfc \u015f \u2013 " + b"\xff\n"),
+        ("cp1252", b"\xfc \\u015f \x96 \xff\n"),
+        ("utf-8", "ü ş – ".encode() + b"\xff\n"),
+    ],
+)
+def test_any_text_can_be_printed(monkeypatch, encoding, written):
+    """What an output has no code for is escaped, and a byte of a path that is no UTF-8 stays that byte."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(cli, "_run", lambda output: print("ü ş – \udcff"))
+    with pytest.raises(SystemExit):
+        cli.main()
+    sys.stdout.flush()
+    assert raw.getvalue() == written
+
+
+def test_nothing_is_printed_by_echo():
+    """Which has its own idea of what an output can show."""
+    assert [
+        path for path in (ROOT / "bench").rglob("*.py") if re.search(r"typer\.echo|click\.echo", path.read_text())
+    ] == []
+
+
+def test_a_run_may_lie_anywhere(tmp_path):
+    reports = os.fsdecode(os.fsencode(tmp_path) + b"/a [b] \xc3\xbc \xff")
+    try:
+        os.mkdir(reports)
+    except OSError:
+        pytest.skip("paths are UTF-8 here")
+    done = bench("run", *SMALL, "--operation", "forward", "--reports", reports, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert r"/a [b] \xfc " in done.stdout.splitlines()[-1]
+    (folder,) = os.listdir(reports)
+    (ROOT / reports / folder / "run.json").write_text(
+        json.dumps(json.loads((ROOT / reports / folder / "run.json").read_text()) | {"name": os.path.basename(reports)})
+    )
+    again = bench("report", os.path.join(reports, folder), PYTHONIOENCODING="utf-8")
+    assert (again.returncode, again.stdout) == (0, os.path.join(reports, folder, "report.html") + "\n"), again.stderr
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(buffered):
+    """And not exit code 1, by which `compare --fail-on` says that something became slower."""
+    words = command("--version")
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": buffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        words = command("--version")
+        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_a_numba_cache_dir_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = bench("run", *SMALL, "--reports", tmp_path / "reports", NUMBA_CACHE_DIR=str(tmp_path / "file"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: NUMBA_CACHE_DIR: expected a folder that can be written, got ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
+
+
+def test_numba_disable_jit_leaves_what_is_compiled_out_of_a_run(tmp_path):
+    words = (*SMALL[:-1], "numpy,numba-jit,numba-simd", "--operation", "forward", "--reports", tmp_path)
+    done = bench("run", *words, NUMBA_DISABLE_JIT="1")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    told = {row["implementation"]: (row["status"], row["message"]) for row in rows_in(tmp_path)}
+    nothing = "unsupported", "NUMBA_DISABLE_JIT is set: nothing is compiled"
+    assert told == {"numpy": ("ok", None), "numba-jit": nothing, "numba-simd": nothing}

@@ -46,7 +46,7 @@ def stocks(
 
     settings = choose(DEFAULT, **choices)
     table = load(Path(csv) if csv else None, target, Reading(separator, decimal, date_format, without))
-    typer.echo(" ".join(table.told))
+    print(" ".join(table.told))
     return race(course(settings, table, window), implementation, forecast_report.write)
 
 
@@ -77,7 +77,7 @@ def series(
     if column is None:
         raise ChoiceError("--column: expected the name of a column, got none")
     table = load(Path(csv), column, Reading(separator, decimal, date_format, without))
-    typer.echo(" ".join(table.told))
+    print(" ".join(table.told))
     return race(course(settings, table, window), implementation, forecast_report.write)
 
 

@@ -194,9 +194,9 @@ def generate(
             taken = time.perf_counter() - start
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    typer.echo()
+    print()
     if length:
-        typer.echo(f"{length / taken:.0f} characters a second", err=True)
+        print(f"{length / taken:.0f} characters a second", file=sys.stderr)
 
 
 COMMANDS = (text,)
