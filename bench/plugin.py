@@ -5,7 +5,9 @@ each test then hands its rounds to pytest-benchmark, on a clock that moves by wh
 pytest-benchmark's table, JSON, saving and comparing work as ever. Plain `pytest` knows nothing of all this.
 """
 
+import os
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from bench.grid.cases import ChoiceError
 from bench.grid.presets import OPTIONS
 from bench.results.runs import REPORTS, key
 
-BENCHMARKS = Path(__file__).with_name("test_cells.py")
+BENCHMARKS = Path(__file__).resolve().with_name("test_cells.py")
+GROUPINGS = "group", "name", "func", "fullname", "fullfunc", "param", "param:case", "param:implementation"
 
 
 def pytest_addoption(parser):
@@ -33,23 +36,42 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not hasattr(config.hook, "pytest_benchmark_update_machine_info"):  # without it, its mark is unknown
+        config.addinivalue_line("markers", "benchmark: a mark of pytest-benchmark's, which is off")
     if not config.getoption("benchmark") or hasattr(config, "workerinput"):
         return
-    if config.getoption("numprocesses", None):
-        raise pytest.UsageError("--benchmark: expected one process, got -n: benchmarks would disturb each other")
-    if config.args_source is not config.ArgsSource.ARGS:
-        config.args[:] = [str(BENCHMARKS)]
-    from bench.timing.plan import plan
-
+    _check(config)
+    here = config.invocation_params.dir
+    if not any(Path(here, argument.split("::")[0]).resolve() == BENCHMARKS for argument in config.args):
+        config.args[:] = [os.path.relpath(BENCHMARKS, here)]  # pytest takes no path with a bracket
     try:
+        from bench.timing.plan import plan
+
         choices = {name: config.getoption(f"bench_{name}") for name in OPTIONS}
         config.pluginmanager.register(Session(config, plan(**choices)), "unrolled")
-    except ChoiceError as error:
+    except (ChoiceError, ImportError) as error:
         raise pytest.UsageError(str(error)) from None
 
 
+def _check(config):
+    """Raise a UsageError for an option that the benchmarks cannot follow, before they take their time."""
+    if not hasattr(config.hook, "pytest_benchmark_update_machine_info"):
+        raise pytest.UsageError("--benchmark: expected pytest-benchmark, got none: is it off by -p no:benchmark?")
+    if config.getoption("numprocesses", None):
+        raise pytest.UsageError("--benchmark: expected one process, got -n: benchmarks would disturb each other")
+    if config.getoption("benchmark_cprofile"):
+        raise pytest.UsageError("--benchmark-cprofile: expected none: what is timed runs in processes of its own")
+    if config.getoption("benchmark_histogram") and not (find_spec("pygal") and find_spec("pygaljs")):
+        raise pytest.UsageError("--benchmark-histogram: expected pygal and pygaljs, as pytest-benchmark[histogram]")
+    if (json := config.getoption("benchmark_json")) and not json.parent.is_dir():
+        raise pytest.UsageError(f"--benchmark-json: expected a file in a folder that exists, got {json}")
+    for name in config.getoption("benchmark_group_by").split(","):
+        if name not in GROUPINGS:
+            raise pytest.UsageError(f"--benchmark-group-by: expected some of {', '.join(GROUPINGS)}, got {name!r}")
+
+
 def pytest_generate_tests(metafunc):
-    if metafunc.definition.path != BENCHMARKS:
+    if metafunc.definition.path.resolve() != BENCHMARKS:
         return
     session = metafunc.config.pluginmanager.get_plugin("unrolled")
     if session is None:
@@ -76,12 +98,12 @@ class Session:
         self.config, self.plan = config, plan
         self.cases = {case.id: case for case in plan.cases}
         self.selected = {}  # the implementations of each selected case, by its id
-        self.run = self.bench = None
+        self.run = self.bench = self.page = None
         self.resumed = False
 
     def pytest_collection_finish(self, session):
         for item in session.items:
-            if item.path == BENCHMARKS:
+            if item.path.resolve() == BENCHMARKS:
                 parameters = item.callspec.params
                 self.selected.setdefault(parameters["case"], []).append(parameters["implementation"])
 
@@ -99,17 +121,23 @@ class Session:
         wanted = key(asdict(case) | {"implementation": implementation})
         return next(row for row in self.run.rows if key(row) == wanted)
 
-    def pytest_terminal_summary(self, terminalreporter):
-        if self.run is None:
-            return
-        from bench.report.report import write_run
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-benchmark, which may fail to save its own
+    def pytest_sessionfinish(self):
+        if self.run is not None:
+            from bench.report.report import write_run
 
-        if not any(self.bench.missing(self.cases[case], names) for case, names in self.selected.items()):
-            self.run.finish()
+            if not any(self.bench.missing(self.cases[case], names) for case, names in self.selected.items()):
+                self.run.finish()
+            self.page = write_run(self.run)
+        return (yield)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.page is None:
+            return
         terminalreporter.section("report")
         if self.resumed:
             terminalreporter.write_line("Went on with an unfinished run of the same grid (--fresh starts anew).")
-        terminalreporter.write_line(str(write_run(self.run)))
+        terminalreporter.write_line(str(self.page))
 
     def pytest_unconfigure(self):
         if self.bench is not None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,11 +11,11 @@ from bench.timing.worker import ROOT
 SMALL = ("--cell=rnn", "--hidden=8", "--seq-len=4", "--batch=1", "--threads=1")
 
 
-def run_pytest(*words):
+def run_pytest(*words, cwd=ROOT, **environment):
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, words)]
     # As a process of its own, and not as a worker of the pytest-xdist that may run this test.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")} | environment
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def test_benchmarks_feed_pytest_benchmark_and_end_in_a_report(tmp_path):
@@ -90,6 +91,58 @@ def test_plain_pytest_knows_no_benchmark():
     assert "a benchmark: run with --benchmark" in named.stdout
 
 
+def collected(done):
+    """Return the names of the tests that were collected, without the paths of their files."""
+    return [line.rpartition("/")[2] for line in done.stdout.splitlines() if "::" in line]
+
+
+CELLS = ["test_cells.py::test_cell[rnn-forward-H8-I1-T4-B1-float32-1t-numpy]"]
+ONE = ("--benchmark", "--collect-only", "-q", *SMALL, "--operation=forward", "--implementations=numpy")
+
+
+@pytest.mark.parametrize(
+    "words", [[ROOT], [ROOT / "tests"], [ROOT / "bench" / "test_cells.py"]], ids=["checkout", "tests", "file"]
+)
+def test_benchmarks_run_from_another_folder(words, tmp_path):
+    assert collected(run_pytest(*words, *ONE, cwd=tmp_path)) == CELLS
+
+
+def test_a_benchmark_can_be_named():
+    assert collected(run_pytest(*ONE, f"bench/{CELLS[0]}")) == CELLS
+    assert "ERROR: not found" in run_pytest(*ONE, f"bench/{CELLS[0].replace('H8', 'H9')}").stderr
+
+
+def test_a_checkout_may_lie_anywhere(tmp_path):
+    checkout = tmp_path / "a [b] ü"
+    for name in ("bench", "kernels", "reference"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout)
+    assert collected(run_pytest(*ONE, cwd=checkout)) == CELLS
+
+
+def test_without_pytest_benchmark_nothing_is_missed():
+    assert "1 skipped" in run_pytest("-p", "no:benchmark", "-q", "bench").stdout
+
+
+def test_the_report_does_not_wait_for_what_pytest_benchmark_saves(tmp_path):
+    """Which fails here: the JSON's path is a folder's."""
+    words = ("--operation=forward", "--implementations=numpy", f"--reports={tmp_path}", f"--benchmark-json={tmp_path}")
+    done = run_pytest("--benchmark", *SMALL, *words)
+    assert "IsADirectoryError" in done.stderr
+    (info,) = tmp_path.glob("*/run.json")
+    assert json.loads(info.read_text())["finished"]
+    assert (info.parent / "report.html").exists()
+
+
+def test_a_numba_cache_dir_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    done = run_pytest("--benchmark", NUMBA_CACHE_DIR=str(tmp_path / "file"))
+    assert done.returncode == 4
+    assert done.stderr.startswith("ERROR: NUMBA_CACHE_DIR: expected a folder that can be written, got ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_slow_tests_wait_for_their_option(tmp_path):
     (tmp_path / "test_it.py").write_text("import pytest\n\n@pytest.mark.slow\ndef test_it():\n    pass\n")
     arguments = ("-q", "-rs", "-c", ROOT / "pyproject.toml", "-p", "bench.plugin", tmp_path)
@@ -106,6 +159,20 @@ def test_slow_tests_wait_for_their_option(tmp_path):
             "ERROR: --preset: expected quick, standard, full, limits or deepbench, or a .toml file, got 'quik'",
         ),
         ("-n2", "ERROR: --benchmark: expected one process, got -n: benchmarks would disturb each other"),
+        ("-pno:benchmark", "ERROR: --benchmark: expected pytest-benchmark, got none: is it off by -p no:benchmark?"),
+        (
+            "--benchmark-cprofile=cumtime",
+            "ERROR: --benchmark-cprofile: expected none: what is timed runs in processes of its own",
+        ),
+        (
+            "--benchmark-json=nowhere/saved.json",
+            "ERROR: --benchmark-json: expected a file in a folder that exists, got nowhere/saved.json",
+        ),
+        (
+            "--benchmark-group-by=colour",
+            "ERROR: --benchmark-group-by: expected some of group, name, func, fullname, fullfunc, param, param:case, "
+            "param:implementation, got 'colour'",
+        ),
     ],
 )
 def test_a_bad_choice_is_one_line(word, message):
