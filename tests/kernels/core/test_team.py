@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -16,6 +17,8 @@ from numba.np.ufunc import parallel
 from kernels.core import team
 from kernels.core.simd import pointer
 from kernels.core.team import assembled, meet, most_threads, on_a_team, share_out
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
 
@@ -139,7 +142,7 @@ def test_the_interpreter_can_leave_while_threads_spin(allowed):
     code = "from tests.kernels.core.test_team import *; count_to_300(np.zeros(2, np.int64)); assert team._helpers"
     for _ in range(3):
         environment = os.environ | {"NUMBA_NUM_THREADS": allowed}
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=120)
 
 
 def test_a_call_after_the_threads_have_left_is_alone():
@@ -156,7 +159,8 @@ def call_late():
 from tests.kernels.core.test_team import *
 count_to_300(np.zeros(2, np.int64))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert (done.stdout, done.stderr) == ("[300   0]\n", "")
 
 

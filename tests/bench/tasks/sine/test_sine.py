@@ -109,7 +109,7 @@ def test_command_line_writes_the_report(tmp_path):
         *("--implementation", "numpy,numba-simd", "--horizon", 2, "--noise", 0.05, "--frequencies", "1,0.3"),
     )
     assert done.exit_code == 0, done.output
-    assert Path(done.stdout.splitlines()[-1]) == tmp_path / "out" / "report.html"
+    assert Path(done.stdout.splitlines()[-1]).resolve() == tmp_path / "out" / "report.html"
 
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["outcome"] == "finished"
@@ -195,7 +195,7 @@ def test_resumed_from_the_command_line(tmp_path, monkeypatch):
             train("--resume", parted, *options)
     done = train("--resume", parted)
     assert done.exit_code == 0, done.output
-    assert Path(done.stdout.splitlines()[-1]) == parted / "report.html"
+    assert Path(done.stdout.splitlines()[-1]).resolve() == parted / "report.html"
     whole, resumed = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "whole", parted))
     assert timeless(resumed) == timeless(whole)
     assert len(passes) == 2 + 4 + 2 + 2, "what was done is not done again"

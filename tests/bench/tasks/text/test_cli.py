@@ -31,7 +31,7 @@ def test_train_then_resume_then_generate(tale, monkeypatch):
     folder = tale.parent / "out"
     done = bench("train", "text", "--file", tale, *TINY, "--implementation", "numpy", "--steps", 30, "--output", folder)
     assert done.exit_code == 0, done.output
-    assert Path(done.stdout.splitlines()[-1]) == folder / "report.html"
+    assert Path(done.stdout.splitlines()[-1]).resolve() == folder / "report.html"
     assert "After 20 steps" in done.stderr
 
     done = bench("train", "text", "--file", tale, "--resume", folder, "--steps", 50)
