@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.machine import hardware, peaks
 from bench.machine.hardware import told
+from kernels.core.cpus import cpu_quota
 
 PACKAGES = (
     "numpy",
@@ -50,7 +51,7 @@ def describe(measure=False):
         "cores": told(psutil.cpu_count, logical=False),
         "logical_cpus": cpus,
         "kinds": hardware.kinds(),
-        "cpu_quota": hardware.cpu_quota(),
+        "cpu_quota": cpu_quota(),
         "caches": hardware.caches(),
         "memory_bytes": told(lambda: psutil.virtual_memory().total),
         "os": told(platform.platform),

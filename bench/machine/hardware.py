@@ -7,12 +7,12 @@ asked through `told`.
 import math
 import os
 import platform
-import re
 import subprocess
 from pathlib import Path
 
+from kernels.core.cpus import allowed
+
 CPUS = Path("/sys/devices/system/cpu")
-GROUPS = Path("/sys/fs/cgroup")
 ALIKE = 0.9  # a core as fast as this beside the fastest of a kind is one of them
 
 
@@ -94,32 +94,6 @@ def frequency():
     return {name: number for name, number in rates.items() if number} or None
 
 
-def usable_cpus():
-    """Return how many CPUs this process may keep busy: those it may run on, or fewer if it gets less of their time."""
-    cpus = len(_allowed()) or os.cpu_count() or 1
-    return max(1, min(cpus, math.floor(cpu_quota() or cpus)))
-
-
-def cpu_quota():
-    """Return how many CPUs' time this process and those it is grouped with may take, or None if nobody limits it."""
-    limits = []
-    for controllers, path in re.findall("^[0-9]+:(.*?):/*(.*)$", _read("/proc/self/cgroup") or "", re.MULTILINE):
-        if not controllers or "cpu" in controllers.split(","):
-            top = GROUPS / "cpu" if controllers else GROUPS  # of cgroups v1, or v2
-            above = [folder for folder in (top / path, *(top / path).parents) if folder.is_relative_to(top)]
-            limits += [told(_quota, folder) for folder in above]
-    return min(filter(None, limits), default=None)
-
-
-def _quota(folder):
-    """Return the limit of one control group in CPUs, or None."""
-    text = _read(folder / "cpu.max")  # of cgroups v2
-    if text is None:
-        text = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
-    quota, period = text.split()
-    return max(0.0, int(quota) / int(period)) if quota != "max" else None
-
-
 def cpus_for(threads):
     """Return the CPUs for the workers of this thread count: so many, or none where a process cannot be pinned.
 
@@ -142,7 +116,7 @@ def kinds():
 
     All are of one kind where the system tells no difference.
     """
-    speeds = {cpu: _speed(cpu) for cpu in _allowed()}
+    speeds = {cpu: _speed(cpu) for cpu in allowed()}
     found, fastest = [], math.inf
     for cpu in sorted(speeds, key=lambda cpu: (-speeds[cpu], cpu)):
         if not found or speeds[cpu] < ALIKE * fastest:
@@ -164,11 +138,6 @@ def _core(cpu):
     topology = CPUS / f"cpu{cpu}" / "topology"
     package, core = (told(int, _read(topology / name)) for name in ("physical_package_id", "core_id"))
     return (0, cpu) if package is None or core is None else (package, core)
-
-
-def _allowed():
-    """Return the CPUs that this process may run on, as far as the system tells."""
-    return sorted(told(lambda: os.sched_getaffinity(0)) or ())
 
 
 def size(number):

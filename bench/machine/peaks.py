@@ -28,6 +28,7 @@ from bench.machine import hardware
 from bench.machine.roofline import MEMORY, ceilings
 from kernels.core import simd, team
 from kernels.core.cache import base_folder
+from kernels.core.cpus import usable_cpus
 from kernels.core.simd import (
     ALIGNMENT,
     REGISTERS,
@@ -64,7 +65,7 @@ def measure(each_s: float = EACH_S) -> dict:
     from the one before it is left out.
     """
     levels = {name.removesuffix("d"): size for name, size in hardware.caches().items()}
-    counts = _thread_counts(hardware.usable_cpus())
+    counts = _thread_counts(usable_cpus())
     kinds = [(dtype, threads) for dtype in DTYPES for threads in counts]
     passes = [[_rates(*kind, levels, each_s) for kind in kinds] for _ in range(PASSES)]
     rates = [_best(found) for found in zip(*passes, strict=True)]
@@ -239,7 +240,7 @@ def _path() -> Path:
         *cpu_target.target_context.codegen().magic_tuple(),
         hardware.cpu(),
         hardware.caches(),
-        hardware.usable_cpus(),
+        usable_cpus(),
     )
     digest.update(repr((about, numba.__version__)).encode())
     return base_folder() / f"roofline-{digest.hexdigest()[:16]}.json"

@@ -17,6 +17,7 @@ from bench.machine import hardware
 from bench.machine.describe import describe
 from bench.results.runs import REPORTS, Run, key, unfinished
 from bench.timing.worker import ROOT
+from kernels.core.cpus import usable_cpus
 
 SEED = 0
 LONG_S = 0.3  # a round of this length is a long one,
@@ -47,7 +48,7 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
     return Plan(
         preset,
         grid,
-        choose(chosen, hardware.usable_cpus(), **choices),
+        choose(chosen, usable_cpus(), **choices),
         modules,
         effort,
         chosen.description,

@@ -29,6 +29,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc import parallel
 
 from kernels.core.cache import compiled
+from kernels.core.cpus import usable_cpus
 from kernels.core.simd import at, pointer
 
 # A team is an array of a row for each member: the caller's notes, and the mailboxes of the others. A row is two cache
@@ -88,18 +89,13 @@ class _Helper(threading.Thread):
 
 
 def most_threads():
-    """Return how many threads Numba's mask allows, and no more than there are CPUs to run them.
+    """Return how many threads Numba's mask allows, and no more than there are CPUs, or their time, to run them.
 
     As `numba.get_num_threads`, but for its locks: where another thread forks a process meanwhile, a lock that is held
     stays locked in the child.
     """
     allowed = parallel._get_num_threads() if parallel._is_initialized else config.NUMBA_NUM_THREADS
     return min(allowed, usable_cpus())
-
-
-def usable_cpus():
-    """Return how many CPUs the caller may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus
 
 
 def _spread():

@@ -22,7 +22,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.grid.cases import ChoiceError
-from bench.machine.hardware import usable_cpus
 from bench.tasks.learning.checkpoint import Arrays, Tree, fingerprint
 from bench.tasks.learning.forms import expect, read
 from bench.tasks.learning.learners import check, check_arrays, obstacle
@@ -32,6 +31,7 @@ from bench.tasks.learning.network import Network
 from bench.tasks.learning.optimizers import SLOTS, Optimizer
 from bench.tasks.learning.weights import Weights, init_weights, init_weights_unit, shapes
 from bench.tasks.learning.weights import check as check_weights
+from kernels.core.cpus import usable_cpus
 
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that can
