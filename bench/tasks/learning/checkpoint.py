@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.grid.cases import ChoiceError
+from bench.results.files import naming
 from bench.tasks.learning.forms import expect
 
 FORMAT = 1
@@ -35,11 +36,12 @@ def save(path: Path, kind: str, about: dict[str, Any], arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(unfinished, "wb") as file:
-            np.savez(file, checksum=_checksum(arrays), **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with naming(path):
+            with open(unfinished, "wb") as file:
+                np.savez(file, checksum=_checksum(arrays), **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 

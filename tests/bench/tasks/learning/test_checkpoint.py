@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import zipfile
 
 import numpy as np
@@ -117,6 +118,20 @@ def test_a_file_that_would_take_more_memory_than_it_is_long_is_refused_unread(tm
             np.lib.format.write_array_header_1_0(file, claimed)  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="got a damaged file"):
         load(path, "text model")
+
+
+def test_what_a_full_disk_cannot_hold_is_named_and_the_file_before_it_kept(tmp_path):
+    path = tmp_path / "training.npz"
+    save(path, "text model", {}, ARRAYS)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*training\.npz"):
+            save(path, "text model", {}, ARRAYS | {"more": np.zeros(10**6)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
