@@ -14,6 +14,7 @@ import pytest
 
 from bench.grid.cases import ChoiceError
 from bench.grid.presets import OPTIONS
+from bench.results.files import expect_folder
 from bench.results.runs import REPORTS, key
 
 BENCHMARKS = Path(__file__).resolve().with_name("test_cells.py")
@@ -40,11 +41,11 @@ def pytest_configure(config):
         config.addinivalue_line("markers", "benchmark: a mark of pytest-benchmark's, which is off")
     if not config.getoption("benchmark") or hasattr(config, "workerinput"):
         return
-    _check(config)
     here = config.invocation_params.dir
     if not any(Path(here, argument.split("::")[0]).resolve() == BENCHMARKS for argument in config.args):
         config.args[:] = [os.path.relpath(BENCHMARKS, here)]  # pytest takes no path with a bracket
     try:
+        _check(config)
         from bench.timing.plan import plan
 
         choices = {name: config.getoption(f"bench_{name}") for name in OPTIONS}
@@ -54,7 +55,8 @@ def pytest_configure(config):
 
 
 def _check(config):
-    """Raise a UsageError for an option that the benchmarks cannot follow, before they take their time."""
+    """Raise a UsageError or a ChoiceError for an option that the benchmarks cannot follow, before they take time."""
+    expect_folder("--reports", config.getoption("reports") or REPORTS)
     if not hasattr(config.hook, "pytest_benchmark_update_machine_info"):
         raise pytest.UsageError("--benchmark: expected pytest-benchmark, got none: is it off by -p no:benchmark?")
     if config.getoption("numprocesses", None):

@@ -6,6 +6,15 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from bench.grid.cases import ChoiceError
+
+
+def expect_folder(option: str, folder: Path) -> None:
+    """Raise a ChoiceError if the folder that an option names cannot be one, since there is a file."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ChoiceError(f"{option}: expected a folder, got the file {path}")
+
 
 def new_folder(folder: Path) -> Path:
     """Make a folder of this name, or of this name with "-2", "-3", ... where there is one, and return it."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.grid.cases import ChoiceError
-from bench.results.files import new_folder
+from bench.results.files import expect_folder, new_folder
 from bench.results.runs import REPORTS
 
 
@@ -35,8 +35,7 @@ def report_folder(task: str, output: Path | None) -> Path:
     """Return the folder asked for, or one named by the time, and make it."""
     if output is None:
         return new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-{task}")
-    if output.exists() and not output.is_dir():
-        raise ChoiceError(f"--output: expected a folder, got the file {output}")
+    expect_folder("--output", output)
     output.mkdir(parents=True, exist_ok=True)
     return output
 

@@ -21,6 +21,8 @@ from bench.results.statistics import quick_width
 from bench.timing.plan import FEWEST_LONG, LONG_S, SEED
 from bench.timing.worker import TIME_LIMIT_S, Worker, WorkerError
 
+SLOWEST = 2e9  # operations a second: those of a case take no longer to be built and verified, beside the time limit
+
 
 class Bench:
     """Measures cases into a run, with one worker for each implementation and thread count.
@@ -67,7 +69,8 @@ class Bench:
         for n, (name, row) in enumerate(rows.items()):
             if row["status"] == "ok":
                 self.watch(f"build and verify {name}", 0.5 * n / len(names))
-                row |= self._ask(row, "build", case=asdict(case), seed=SEED, reference=str(reference))
+                asked = {"case": asdict(case), "seed": SEED, "reference": str(reference)}
+                row |= self._ask(row, "build", more_s=case.flops / SLOWEST, **asked)
         reference.unlink(missing_ok=True)
         self._time({name: row for name, row in rows.items() if row["status"] == "ok"})
         self.run.append(*rows.values())

@@ -15,6 +15,7 @@ from bench.grid.cases import ChoiceError
 from bench.grid.presets import Effort, Grid, choose, find_preset, share
 from bench.machine import hardware
 from bench.machine.describe import describe
+from bench.results.files import expect_folder
 from bench.results.runs import REPORTS, Run, key, unfinished
 from bench.timing.worker import ROOT
 from kernels.core.cpus import usable_cpus
@@ -58,6 +59,7 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
 
 def open_run(plan, reports=REPORTS, fresh=False, command=None):
     """Return (run, resumed): the newest unfinished run of the same plan on the same code and machine, or a new one."""
+    expect_folder("--reports", Path(reports))
     about = {name: _about(module) for name, module in plan.implementations.items()}
     wanted = {
         "preset": plan.preset,

@@ -63,19 +63,23 @@ class Worker:
         )
         self._threads = threads
 
-    def ask(self, request, **arguments):
-        """Send a request and return its reply (a dict), or raise a WorkerError; the worker is then closed."""
+    def ask(self, request, more_s=0, **arguments):
+        """Send a request and return its reply (a dict), or raise a WorkerError; the worker is then closed.
+
+        The reply may take `more_s` seconds beyond the time limit.
+        """
+        limit_s = self.time_limit_s + more_s
         self._signal(signal.SIGCONT)
         try:
             self._process.stdin.write(json.dumps({"request": request, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
-            ready, _, _ = select.select([self._process.stdout], [], [], self.time_limit_s)
+            ready, _, _ = select.select([self._process.stdout], [], [], limit_s)
             line = self._process.stdout.readline() if ready else None
         except BrokenPipeError:
             line = b""
         if line is None:
             self.close()
-            raise WorkerError(f"{request}: no answer within {self.time_limit_s:g} s")
+            raise WorkerError(f"{request}: no answer within {limit_s:.3g} s")
         if not line.endswith(b"\n"):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)

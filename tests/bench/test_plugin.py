@@ -160,6 +160,7 @@ def test_slow_tests_wait_for_their_option(tmp_path):
         ),
         ("-n2", "ERROR: --benchmark: expected one process, got -n: benchmarks would disturb each other"),
         ("-pno:benchmark", "ERROR: --benchmark: expected pytest-benchmark, got none: is it off by -p no:benchmark?"),
+        ("--reports=pyproject.toml", "ERROR: --reports: expected a folder, got the file pyproject.toml"),
         (
             "--benchmark-cprofile=cumtime",
             "ERROR: --benchmark-cprofile: expected none: what is timed runs in processes of its own",

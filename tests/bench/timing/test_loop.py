@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from bench.grid.cases import ChoiceError
 from bench.grid.presets import Effort, choose, find_preset
 from bench.machine.hardware import cpus_for
 from bench.results.runs import Run, key
@@ -172,6 +173,20 @@ def test_a_hang_has_a_limit(tmp_path):
         "build: no answer within 3 s",
     )
     assert rows["forward", "numpy"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("below", ["", "deep/below"])
+def test_reports_in_the_place_of_a_file_are_refused_before_anything_is_measured(tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(ChoiceError, match=r"^--reports: expected a folder, got the file .*/file$"):
+        open_run(small("numpy"), tmp_path / "file" / below)
+
+
+def test_a_case_of_many_operations_has_longer(tmp_path, monkeypatch):
+    plan = small("hang")
+    monkeypatch.setattr(loop, "SLOWEST", plan.cases[0].flops / 2)
+    rows = measure(tmp_path, plan, time_limit_s=1)
+    assert rows["forward", "hang"]["message"] == "build: no answer within 3 s"
 
 
 def test_unsupported_and_noisy(tmp_path):
