@@ -163,6 +163,8 @@ class Course:
             clip=settings.clip if settings.clip < math.inf else None,
             clip_norm=settings.clip_norm if settings.clip_norm < math.inf else None,
         )
+        if reason := obstacle("numba-simd"):
+            raise ChoiceError(f"train {self.name}: numba-simd cannot measure the errors: {reason}")
         self.network = Network(self.model, "numba-simd")
 
     @property

@@ -4,6 +4,7 @@
 NumPy arrays, so that a training can be kept and gone on with.
 """
 
+import os
 from collections.abc import Collection, Iterable
 from importlib import import_module
 from importlib.util import find_spec
@@ -39,7 +40,8 @@ class Learner(Protocol):
 def obstacle(implementation: str, model: Model | None = None) -> str | None:
     """Return why an implementation cannot learn, or cannot learn this model; None if it can."""
     if implementation in RUNGS:
-        return None
+        off = implementation != "numpy" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+        return "NUMBA_DISABLE_JIT is set: nothing is compiled" if off else None
     if find_spec(implementation) is None:
         return "not installed"
     if implementation == "torch" and model is not None and model.cell == "rnn" and model.activation != "tanh":

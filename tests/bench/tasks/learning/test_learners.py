@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bench.grid.cases import ChoiceError
-from bench.tasks.learning.learners import IMPLEMENTATIONS, make, obstacle
+from bench.tasks.learning.learners import IMPLEMENTATIONS, check, make, obstacle
 from bench.tasks.learning.model import CELLS
 from bench.tasks.learning.optimizers import Optimizer
 from tests.bench.tasks.learning.examples import example
@@ -81,6 +81,16 @@ def test_an_unknown_implementation():
         ChoiceError, match=r"^--implementation: expected numpy, numba-jit, numba-simd, torch, jax, got 'nump'$"
     ):
         make("nump", model, OPTIMIZERS[0], weights)
+
+
+@pytest.mark.parametrize("implementation", ["numba-jit", "numba-simd"])
+def test_what_is_not_compiled_does_not_race_under_the_name_of_what_is(monkeypatch, implementation):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert obstacle("numpy") is None
+    with pytest.raises(ChoiceError, match=rf"{implementation} cannot take part: NUMBA_DISABLE_JIT is set: nothing is"):
+        check(implementation)
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
+    check(implementation)
 
 
 def test_torch_has_no_sigmoid():

@@ -246,6 +246,12 @@ def test_a_command_says_what_it_took(tmp_path):
     assert re.search(f"^{expected}$", done.stderr, re.MULTILINE)
 
 
+def test_without_compiled_code_a_race_is_refused_before_it_begins(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(ChoiceError, match="^train sine: numba-simd cannot measure the errors: NUMBA_DISABLE_JIT is"):
+        Sine(DEFAULT)
+
+
 def test_output_is_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ChoiceError, match=r"^--output: expected a folder, got the file "):
