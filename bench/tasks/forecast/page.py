@@ -198,6 +198,7 @@ def _scatter(course: Forecast, predicted: np.ndarray, came: np.ndarray) -> Figur
         axes.axvline(0, color=charts.INK, linewidth=0.6)
         ends = np.array([predicted.min(), predicted.max()])
         axes.plot(ends, ends, "--", color=charts.INK, linewidth=0.8, label="a perfect forecast")
+        axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
         axes.set_xlabel(f"{change}, foretold", parse_math=False)
         axes.set_ylabel(f"{change}, come", parse_math=False)
         axes.set_title("Foretold and come")

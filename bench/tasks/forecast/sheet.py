@@ -107,7 +107,8 @@ class Sheet(NamedTuple):
     def _used(self, wanted: Sequence[int], count: int) -> str:
         others = [name for at, name in enumerate(self.names) if at not in {*wanted, *self._dated()}]
         rest = f", not {', '.join(others)}" if others else ""
-        return f"Read: {_count(count, 'row')} of {', '.join(self.names[at] for at in wanted)}{rest}."
+        read = f"Read: {_count(count, 'row')} of {', '.join(self.names[at] for at in wanted)}{rest}"
+        return f"{read.removesuffix('.')}."  # as in Vol.
 
     def _dated(self) -> list[int]:
         """Return the columns that say when, none or one, or a date and a time: known by name, or by what they hold."""
@@ -321,7 +322,7 @@ def _order(name: str, dates: np.ndarray, order: np.ndarray) -> str:
         lay = "the rows lay newest first and were sorted"
     else:
         lay = "the rows lay in another order and were sorted"
-    return f"The dates, of {name}, are {first} to {last}; {lay}."
+    return f"Dated by {name}, {first} to {last}; {lay}."
 
 
 def _pace(dates: np.ndarray) -> str:

@@ -18,7 +18,7 @@ FEATURES = {  # as vendors call them
     "open": ("open",),
     "high": ("high",),
     "low": ("low",),
-    "close": ("close", "close/last"),
+    "close": ("close", "close/last", "price"),
     "volume": ("volume", "vol", "vol."),
 }
 WINDOW = 30  # days

@@ -200,7 +200,7 @@ def investing(frame):
     [
         (yahoo, "Close", "Open, High, Low, Close, Volume, not Adj Close", "the rows lay in their order"),
         (yfinance, "close", "Open, High, Low, Close, Volume", "the rows lay in their order"),
-        (investing, "Price", "Open, High, Low, Vol., Price, not Change %", "the rows lay newest first and were sorted"),
+        (investing, "close", "Open, High, Low, Price, Vol., not Change %", "the rows lay newest first and were sorted"),
     ],
 )
 def test_tables_of_vendors_are_learned_and_the_page_says_what_was_read(vendor, target, used, lay, tmp_path):
@@ -210,7 +210,7 @@ def test_tables_of_vendors_are_learned_and_the_page_says_what_was_read(vendor, t
     done = train("stocks", "--csv", tmp_path / "v.csv", "--target", target, *options)
     assert done.exit_code == 0, done.output
     words = (
-        f"Read: 150 rows of {used}. The dates, of Date, are 2019-09-02 to 2020-03-30; {lay}. "
+        f"Read: 150 rows of {used}. Dated by Date, 2019-09-02 to 2020-03-30; {lay}. "
         "From row to row it is usually 1 working day, 1 time longer: at most 2, after 2019-12-20."
     )
     assert words in done.output.replace("\n", " ")

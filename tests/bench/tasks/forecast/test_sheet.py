@@ -322,7 +322,7 @@ def test_rows_are_sorted_by_date_and_that_is_told(order, told):
     text = "\n".join(["v;when", *(f"{row};2020-01-0{row + 1}" for row in order)])
     found = read(text, "v")
     assert found.values.ravel().tolist() == [0, 1, 2]
-    assert found.told[1] == f"The dates, of when, are 2020-01-01 to 2020-01-03; {told}."
+    assert found.told[1] == f"Dated by when, 2020-01-01 to 2020-01-03; {told}."
 
 
 def test_without_dates_rows_are_taken_as_they_lie_and_that_is_told():

@@ -248,7 +248,7 @@ def test_a_command_says_what_it_took(tmp_path):
 
 def test_without_compiled_code_a_race_is_refused_before_it_begins(monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    with pytest.raises(ChoiceError, match="^train sine: numba-simd cannot measure the errors: NUMBA_DISABLE_JIT is"):
+    with pytest.raises(ChoiceError, match=r"^train sine: numba-simd cannot measure the errors: NUMBA_DISABLE_JIT is"):
         Sine(DEFAULT)
 
 
