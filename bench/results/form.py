@@ -137,6 +137,8 @@ MACHINE = {
     "cpu": Maybe(NAME),
     "cores": Maybe(WHOLE),
     "logical_cpus": Maybe(WHOLE),
+    "kinds": Maybe([[CPU]]),
+    "cpu_quota": Maybe(POSITIVE),
     "caches": Maybe(Named(POSITIVE)),
     "memory_bytes": Maybe(POSITIVE),
     "os": Maybe(TEXT),

@@ -96,6 +96,7 @@ class History:
             all(0 < taken < math.inf for taken in self.seconds), f"{where}: seconds", "numbers above 0", self.seconds
         )
         expect(all(map(math.isfinite, self.bits)), f"{where}: bits", "finite numbers", self.bits)
+        expect(0 <= self.compile_s < math.inf, f"{where}: compile_s", "seconds", self.compile_s)
 
     def steps_to(self, goal: float) -> int | None:
         """Return the steps until the validation text first took `goal` bits per character or less; None if never."""

@@ -173,6 +173,8 @@ def test_a_row_that_is_none_is_refused_with_its_line_and_field(run, field, value
         ("machine", MACHINE | {"cpu": 1}, "machine: cpu: expected a name of one line"),
         ("machine", MACHINE | {"warnings": "busy"}, "machine: warnings: expected a list, got 'busy'"),
         ("machine", MACHINE | {"load_average": ["1"]}, "machine: load_average[0]: expected a number of 0 or more"),
+        ("machine", MACHINE | {"kinds": [[0], 1]}, "machine: kinds[1]: expected a list, got 1"),
+        ("machine", MACHINE | {"cpu_quota": "half"}, "machine: cpu_quota: expected a number above 0, got 'half'"),
         ("machine", MACHINE | {"roofline": {"levels": {}}}, "machine: roofline: measured is missing"),
         ("implementations", "missing", "implementations is missing"),
         ("implementations", ["numpy"], "implementations: expected a table of names and values, got ['numpy']"),

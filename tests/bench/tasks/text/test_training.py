@@ -183,6 +183,7 @@ def test_settings_out_of_range():
         ({"validated": [10, 0]}, "validated: expected rising steps, up to 10, got [10, 0]"),
         ({"seconds": [0.0]}, "seconds: expected numbers above 0, got [0.0]"),
         ({"bits": [3.0, math.nan]}, "bits: expected finite numbers, got [3.0, nan]"),
+        ({"compile_s": math.nan}, "compile_s: expected seconds, got nan"),
         ({"state.h": np.zeros((3, 12), np.float32)}, "state.h: expected the shape (4, 12), got (3, 12)"),
         ({"weights.V": None}, "numpy: expected an array weights.V, got none"),
     ],
