@@ -66,7 +66,7 @@ def report(
         _learning(race, figures),
         _training(race, described, command),
     ]
-    lead = f"{_units(race)}, on {plural(course.settings.threads, 'thread')} of {described['cpu']}"
+    lead = f"{_units(race)}, {where(course.settings.threads, described)}"
     return write(folder, numbers, figures, page.render(title, drawn, lead))
 
 
@@ -349,9 +349,7 @@ def _training(race: Race, described: dict, command: str) -> Markup:
             "weights."
         ),
         page.table(settings_table(settings)),
-        page.paragraph(f"Made by: {command}", "small"),
-        page.paragraph(machine_line(described), "small"),
-        *(page.paragraph(warning, "small") for warning in described["warnings"]),
+        *made_by(command, described),
     )
 
 
@@ -378,10 +376,17 @@ def _units(race: Race) -> str:
     return kind[model.cell].format(model.hidden_size)
 
 
-def machine_line(described: dict) -> str:
-    names = ("numpy", "numba", "torch", "jax")
-    versions = ", ".join(f"{name} {described['versions'][name]}" for name in names if described["versions"].get(name))
-    return f"{described['cpu']}, {described['os']}, Python {described['python']}, {versions}."
+def made_by(command: str, described: dict) -> list[Markup]:
+    """Return what a report ends with: the command, the machine that ran it, and what speaks against its times."""
+    about = machine.words(described)
+    versions = [f"{name} {about[name]}" for name in ("numpy", "numba", "torch", "jax") if name in about]
+    words = ", ".join([about["CPU"], about["System"], f"Python {about['Python']}", *versions])
+    return [page.paragraph(text, "small") for text in (f"Made by: {command}", f"{words}.", *described["warnings"])]
+
+
+def where(threads: int, described: dict) -> str:
+    """Return on how many threads of which CPU a network learned."""
+    return f"on {plural(threads, 'thread')} of {described['cpu'] or 'an unknown CPU'}"
 
 
 def settings_table(settings: Any) -> pd.DataFrame:

@@ -78,13 +78,11 @@ def write(races: Sequence[Race[Drawn]], folder: Path, command: str) -> Path:
                 "The same settings serve all cells; another rate or size may suit one of them better."
             ),
             page.table(race_report.settings_table(course.settings).query("setting != 'cell'")),
-            page.paragraph(f"Made by: {command}", "small"),
-            page.paragraph(race_report.machine_line(described), "small"),
-            *(page.paragraph(warning, "small") for warning in described["warnings"]),
+            *race_report.made_by(command, described),
         ),
     ]
     title = "Copying what was long ago" if isinstance(course, Copy) else "Adding two numbers from long ago"
-    lead = f"Over {plural(course.length, 'step')}, on {plural(course.settings.threads, 'thread')} of {described['cpu']}"
+    lead = f"Over {plural(course.length, 'step')}, {race_report.where(course.settings.threads, described)}"
     return race_report.write(folder, metrics, figures, page.render(title, blocks, lead))
 
 

@@ -237,12 +237,10 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
                 "character; the loss is their cross-entropy. All arithmetic is float32."
             ),
             page.table(race.settings_table(settings)),
-            page.paragraph(f"Made by: {metrics['command']}", "small"),
-            page.paragraph(_machine(described), "small"),
-            *(page.paragraph(warning, "small") for warning in described["warnings"]),
+            *race.made_by(metrics["command"], described),
         )
     )
-    lead = f"{_units(lesson)}, on {race.plural(settings.threads, 'thread')} of {described['cpu']}"
+    lead = f"{_units(lesson)}, {race.where(settings.threads, described)}"
     return page.render(f"Learning {lesson.corpus.name}", blocks, lead)
 
 
@@ -338,8 +336,3 @@ def _bars(lesson: Lesson, judged: dict[str, float]) -> Figure:
         axes.margins(x=0.12)
 
     return charts.sheet([draw], legend=False)
-
-
-def _machine(described: dict) -> str:
-    versions = ", ".join(f"{name} {described['versions'][name]}" for name in ("numpy", "numba"))
-    return f"{described['cpu']}, {described['os']}, Python {described['python']}, {versions}."

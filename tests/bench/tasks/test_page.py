@@ -1,9 +1,9 @@
-"""The words of a race, which never say more than their interval."""
+"""The words of a race, which never say more than their interval, and of the machine, which may tell nothing."""
 
 import pytest
 
 from bench.results.statistics import Interval
-from bench.tasks.page import ends, goal_words, verdict_words
+from bench.tasks.page import ends, goal_words, made_by, verdict_words, where
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,12 @@ def test_seeds_too_few_or_too_unlike_tell_no_ratio_to_the_goal():
     )
     assert goal_words("ours", "theirs", wide, "2 seeds").endswith("to the goal, 2 seeds cannot tell.")
     assert goal_words("ours", "theirs", one, "1 seed") == ""
+
+
+def test_a_machine_that_tells_nothing_is_unknown_in_every_report():
+    nothing = {"cpu": None, "os": None, "python": None, "versions": {}, "warnings": ["It is busy."]}
+    assert where(2, nothing) == "on 2 threads of an unknown CPU"
+    made, machine, warning = made_by("train text", nothing)
+    assert "Made by: train text" in made
+    assert "unknown, unknown, Python unknown." in machine
+    assert "It is busy." in warning
