@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from bench.machine import describe as machine
 from bench.report import charts, page
@@ -419,8 +420,9 @@ def curves(race: Race, by_time: bool) -> Figure:
         error_scale(axes)
         if by_time and race.outcome != "diverged":
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            _label_some(axes.xaxis, *axes.dataLim.intervalx)
+        if not by_time:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(f"{'training' if judge == 'train' else 'validation'} {race.course.measure}")
         axes.set_xlabel("seconds of training" if by_time else "epochs")
         axes.set_title("Error by time" if by_time else "Error by epoch")
@@ -435,9 +437,14 @@ def error_scale(axes: Axes) -> None:
     if high < 3 * low:
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _label_some(axes.yaxis, low, high)
+
+
+def _label_some(axis: Axis, low: float, high: float) -> None:
+    """Label the ticks 1, 2, 5, 10 of a logarithmic axis that spans little, else 1, 10, 100."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def write(folder: Path, metrics: dict, figures: dict[str, Figure], html: str) -> Path:
