@@ -3,7 +3,6 @@
 A system may tell anything, wrongly or not at all: what it keeps back limits nothing.
 """
 
-import math
 import os
 import re
 from functools import cache
@@ -15,7 +14,8 @@ GROUPS = Path("/sys/fs/cgroup")
 def usable_cpus():
     """Return how many CPUs the caller may keep busy: by those it may run on now, and by the quota when first asked."""
     cpus = len(allowed()) or os.cpu_count() or 1
-    return max(1, min(cpus, math.floor(cpu_quota() or cpus)))
+    quota = cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, int(quota)))
 
 
 def allowed():
