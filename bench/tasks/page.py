@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 from bench.machine import describe as machine
 from bench.report import charts, page
 from bench.results import files
+from bench.results.formats import counted as plural
 from bench.results.statistics import Interval, median_interval, paired_ratio, tells, verdict
 from bench.tasks.learning.model import RUNGS
 from bench.tasks.learning.training import Race
@@ -475,7 +476,3 @@ def number(value: float | None, digits: int = 3) -> tuple[str, float]:
 
 def seconds(value: float) -> str:
     return f"{1e3 * value:.3g} ms" if value < 0.1 else f"{value:.3g} s"
-
-
-def plural(n: int, thing: str) -> str:
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
