@@ -155,12 +155,11 @@ def test_a_run_with_a_row_that_is_none_is_one_line(tmp_path, words):
     assert done.stderr == f"error: {tmp_path}/rows.jsonl, line 1: expected a table of names and values, got []\n"
 
 
-def test_a_folder_that_may_not_be_written(tmp_path):
+def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     done = bench("run", *SMALL, "--reports", tmp_path / "file")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: --reports: expected a folder, got the file {tmp_path}/file\n"
 
 
 def test_machine_is_told():
@@ -222,6 +221,9 @@ def test_a_run_may_lie_anywhere(tmp_path):
     assert done.returncode == 0, done.stderr
     assert r"/a [b] \xfc " in done.stdout.splitlines()[-1]
     (folder,) = os.listdir(reports)
+    (ROOT / reports / folder / "run.json").write_text(
+        json.dumps(json.loads((ROOT / reports / folder / "run.json").read_text()) | {"preset": reports})
+    )
     again = bench("report", os.path.join(reports, folder), PYTHONIOENCODING="utf-8")
     printed = os.fsencode(again.stdout)  # bytes, since what is no text cannot be told of a failure
     assert (again.returncode, printed) == (0, os.fsencode(os.path.join(reports, folder, "report.html")) + b"\n")
