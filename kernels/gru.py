@@ -28,6 +28,7 @@ from kernels.core.doors import (
     Gradients,
     Output,
     Prepared,
+    check_full,
     check_start,
     check_step,
     draw_params,
@@ -40,6 +41,7 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
+from kernels.core.entering import refuse
 from kernels.core.recurrence import advance, is_a, retreat
 from kernels.core.simd import at, full, load, multiply_add, pointer, store
 from kernels.core.team import assembled, share_out
@@ -82,11 +84,15 @@ def init_state(params, batch_size):
     return zero_state(State, params, batch_size)
 
 
-def prepare(params):
-    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+def prepare(params, dtype=None):
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`.
+
+    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer` and
+    `forward_step`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a ValueError.
+    """
     H, _ = check_params(params, Params, GATES)
     biases = np.concatenate((params.b[2 * H :], params.b[: 2 * H], params.c))
-    return lay_out(params.U, params.W, biases.reshape(BLOCKS, H))
+    return lay_out(params.U, params.W, biases.reshape(BLOCKS, H), dtype)
 
 
 def forward_step(params, x_t, state):
@@ -100,6 +106,7 @@ def forward_step(params, x_t, state):
 
 def forward(params, x, state=None):
     """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    check_full(params)
     hs, last, initial, gates, inner = _forward(params, x, state, keep=True)
     return Trace(hs, last, x, initial, gates, inner)
 
@@ -144,7 +151,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
 def _forward(params, x, state, keep):
     weights = prepared(params, prepare, GATES)
     state = check_start(State, weights, x, state)
-    (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
+    (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.dtype
     hs = np.empty((T, B, H), dtype)
     gates = np.empty((T, B, 3 * H), dtype) if keep else nothing(dtype)
     inner = np.empty((T, B, H), dtype) if keep else nothing(dtype)
@@ -176,8 +183,9 @@ class _Backward(NamedTuple):
 def _infer(team, weights, I, x, h0, hs, gates, inner):
     cell = _Forward(pointer(gates), pointer(inner), gates.size > 0, *h0.shape)
     team = assembled(team)
-    scratch = recurrence.workspace(team, I, hs, BLOCKS)
+    scratch = recurrence.workspace(team, weights, I, hs, BLOCKS)
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
+    refuse(weights, scratch)
 
 
 @take_read_only

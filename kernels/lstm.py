@@ -30,6 +30,7 @@ from kernels.core.doors import (
     Gradients,
     Output,
     Prepared,
+    check_full,
     check_start,
     check_step,
     draw_params,
@@ -42,6 +43,7 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
+from kernels.core.entering import refuse
 from kernels.core.recurrence import advance, is_a, retreat
 from kernels.core.simd import at, full, load, multiply_add, pointer, store
 from kernels.core.team import assembled, share_out
@@ -83,10 +85,14 @@ def init_state(params, batch_size):
     return zero_state(State, params, batch_size)
 
 
-def prepare(params):
-    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+def prepare(params, dtype=None):
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`.
+
+    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer` and
+    `forward_step`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a ValueError.
+    """
     H, _ = check_params(params, Params, GATES)
-    return lay_out(params.U, params.W, params.b.reshape(GATES, H))
+    return lay_out(params.U, params.W, params.b.reshape(GATES, H), dtype)
 
 
 def forward_step(params, x_t, state):
@@ -100,6 +106,7 @@ def forward_step(params, x_t, state):
 
 def forward(params, x, state=None):
     """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    check_full(params)
     hs, last, initial, gates, cs = _forward(params, x, state, keep=True)
     return Trace(hs, last, x, initial, gates, cs)
 
@@ -143,7 +150,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
 def _forward(params, x, state, keep):
     weights = prepared(params, prepare, GATES)
     state = check_start(State, weights, x, state)
-    (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.weights.dtype
+    (T, B), H, dtype = x.shape[:2], weights.hidden_size, weights.dtype
     hs, c = np.empty((T, B, H), dtype), np.array(state.c)
     gates = np.empty((T, B, 4 * H), dtype) if keep else nothing(dtype)
     cs = np.empty((T, B, H), dtype) if keep else nothing(dtype)
@@ -175,8 +182,9 @@ class _Backward(NamedTuple):
 def _infer(team, weights, I, x, h0, hs, c, gates, cs):
     cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
     team = assembled(team)
-    scratch = recurrence.workspace(team, I, hs, BLOCKS)
+    scratch = recurrence.workspace(team, weights, I, hs, BLOCKS)
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
+    refuse(weights, scratch)
 
 
 @take_read_only

@@ -24,6 +24,7 @@ from kernels.core.doors import (
     Gradients,
     Output,
     Prepared,
+    check_full,
     check_start,
     check_step,
     draw_params,
@@ -36,6 +37,7 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
+from kernels.core.entering import refuse
 from kernels.core.recurrence import advance, is_a, retreat
 from kernels.core.simd import at, full, load, pointer, store
 from kernels.core.team import assembled, share_out
@@ -73,10 +75,14 @@ def init_state(params, batch_size):
     return zero_state(State, params, batch_size)
 
 
-def prepare(params):
-    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`."""
+def prepare(params, dtype=None):
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`.
+
+    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer` and
+    `forward_step`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a ValueError.
+    """
     check_params(params, Params, GATES)
-    return lay_out(params.U, params.W, params.b[None])
+    return lay_out(params.U, params.W, params.b[None], dtype)
 
 
 def forward_step(params, x_t, state, activation="tanh"):
@@ -90,6 +96,7 @@ def forward_step(params, x_t, state, activation="tanh"):
 
 def forward(params, x, state=None, activation="tanh"):
     """Run over x (T, B, I) from `state` (zero if None) and return the trace that `bptt` needs."""
+    check_full(params)
     hs, state, initial = _forward(params, x, state, activation)
     return Trace(hs, state, x, initial)
 
@@ -131,7 +138,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
 def _forward(params, x, state, activation):
     weights = prepared(params, prepare, GATES)
     state = check_start(State, weights, x, state)
-    hs = np.empty((*x.shape[:2], weights.hidden_size), weights.weights.dtype)
+    hs = np.empty((*x.shape[:2], weights.hidden_size), weights.dtype)
     run_forward(_infer, weights, x, state.h, hs, _code(activation))
     return hs, State(hs[-1].copy()), state
 
@@ -159,8 +166,9 @@ class _Backward(NamedTuple):
 def _infer(team, weights, I, x, h0, hs, activation):
     cell = _Forward(activation)
     team = assembled(team)
-    scratch = recurrence.workspace(team, I, hs, BLOCKS)
+    scratch = recurrence.workspace(team, weights, I, hs, BLOCKS)
     share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
+    refuse(weights, scratch)
 
 
 @take_read_only

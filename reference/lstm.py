@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reference.parts import project, project_all, project_back, sigmoid
+from reference.quantized import quantize
 
 
 class Params(NamedTuple):
@@ -66,9 +67,12 @@ def init_state(params, batch_size):
     return State(np.zeros(shape, dtype), np.zeros(shape, dtype))
 
 
-def prepare(params):
-    """Return the weights as `infer`, `forward` and `forward_step` like them best: here, as they are."""
-    return params
+def prepare(params, dtype=None):
+    """Return the weights as `infer`, `forward` and `forward_step` like them best: here, as they are.
+
+    Of dtype "bfloat16" or "int8" they are rounded, for `infer` and `forward_step`: see `reference.quantized`.
+    """
+    return params if dtype is None else quantize(params, dtype)
 
 
 def forward_step(params, x_t, state):

@@ -11,6 +11,7 @@ from numba import types
 
 from kernels.core.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
 from kernels.core.recurrence import bptt_size, pack, team_size
+from kernels.core.rounding import KINDS, packed_units, panel_rows
 from kernels.core.simd import vector_lanes
 from kernels.core.team import most_threads, on_a_team
 from kernels.core.tiles import whole
@@ -31,10 +32,12 @@ _BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
 
 
 class _Prepared(NamedTuple):
-    weights: np.ndarray  # U, W and the biases in the panels of `kernels.core.tiles`
+    weights: np.ndarray  # U, W and the biases in the panels of `kernels.core.tiles`: numbers, or units below float32
     input_size: int
     hidden_size: int
     gates: int
+    dtype: np.dtype  # of x, the states and the biases
+    together: int  # numbers in an element of `weights`: more than one below float32
 
 
 class Prepared(_Prepared):
@@ -45,16 +48,19 @@ class Prepared(_Prepared):
 
     __slots__ = ()
 
-    def __new__(cls, weights, input_size, hidden_size, gates):
+    def __new__(cls, weights, input_size, hidden_size, gates, dtype, together):
         check_size("input_size", input_size)
         check_size("hidden_size", hidden_size)
         check_size("gates", gates)
         if gates not in _BLOCKS:
             raise ValueError(f"gates: expected {', '.join(map(str, _BLOCKS))}, got {gates!r}")
-        check_float("weights", weights)
-        size = _panels_size(input_size, hidden_size, gates, weights.dtype) + _spare(weights.dtype)
-        check_array("weights", weights, (size,), weights.dtype)
-        return super().__new__(cls, weights, input_size, hidden_size, gates)
+        kind = next((kind for kind, of in KINDS.items() if of[:2] == (dtype, together)), None)
+        if kind is None:
+            known = ", ".join(f"{of.dtype} and {of.together}" for of in KINDS.values())
+            raise ValueError(f"dtype, together: expected {known}, got {dtype} and {together}")
+        size = _panels_size(input_size, hidden_size, gates, kind) + _spare(kind)
+        check_array("weights", weights, (size,), kind)
+        return super().__new__(cls, weights, input_size, hidden_size, gates, dtype, together)
 
     @classmethod
     def _make(cls, values):
@@ -95,7 +101,7 @@ def zero_state(kind, params, batch_size):
     """Return a state of zeros, each array (B, H), for Params or Prepared."""
     check_size("batch_size", batch_size)
     if isinstance(params, Prepared):
-        return _zeros(kind, (batch_size, params.hidden_size), params.weights.dtype)
+        return _zeros(kind, (batch_size, params.hidden_size), params.dtype)
     if not hasattr(params, "W"):
         raise TypeError(f"params: expected Params or Prepared, got {type(params).__name__}")
     check_float("params.W", params.W)
@@ -107,18 +113,19 @@ def _zeros(kind, shape, dtype):
     return kind._make([np.zeros(shape, dtype) for _ in kind._fields])
 
 
-def lay_out(U, W, biases):
-    """Return the Prepared of U (G H, I), W (G H, H) and biases (blocks, H)."""
+def lay_out(U, W, biases, dtype=None):
+    """Return the Prepared of U (G H, I), W (G H, H) and biases (blocks, H), of their own dtype or below float32."""
     H, I = W.shape[1], U.shape[1]
     gates = W.shape[0] // H
+    U, W = packed_units("params.U", U, dtype), packed_units("params.W", W, dtype)
     weights = _scratch(_panels_size(I, H, gates, W.dtype), W.dtype)
     pack(U, W, biases, weights)
-    return tuple.__new__(Prepared, (weights, I, H, gates))  # which are right, and need no check
+    return tuple.__new__(Prepared, (weights, I, H, gates, *KINDS[W.dtype][:2]))  # which are right, and need no check
 
 
 def _panels_size(I, H, gates, dtype):
     n = vector_lanes(dtype)
-    return ((I + H) * gates + _BLOCKS[gates]) * whole.py_func(H, n) * n
+    return ((panel_rows(I, dtype) + panel_rows(H, dtype)) * gates + _BLOCKS[gates]) * whole.py_func(H, n) * n
 
 
 def prepared(params, prepare, gates):
@@ -130,10 +137,16 @@ def prepared(params, prepare, gates):
     return params
 
 
+def check_full(params):
+    """Raise a ValueError for weights prepared below float32, which only `infer` and `forward_step` take."""
+    if isinstance(params, Prepared) and params.together > 1:
+        raise ValueError(f"params: expected weights of {params.dtype} for forward, got weights prepared below it")
+
+
 def check_start(kind, weights, x, state):
     """Check the input x (T, B, I) and the state before it, a `kind` or None; return the state, zero for None."""
-    _, B = check_input("x", x, ("T", "B"), weights.input_size, weights.weights.dtype)
-    shape, dtype = (B, weights.hidden_size), weights.weights.dtype
+    _, B = check_input("x", x, ("T", "B"), weights.input_size, weights.dtype)
+    shape, dtype = (B, weights.hidden_size), weights.dtype
     if state is None:
         return _zeros(kind, shape, dtype)
     check_state("state", state, kind, shape, dtype)
@@ -142,22 +155,24 @@ def check_start(kind, weights, x, state):
 
 def check_step(kind, weights, x_t, state):
     """Check the input x_t (B, I) of a single step and the state before it."""
-    flat, I, H, _ = weights
-    (B,) = check_input("x_t", x_t, ("B",), I, flat.dtype)
-    check_state("state", state, kind, (B, H), flat.dtype)
+    _, I, H, _, dtype, _ = weights
+    (B,) = check_input("x_t", x_t, ("B",), I, dtype)
+    check_state("state", state, kind, (B, H), dtype)
 
 
 def run_step(work, prepared, x_t, h0, *arrays):
     """Call a cell's compiled step on a team; `arrays` are the cell's own, h (B, H) the first."""
-    weights, I, H, gates = prepared
-    on_a_team(work, team_size(most_threads, 1, len(x_t), I, H, gates), (weights, I, x_t, h0, *arrays))
+    weights, I, H, gates, _, together = prepared
+    size = team_size(most_threads, 1, len(x_t), I, H, gates, together)
+    on_a_team(work, size, (weights, I, x_t, h0, *arrays))
 
 
 def run_forward(work, prepared, x, h0, *arrays):
     """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
-    weights, I, H, gates = prepared
+    weights, I, H, gates, _, together = prepared
     T, B = x.shape[:2]
-    on_a_team(work, team_size(most_threads, T, B, I, H, gates), (weights, I, x, h0, *arrays))
+    size = team_size(most_threads, T, B, I, H, gates, together)
+    on_a_team(work, size, (weights, I, x, h0, *arrays))
 
 
 def run_bptt(work, blocks, states, truncate, params, trace, grad_hs, grad_last, wanted, *kept):

@@ -16,7 +16,20 @@ import numpy as np
 from numba import types
 
 from kernels.core.cache import compiled
-from kernels.core.simd import ALIGNMENT, align, at, lanes, load, pointer, store
+from kernels.core.dots import behind, depth, like
+from kernels.core.entering import (
+    NOTES,
+    before_row,
+    begin_states,
+    enter_inputs,
+    enter_state,
+    enter_states,
+    entered_row,
+    entered_states,
+    is_rounded,
+    note,
+)
+from kernels.core.simd import ALIGNMENT, align, at, full, lanes, load, pointer, store
 from kernels.core.team import count_steps, meet, part, steps_before
 from kernels.core.tiles import (
     ADD,
@@ -80,17 +93,18 @@ _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weig
 _ACTIVATION = 64  # multiplications take as long
 
 
-def team_size(most, T, B, I, H, gates):
+def team_size(most, T, B, I, H, gates, together=1):
     """Return how many threads, of `most()`, have enough to do, and for how many spins they are worth waiting.
 
-    A small call need not ask for the most, which takes as long as a small step.
+    A small call need not ask for the most, which takes as long as a small step. Multiplications that are done
+    `together` take as long as one.
     """
-    work = T * max(B, _FEWEST_ROWS) * gates * H * (H + I + _ACTIVATION)
+    work = T * max(B, _FEWEST_ROWS) * gates * H * ((H + I) // together + _ACTIVATION)
     if work < WORTH_SHARING:
         return 1, 0
     most = most()
     by_rows = min(most, B // _ROWS_EACH)
-    by_columns = min(most, H // 24, gates * H * H // 18_432)
+    by_columns = min(most, H // 24, gates * H * H // (18_432 * together))
     return max(1, by_rows, by_columns), _PATIENCE * work // WORTH_SHARING
 
 
@@ -124,52 +138,57 @@ def _input_gate(block, gates, blocks):
 
 @compiled
 def pack(U, W, biases, weights):
-    """Lay out U and W as the forward products need them, gate by gate in the order of the blocks, then the biases."""
+    """Lay out U and W as the forward products need them, gate by gate in the order of the blocks, then the biases.
+
+    Below float32 a row of U and W holds units, and what lies behind a panel.
+    """
     blocks, H = biases.shape
     gates = W.shape[0] // H
-    I = U.shape[1]
     w = align(pointer(weights))
     n = lanes(w)
     count = panel_count(H, n)
+    K = U.shape[1]
     for g in range(gates):
-        u = at(pointer(U), _input_gate(g, gates, blocks) * H * I)
-        pack_columns(at(w, g * packed_size(I, H, n)), u, I, I, H, ZERO, count)
-    w = at(w, gates * packed_size(I, H, n))
+        u = at(pointer(U), _input_gate(g, gates, blocks) * H * K)
+        pack_columns(at(w, g * packed_size(K, H, n)), u, K, K, H, ZERO, count)
+    w = at(w, gates * packed_size(K, H, n))
+    K = W.shape[1]
     for g in range(gates):
-        pack_columns(at(w, g * packed_size(H, H, n)), at(pointer(W), g * H * H), H, H, H, ZERO, count)
-    w = at(w, gates * packed_size(H, H, n))
-    copy_rows(w, whole(H, n) * n, pointer(biases), H, blocks, ZERO, H)
+        pack_columns(at(w, g * packed_size(K, H, n)), at(pointer(W), g * H * K), K, K, H, ZERO, count)
+    w = at(w, gates * packed_size(K, H, n))
+    copy_rows(like(w, pointer(biases)), whole(H, n) * n, pointer(biases), H, blocks, ZERO, H)
 
 
 # Forward.
 
 
 @compiled
-def _forward_memory(T, B, I, H, blocks, members, n):
+def _forward_memory(w, T, B, I, H, blocks, members):
     """Return how much memory is walked through time with, by a member alone or by all together: see `forward`."""
-    by_rows = _by_rows(B, members)
-    rows = (B + members - 1) // members if by_rows else B
+    n, by_rows = lanes(w), _by_rows(B, members)
+    rows, alone = ((B + members - 1) // members, 1) if by_rows else (B, members)
     steps = _chunk(T, rows, _FORWARD_ROWS)
-    return (steps * blocks + 2) * rows * padded(H, n) + (1 if by_rows else members) * steps * rows * padded(I, n)
+    rounded = (alone + 2) * rows * entered_row(w, H) if is_rounded(w) else 0
+    return (steps * blocks + 2) * rows * padded(H, n) + alone * steps * rows * entered_row(w, I) + rounded
 
 
 @compiled
-def forward_size(T, B, I, H, blocks, members, n):
-    """Return the size of `scratch`; what is enough for more members is enough for one."""
-    return (members if _by_rows(B, members) else 1) * _forward_memory(T, B, I, H, blocks, members, n)
-
-
-@compiled
-def workspace(team, I, hs, blocks):
-    """Return the `scratch` of `forward`."""
-    T, B, H = hs.shape
-    size = forward_size(T, B, I, H, blocks, len(team), lanes(pointer(hs)))
-    return np.empty(size + ALIGNMENT // hs.itemsize, hs.dtype)
+def workspace(team, weights, I, hs, blocks):
+    """Return the `scratch` of `forward`; what is enough for more members is enough for one."""
+    (T, B, H), members, w = hs.shape, len(team), pointer(weights)
+    size = (members if _by_rows(B, members) else 1) * _forward_memory(w, T, B, I, H, blocks, members)
+    scratch = np.empty(NOTES + size + ALIGNMENT // hs.itemsize, hs.dtype)
+    if is_rounded(w):
+        scratch[: 2 * NOTES] = 0
+    return scratch
 
 
 @compiled
 def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
-    """Compute one member's rows or columns of hs (T, B, H) from x (T, B, I), or (T, B) if it is one-hot."""
+    """Compute one member's rows or columns of hs (T, B, H) from x (T, B, I), or (T, B) if it is one-hot.
+
+    What is multiplied is `entered` before: below float32 it is rounded into a buffer of its own, else it is there.
+    """
     T, B, H = hs.shape
     U = align(pointer(weights))
     n = lanes(U)
@@ -182,21 +201,30 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
     p0, p1, c0, c1 = _columns(H, me, among, n)
     extra = blocks - gates
 
-    u_size, w_size = packed_size(I, H, n), packed_size(H, H, n)
+    u_depth, w_depth = depth(U, I), depth(U, H)
+    u_size, w_size = packed_size(u_depth + behind(U), H, n), packed_size(w_depth + behind(U), H, n)
     W = at(U, gates * u_size)
-    b = at(W, gates * w_size)
+    b = like(at(W, gates * w_size), pointer(hs))
 
-    row, x_row = padded(H, n), padded(I, n)
+    row, x_row, h_row = padded(H, n), entered_row(U, I), entered_row(U, H)
     block = rows * row
     apart = steps * block
-    size = _forward_memory(T, B, I, H, blocks, members, n)
-    sums = at(align(pointer(scratch)), member * size if by_rows else ZERO)  # (blocks, steps, rows, row)
+    notes = align(pointer(scratch))
+    size = _forward_memory(U, T, B, I, H, blocks, members)
+    sums = at(notes, NOTES + (member * size if by_rows else ZERO))  # (blocks, steps, rows, row)
     before = at(sums, blocks * apart)  # (rows, row): h_{t-1},
     now = at(before, block)  # and h_t
-    xs = at(now, block + me * steps * rows * x_row)  # (steps, rows, x_row), of this member
+    entered = at(like(at(now, block), U), before_row(U))  # (rows, h_row): h_t as it is multiplied, below float32,
+    entering = at(entered, rows * h_row if is_rounded(U) else ZERO)
+    start = at(entering, (1 + me) * rows * h_row if is_rounded(U) else ZERO)  # and h_0, of this member
+    xs = at(start, (among - me) * rows * h_row if is_rounded(U) else ZERO)
+    xs = at(xs, me * steps * rows * x_row)  # (steps, rows, x_row), of this member
 
-    state, state_row = at(pointer(h0), first * H), H  # complete, while `before` has a member's columns alone
-    copy_rows(before, row, state, H, rows, c0, min(c1, H))
+    # complete, while `before` has a member's columns alone
+    state, state_row, fault = enter_states(U, at(pointer(h0), first * H), H, rows, start, h_row)
+    begin_states(entered, 2 * rows, h_row, pointer(hs))
+    copy_rows(before, row, at(pointer(h0), first * H), H, rows, c0, min(c1, H))
+    mark = full(load(before, 0), 0.0)
     turn = steps_before(team)
     for t0 in range(0, T, steps):
         count = min(steps, T - t0)
@@ -204,19 +232,20 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
             copy_rows(at(sums, g * apart), row, at(b, g * whole(H, n) * n), ZERO, count * rows, c0, c1)
         if x.ndim == 3:
             for s in range(count):
-                copy_rows(at(xs, s * rows * x_row), x_row, at(pointer(x), ((t0 + s) * B + first) * I), I, rows, ZERO, I)
+                source = at(pointer(x), ((t0 + s) * B + first) * I)
+                fault |= enter_inputs(at(xs, s * rows * x_row), x_row, source, rows, I)
             many = count * rows
-            multiply(sums, apart, row, xs, ZERO, x_row, U, gates, many, I, H, p0, p1, ZERO, many)
+            multiply(sums, apart, row, xs, ZERO, x_row, U, gates, many, u_depth, H, p0, p1, ZERO, many)
         else:
             indices = pointer(x)
             for k in range(count * rows):
                 i = indices[(t0 + k // rows) * B + first + k % rows]
                 for g in range(gates):
-                    add_packed_row(at(sums, g * apart + k * row), at(U, g * u_size), i, I, H, p0, p1)
+                    add_packed_row(at(sums, g * apart + k * row), at(U, g * u_size), i, u_depth, H, p0, p1)
         for s in range(count):
             step = at(sums, s * block)
             to = at(step, extra * apart)
-            multiply(to, apart, row, state, ZERO, state_row, W, gates, rows, H, H, p0, p1, turn, B)
+            multiply(to, apart, row, state, ZERO, state_row, W, gates, rows, w_depth, H, p0, p1, turn, B)
             turn += 1
             for r in range(rows):
                 out = at(pointer(hs), ((t0 + s) * B + first + r) * H)
@@ -225,10 +254,13 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
                     h = advance(cell, at(step, at_c), apart, load(before, at_c), t0 + s, first + r, c)
                     store(now, at_c, h)
                     put(out, c, h, H)
+                    mark = enter_state(at(entering, r * h_row), c, h, mark)
             before, now = now, before
-            state, state_row = before, row
+            entered, entering = entering, entered
+            state, state_row = entered_states(U, before, row, entered, h_row)
             if t0 + s < T - 1:
                 meet(meetings, among)
+    note(U, notes, fault, mark)
     if member == 0:
         count_steps(team, T)
 

@@ -17,25 +17,19 @@ import numpy as np
 
 from kernels.core import simd
 from kernels.core.cache import compiled, inlined, named
-from kernels.core.simd import (
-    at,
+from kernels.core.dots import behind, like, unpacked
+from kernels.core.registers import (
     fold,
-    full,
-    lanes,
-    load,
-    load_first,
     load_square,
-    load_tile,
     partial_sums,
-    prefetch,
     rank1,
-    store,
-    store_first,
+    settle_tile,
     store_square,
-    store_tile,
+    sums_before,
     transpose,
     zero_tile,
 )
+from kernels.core.simd import at, full, lanes, load, load_first, prefetch, store, store_first
 
 ROWS = 8 if simd.REGISTERS == 32 else 4
 VECTORS = 3
@@ -114,16 +108,17 @@ def _make_tile(rows, vectors):
     @named(f"tile_{rows}x{vectors}")
     def tile(out, out_row, a, a_row, a_k, w, K, how):
         n = lanes(out)
-        sums = zero_tile(out, rows, vectors)
+        scales = at(like(a, out), -1)
+        sums = zero_tile(w, rows, vectors)
         if how == ADD:
-            sums = load_tile(out, out_row, rows, vectors)
+            sums = sums_before(sums, out, out_row)
         for _ in range(K):
             sums = rank1(sums, a, a_row, w)
             for v in range(vectors):
                 prefetch(w, (_AHEAD * vectors + v) * n)
             a = at(a, a_k)
             w = at(w, vectors * n)
-        store_tile(out, out_row, sums)
+        settle_tile(out, out_row, sums, scales, a_row, w)
 
     return tile
 
@@ -135,8 +130,8 @@ def _make_row(vectors):
     @inlined
     @named(f"row_{vectors}")
     def row(out, a, w, K):
-        total = load_tile(out, 0, 1, vectors)
-        sums = zero_tile(out, apart, vectors)
+        total = sums_before(zero_tile(w, 1, vectors), out, 0)
+        sums = zero_tile(w, apart, vectors)
         k = 0
         while k + apart <= K:
             sums = partial_sums(sums, at(a, k), 1, at(w, k * vectors * lanes(w)))
@@ -145,7 +140,7 @@ def _make_row(vectors):
         while k < K:
             total = rank1(total, at(a, k), 0, at(w, k * vectors * lanes(w)))
             k += 1
-        store_tile(out, 0, total)
+        settle_tile(out, 0, total, at(like(a, out), -1), 0, at(w, K * vectors * lanes(w)))
 
     return row
 
@@ -189,7 +184,7 @@ def _multiply_tiles(out, out_row, a, a_row, a_k, a_tile, w, rows, K, columns, fi
         panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
-        to, packed = at(out, start * n), at(w, start * n * K)
+        to, packed = at(out, start * n), at(w, start * n * (K + behind(w)))
         if width == 3:
             _panel3(to, out_row, a, a_row, a_k, a_tile, packed, rows, K, how)
         elif width == 2:
@@ -205,7 +200,7 @@ def _multiply_row(out, a, w, K, columns, first_panel, last_panel, turn):
         panel = first_panel + i if turn % 2 == 0 else last_panel - 1 - i
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
-        to, packed = at(out, start * n), at(w, start * n * K)
+        to, packed = at(out, start * n), at(w, start * n * (K + behind(w)))
         if width == 3:
             _row3(to, a, packed, K)
         elif width == 2:
@@ -221,14 +216,14 @@ def multiply(
     """Add a w to `out` for each gate, in the columns of the panels from `first_panel` up to `last_panel`.
 
     out[g out_apart + r out_row + c] += sum over k of a[g a_apart + r a_row + k] w[g, k, c], where each gate's w is
-    packed and has K rows and `columns` columns. The rows of `out` are padded to whole vectors, which are written. At
-    an odd `turn` gates and panels are taken from the last to the first: if the same w was just read, and is too large
-    for the cache, its end is still there.
+    packed and has K rows (of units, below float32) and `columns` columns. The rows of `out` are padded to whole
+    vectors, which are written. At an odd `turn` gates and panels are taken from the last to the first: if the same w
+    was just read, and is too large for the cache, its end is still there.
 
     Every sum is made in the order of k, so that it is the same to the bit however the rows are cut into tiles and
     shared by threads; but for a row that is the only one of `all_rows`, which is summed in an order of its own.
     """
-    size = packed_size(K, columns, lanes(w))
+    size = packed_size(K + behind(w), columns, lanes(w))
     for i in range(gates):
         g = i if turn % 2 == 0 else gates - 1 - i
         to, by, packed = at(out, g * out_apart), at(a, g * a_apart), at(w, g * size)
@@ -320,12 +315,13 @@ def fill_rows_zero(p, row, rows, first, last):
 
 @compiled
 def add_packed_row(to, packed, k, K, columns, first_panel, last_panel):
-    """Add row k of panels of a packed matrix of K rows to a padded row."""
-    n = lanes(to)
+    """Add row k of the matrix that panels hold, in K rows (of units, below float32), to a padded row."""
+    n, rows = lanes(to), K + behind(packed)
     for panel in range(first_panel, last_panel):
         start = panel_start(panel, columns, n)
         width = panel_start(panel + 1, columns, n) - start
-        source = at(packed, (start * K + k * width) * n)
+        first = at(packed, start * rows * n)
         for v in range(width):
             c = (start + v) * n
-            store(to, c, load(to, c) + load(source, v * n))
+            before = load(to, c)
+            store(to, c, before + unpacked(first, k, K, width, v, before))

@@ -200,6 +200,10 @@ def calls(cell, inputs, *options, array=np.asarray):
     """Return every way to call a cell's functions with these inputs, by name; a trace goes through `array` first."""
     params, x, state, grad_hs, grad_state = inputs
     prepared = cell.prepare(params)
+    below = {}
+    for dtype in ("bfloat16", "int8") if params.W.dtype == np.float32 else ():
+        if dtype == "bfloat16" or "relu" not in options:  # whose states are beyond int8
+            below |= _calls_below(cell, cell.prepare(params, dtype), dtype, x, state, options)
     trace = rebuild(cell.forward(params, x, state, *options), cell, array)
     return {
         "forward_step": lambda: cell.forward_step(params, x[0], state, *options),
@@ -214,6 +218,15 @@ def calls(cell, inputs, *options, array=np.asarray):
         "bptt grad_state": lambda: cell.bptt(params, trace, grad_hs, grad_state, None, *options),
         "bptt truncated": lambda: cell.bptt(params, trace, grad_hs, grad_state, 2, *options),
         "bptt truncated to 0": lambda: cell.bptt(params, trace, grad_hs, None, 0, *options),
+        **below,
+    }
+
+
+def _calls_below(cell, weights, dtype, x, state, options):
+    return {
+        f"forward_step {dtype}": lambda: cell.forward_step(weights, x[0], state, *options),
+        f"infer {dtype}": lambda: cell.infer(weights, x, state, *options),
+        f"infer stateless {dtype}": lambda: cell.infer(weights, x, None, *options),
     }
 
 

@@ -217,7 +217,9 @@ def test_prepared_weights_are_copied_and_sent_elsewhere(cell):
         ("weights", lambda a: a[None], ValueError, "weights"),
         ("weights", lambda a: np.repeat(a, 2)[::2], ValueError, "weights"),
         ("weights", lambda a: np.zeros(a.shape, np.int32), TypeError, "weights"),
-        ("weights", lambda a: a.astype(np.float64), ValueError, "weights"),
+        ("weights", lambda a: a.astype(np.float64), TypeError, "weights"),
+        ("dtype", np.dtype(np.int32), ValueError, "dtype, together"),
+        ("together", 4, TypeError, "weights"),
         ("weights", lambda a: a.tolist(), TypeError, "weights"),
     ],
 )
