@@ -29,8 +29,9 @@ from bench.machine.roofline import MEMORY, ceilings
 from kernels.core import simd, team
 from kernels.core.cache import base_folder
 from kernels.core.cpus import usable_cpus
+from kernels.core.host import REGISTERS
 from kernels.core.registers import partial_sums, rank1, store_tile, zero_tile
-from kernels.core.simd import ALIGNMENT, REGISTERS, align, at, lanes, pointer
+from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
 
 ROWS, VECTORS = (4, 4) if REGISTERS == 32 else (4, 3)  # of a tile: sums enough to hide the latency of each
 BLOCK = 1000  # tiles of FMAs, to make one call worth its call

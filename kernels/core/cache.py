@@ -21,6 +21,8 @@ from typing import Any
 from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
+from kernels.core.host import MATRICES
+
 
 def base_folder(*below):
     """Return the folder of everything that is kept from one process to the next, or one below it, made if need be.
@@ -79,7 +81,7 @@ def _folder(sources):
 
 
 def _digest(folder):
-    digest = hashlib.sha256(os.fsencode(folder))
+    digest = hashlib.sha256(os.fsencode(folder) + bytes([MATRICES]))
     for source in sorted(path for path in folder.rglob("*.py") if path.is_file()):
         digest.update(source.read_bytes())
     return digest.hexdigest()

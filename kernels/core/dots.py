@@ -13,14 +13,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.core.simd import BITS, FEATURES, INDEX, INT32, TRIPLE, Vector, ir_load, ir_multiply_add, llvm, splat
+from kernels.core.host import BITS, FEATURES, TRIPLE, X86
+from kernels.core.simd import INDEX, INT32, Vector, ir_load, ir_multiply_add, llvm, splat
 
 QUADS, PAIRS = types.int32, types.uint32
 SUMS = {types.float32: types.float32, types.float64: types.float64, QUADS: types.int32, PAIRS: types.float32}
 TOGETHER = {QUADS: 4, PAIRS: 2}  # numbers in a unit
 BEHIND = {QUADS: 2}  # rows behind a panel
 
-X86 = TRIPLE.startswith("x86_64")
 DOT_INT8 = X86 and ("avx512vnni" in FEATURES if BITS == 512 else bool({"avx512vnni", "avxvnni"} & FEATURES))
 DOT_BFLOAT16 = X86 and "avx512bf16" in FEATURES
 SDOT = TRIPLE.startswith(("aarch64", "arm64")) and "dotprod" in FEATURES

@@ -29,6 +29,7 @@ from kernels.core.entering import (
     is_rounded,
     note,
 )
+from kernels.core.matrices import end_matrices
 from kernels.core.simd import ALIGNMENT, align, at, full, lanes, load, pointer, store
 from kernels.core.team import count_steps, meet, part, steps_before
 from kernels.core.tiles import (
@@ -260,6 +261,7 @@ def forward(member, team, gates, blocks, weights, I, x, h0, hs, cell, scratch):
             state, state_row = entered_states(U, before, row, entered, h_row)
             if t0 + s < T - 1:
                 meet(meetings, among)
+    end_matrices(U)
     note(U, notes, fault, mark)
     if member == 0:
         count_steps(team, T)

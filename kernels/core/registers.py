@@ -49,6 +49,20 @@ def store_tile(typingctx, p, row, tile):
 
 
 @intrinsic
+def tile_at(typingctx, tile, p, row):
+    """Return the tile at p, of the size of `tile`, its rows `row` elements apart."""
+    rows, vectors, vector = _tile(tile)
+
+    def codegen(context, builder, signature, args):
+        tile, p, row = args
+        for r, v, address in _each(builder, p, row, rows, vectors, vector.lanes):
+            tile = builder.insert_value(tile, ir_load(builder, address, context.get_value_type(vector)), [r, v])
+        return tile
+
+    return tile(tile, p, types.intp), codegen
+
+
+@intrinsic
 def sums_before(typingctx, tile, p, row):
     """Return what the tile at p holds already, to be added to; `tile`, of zeros, if its sums are settled at the end."""
     rows, vectors, vector = _tile(tile)

@@ -12,17 +12,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.core.cache import named
+from kernels.core.host import BITS
 
-# The host, after NUMBA_CPU_NAME and NUMBA_CPU_FEATURES: what Numba compiles for.
-TRIPLE, _, _features = cpu_target.target_context.codegen().magic_tuple()
-FEATURES = {feature[1:] for feature in _features.split(",") if feature.startswith("+")}
-
-BITS = 512 if "avx512f" in FEATURES else 256 if "avx2" in FEATURES else 128  # of a vector register
-REGISTERS = 32 if BITS == 512 or not TRIPLE.startswith("x86_64") else 16
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 

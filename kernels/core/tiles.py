@@ -14,10 +14,21 @@ they would all fall into the same few sets of the cache.
 """
 
 import numpy as np
+from numba.extending import overload
 
-from kernels.core import simd
-from kernels.core.cache import compiled, inlined, named
-from kernels.core.dots import behind, like, unpacked
+from kernels.core import host, simd
+from kernels.core.cache import INLINE, compiled, inlined, named
+from kernels.core.dots import PAIRS, QUADS, behind, like, unpacked
+from kernels.core.matrices import (
+    KINDS,
+    SIDE,
+    begin_matrices,
+    begin_rows,
+    multiply_matrices,
+    room,
+    rows_at_once,
+    takes_one_row,
+)
 from kernels.core.registers import (
     fold,
     load_square,
@@ -26,12 +37,13 @@ from kernels.core.registers import (
     settle_tile,
     store_square,
     sums_before,
+    tile_at,
     transpose,
     zero_tile,
 )
 from kernels.core.simd import at, full, lanes, load, load_first, prefetch, store, store_first
 
-ROWS = 8 if simd.REGISTERS == 32 else 4
+ROWS = 8 if host.REGISTERS == 32 else 4
 VECTORS = 3
 
 _AHEAD = 12  # rows of w that are asked for before they are needed: hardware stops at the end of every page
@@ -50,7 +62,7 @@ def whole(columns, n):
 @compiled
 def padded(columns, n):
     """Return the distance of rows in a buffer, in elements: whole vectors and an odd number of cache lines."""
-    line = n * 8 * simd.ALIGNMENT // simd.BITS  # elements
+    line = n * 8 * simd.ALIGNMENT // host.BITS  # elements
     return ((columns + line - 1) // line | 1) * line
 
 
@@ -145,13 +157,107 @@ def _make_row(vectors):
     return row
 
 
+def _make_rest(rows, vectors):
+    """What `multiply_matrices` leaves to be done with integer sums: the rest of K, and to settle them."""
+
+    @compiled
+    @named(f"rest_{rows}x{vectors}")
+    def rest(out, out_row, a, a_row, w, done, K, sums):
+        n = lanes(out)
+        scales = at(like(a, out), -1)
+        tile = tile_at(zero_tile(w, rows, vectors), sums, vectors * n)
+        for k in range(done, K):
+            tile = rank1(tile, at(a, k), a_row, at(w, k * vectors * n))
+        settle_tile(out, out_row, tile, scales, a_row, at(w, K * vectors * n))
+
+    return rest
+
+
+@inlined
+def _next_rows(rows, first, most):
+    """Return how many rows come next, and make the matrix registers ready if they are fewer: that takes a while."""
+    count = min(most, rows - first)
+    if count < most:
+        begin_rows(count)
+    return count
+
+
+def _make_blocks(vectors, full, last):
+    rest, rest_of_one = _make_rest(ROWS, vectors), _make_rest(1, vectors)
+
+    @compiled
+    @named(f"blocks_of_numbers_{vectors}")
+    def of_numbers(out, out_row, a, a_row, w, rows, K):
+        n, blocks = lanes(out), K // SIDE
+        done = blocks * SIDE
+        left = at(w, done * vectors * n)
+        most = rows_at_once(rows)
+        for first in range(0, rows if blocks else 0, most):
+            count = _next_rows(rows, first, most)
+            to, by = at(out, first * out_row), at(a, first * a_row)
+            multiply_matrices(to, out_row, by, a_row, w, blocks, vectors)
+            r = count if done == K else 0
+            while count - r >= ROWS:
+                full(at(to, r * out_row), out_row, at(by, r * a_row + done), a_row, ONE, left, K - done, ADD)
+                r += ROWS
+            while r < count:
+                last(at(to, r * out_row), out_row, at(by, r * a_row + done), a_row, ONE, left, K - done, ADD)
+                r += 1
+            if count < most:
+                begin_rows(most)
+        return rows if blocks else 0
+
+    @compiled
+    @named(f"blocks_of_integers_{vectors}")
+    def of_integers(out, out_row, a, a_row, w, rows, K):
+        n, blocks = lanes(out), K // SIDE
+        done = blocks * SIDE
+        sums = room(w, vectors)
+        most = rows_at_once(rows)
+        for first in range(0, rows if blocks else 0, most):
+            count = _next_rows(rows, first, most)
+            to, by = at(out, first * out_row), at(a, first * a_row)
+            multiply_matrices(sums, vectors * n, by, a_row, w, blocks, vectors)
+            r = 0
+            while count - r >= ROWS:
+                some = at(sums, r * vectors * n)
+                rest(at(to, r * out_row), out_row, at(by, r * a_row), a_row, w, done, K, some)
+                r += ROWS
+            while r < count:
+                some = at(sums, r * vectors * n)
+                rest_of_one(at(to, r * out_row), out_row, at(by, r * a_row), a_row, w, done, K, some)
+                r += 1
+            if count < most:
+                begin_rows(most)
+        return rows if blocks else 0
+
+    return {PAIRS: of_numbers, QUADS: of_integers}
+
+
+def in_blocks(out, out_row, a, a_row, w, rows, K, vectors):
+    """Do the rows up to sixteen at once where that can be, and return how many: none in full precision."""
+
+
+@overload(in_blocks, jit_options=INLINE, prefer_literal=True)
+def _in_blocks(out, out_row, a, a_row, w, rows, K, vectors):
+    if w.dtype not in KINDS:
+        return lambda out, out_row, a, a_row, w, rows, K, vectors: 0
+    blocks = _blocks[vectors.literal_value][w.dtype]
+    return lambda out, out_row, a, a_row, w, rows, K, vectors: blocks(out, out_row, a, a_row, w, rows, K)
+
+
+_blocks = {}
+
+
 def _make_panel(vectors):
     full, half, quarter, last = (_make_tile(rows, vectors) for rows in (ROWS, 4, 2, 1))
+    _blocks[vectors] = _make_blocks(vectors, full, last)
 
     @compiled
     @named(f"panel_{vectors}")
     def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how):
-        r = 0
+        r = in_blocks(out, out_row, a, a_row, w, rows, K, vectors)
+        a = at(a, r * a_row)
         while rows - r >= ROWS:
             for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
                 for v in range(vectors):
@@ -224,10 +330,13 @@ def multiply(
     shared by threads; but for a row that is the only one of `all_rows`, which is summed in an order of its own.
     """
     size = packed_size(K + behind(w), columns, lanes(w))
+    alone = rows == 1 and all_rows == 1 and not takes_one_row(w, K)
+    if not alone:
+        begin_matrices(w, rows)
     for i in range(gates):
         g = i if turn % 2 == 0 else gates - 1 - i
         to, by, packed = at(out, g * out_apart), at(a, g * a_apart), at(w, g * size)
-        if rows == 1 and all_rows == 1:  # compiled in: a call takes as long as a small row
+        if alone:  # compiled in: a call takes as long as a small row
             _multiply_row(to, by, packed, K, columns, first_panel, last_panel, turn)
         else:
             _multiply_tiles(
