@@ -246,7 +246,7 @@ def _in_blocks(out, out_row, a, a_row, w, rows, K, vectors):
     return lambda out, out_row, a, a_row, w, rows, K, vectors: blocks(out, out_row, a, a_row, w, rows, K)
 
 
-_blocks = {}
+_blocks: dict = {}  # by how many vectors, and by kind
 
 
 def _make_panel(vectors):
