@@ -7,6 +7,9 @@ import numpy as np
 import reference.head
 from bench.tasks.learning.model import Model, cell
 from bench.tasks.learning.weights import Weights
+from reference.quantized import DTYPES as BELOW
+
+DTYPES = ("float32", *BELOW)  # of the cell's U and W, as a network predicts with them
 
 
 class Network:
@@ -27,9 +30,13 @@ class Network:
         """Return the cell's State from its arrays by name."""
         return self.cell.State(**arrays)
 
-    def prepare(self, weights: Weights) -> Any:
-        """Lay the cell's weights out once for many calls of `predict`, in the place of the weights."""
-        return self.cell.prepare(self._params(weights)), self._head(weights)
+    def prepare(self, weights: Weights, dtype: str = "float32") -> Any:
+        """Lay the cell's weights out once for many calls of `predict`, in the place of the weights.
+
+        Of the dtype "bfloat16" or "int8" its U and W are rounded; the biases and the head stay as they are.
+        """
+        below = dtype if dtype != "float32" else None
+        return self.cell.prepare(self._params(weights), below), self._head(weights)
 
     def predict(self, weights: Any, x: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
         """Return the head's outputs and the last state.

@@ -104,17 +104,18 @@ def text(
                 group = lesson.repeats if repeat.outcome == "finished" else lesson.strayed
                 group.append(repeat)
 
-    from bench.tasks.text import page as text_report
+    finish(lambda: _report(lesson, folder, laps), folder, laps, lesson.outcome == "interrupted")
+
+
+def _report(lesson, folder, laps):
+    from bench.tasks.text import page, precision
 
     judged = lesson.judge()
-    for words in text_report.summary(lesson, judged):
+    precisions = precision.measure(lesson)
+    laps.to("reading and writing with what was learned")
+    for words in page.summary(lesson, judged, precisions):
         print(words)
-    finish(
-        lambda: text_report.write(lesson, judged, folder, command_line()),
-        folder,
-        laps,
-        lesson.outcome == "interrupted",
-    )
+    return page.write(lesson, judged, precisions, folder, command_line())
 
 
 def _train(lesson, bounds, laps, folder=None):
@@ -168,21 +169,24 @@ def generate(
     ] = 0.8,
     length: Annotated[int, typer.Option(min=0, help="Characters to write.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    dtype: Annotated[str, option("Of the cell's weights: float32, bfloat16 or int8.", "float32")] = "float32",
 ) -> None:
     """Write text, character by character, with a model that has learned one; to standard error how fast that was."""
     from itertools import chain, islice
 
     import numpy as np
 
-    from bench.tasks.learning.network import Network
+    from bench.tasks.learning.network import DTYPES, Network
     from bench.tasks.learning.training import threads
     from bench.tasks.text import data as text
     from bench.tasks.text import generate
 
+    if dtype not in DTYPES:
+        raise ChoiceError(f"--dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
     trained, alphabet, weights = generate.load(model / "model.npz" if model.is_dir() else model)
     first = text.encode(alphabet, seed_text) if seed_text else generate.opening(alphabet)
     network = Network(trained, "numba-simd")
-    said = generate.sample(network, weights, first, temperature, np.random.default_rng(seed))
+    said = generate.sample(network, network.prepare(weights, dtype), first, temperature, np.random.default_rng(seed))
     try:
         with threads(1):
             said = chain([next(said)], said)  # which compiles, before the clock starts
@@ -196,7 +200,7 @@ def generate(
         raise typer.Exit(130) from None
     print()
     if length:
-        print(f"{length / taken:.0f} characters a second", file=sys.stderr)
+        print(f"{length / taken:.0f} characters a second in {dtype}", file=sys.stderr)
 
 
 COMMANDS = (text,)

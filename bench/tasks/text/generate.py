@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,13 +48,13 @@ def opening(alphabet: str) -> np.ndarray:
 
 
 def sample(
-    network: Network, weights: Weights, seed_text: np.ndarray, temperature: float, rng: np.random.Generator
+    network: Network, prepared: Any, seed_text: np.ndarray, temperature: float, rng: np.random.Generator
 ) -> Iterator[int]:
     """Read the indices `seed_text` (N,), then yield the indices of characters that follow, without end.
 
+    The weights are `prepared` by the network.
     A character has the probability softmax(outputs / temperature); at the temperature 0 it is the likeliest one.
     """
-    prepared = network.prepare(weights)
     outputs, state = network.predict(prepared, seed_text[:, np.newaxis])
     outputs = outputs[-1]
     while True:

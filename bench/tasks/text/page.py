@@ -15,10 +15,11 @@ from matplotlib.ticker import EngFormatter
 
 from bench.machine import describe as machine
 from bench.report import charts, page
-from bench.results.formats import count
+from bench.results.formats import count, ends, listed
 from bench.results.statistics import Interval, paired_ratio
 from bench.tasks import page as race
 from bench.tasks.learning.training import diverged
+from bench.tasks.text.precision import READ, Precision
 from bench.tasks.text.training import GLANCE, History, Lesson, Sample
 
 NGRAM = "order-3 n-gram"
@@ -26,8 +27,8 @@ SMOOTH = 50  # steps of the training loss that are drawn as one
 STAGES = 4  # points of the training whose samples are shown
 
 
-def summary(lesson: Lesson, judged: dict[str, float]) -> list[str]:
-    """Return what the lesson came to, a paragraph each; `judged` is `lesson.judge()`."""
+def summary(lesson: Lesson, judged: dict[str, float], precisions: Sequence[Precision] = ()) -> list[str]:
+    """Return what the lesson came to, a paragraph each; `judged` is `lesson.judge()`, `precisions` by `measure`."""
     if lesson.outcome == "diverged":
         return [_divergence(lesson)]
     words = [_result(lesson, judged["test"])]
@@ -38,6 +39,8 @@ def summary(lesson: Lesson, judged: dict[str, float]) -> list[str]:
     words += [f"With the seed {other.settings.seed}: {_divergence(other)}" for other in lesson.strayed]
     if len(lesson.histories) > 1:
         words += _race(lesson)
+    if precisions:
+        words.append(_rounded(precisions))
     return words
 
 
@@ -63,6 +66,18 @@ def _result(lesson: Lesson, found: float) -> str:
         f"On the test text, which training has not seen, the {_units(lesson)} take {found:.3f} bits per character: "
         f"{against}. They read {_millions(_characters(lesson))} characters, {passes:.2g} passes over the training "
         f"text, in {race.seconds(sum(shown.seconds))} of training with {lesson.shown}, {speed:,.0f} a second."
+    )
+
+
+def _rounded(precisions: Sequence[Precision]) -> str:
+    """Return what the dtypes are like, in a line."""
+    names, found = (
+        listed(words) for words in zip(*((one.dtype, f"{one.bits:.3f}") for one in precisions), strict=True)
+    )
+    speeds = listed([f"{one.characters_per_s:,.0f}" if one.seconds else "(wrongly)" for one in precisions])
+    return (
+        f"With its weights in {names} the network takes {found} bits per character on a part of the test text, and "
+        f"writes {speeds} characters a second on one thread."
     )
 
 
@@ -137,7 +152,9 @@ def _units(lesson: Lesson) -> str:
     return f"{lesson.settings.hidden} {lesson.settings.cell.upper()} units"
 
 
-def write(lesson: Lesson, judged: dict[str, float], folder: Path, command: str) -> Path:
+def write(
+    lesson: Lesson, judged: dict[str, float], precisions: Sequence[Precision], folder: Path, command: str
+) -> Path:
     """Write the report into `folder` and return the page's path."""
     metrics = {
         "format": 1,
@@ -157,6 +174,7 @@ def write(lesson: Lesson, judged: dict[str, float], folder: Path, command: str) 
         "comparisons": _comparisons(lesson),
         "shown": lesson.shown,
         "bits": judged,
+        "precisions": [_precision_metrics(precisions, one) for one in precisions],
         "samples": [sample._asdict() for sample in lesson.samples],
         "machine": machine.describe(),
     }
@@ -165,7 +183,7 @@ def write(lesson: Lesson, judged: dict[str, float], folder: Path, command: str) 
         "Bits per character by characters read": _curves(lesson, by_time=False),
         "Bits per character on the test text": _bars(lesson, judged),
     }
-    return race.write(folder, metrics, figures, _page(lesson, figures, metrics))
+    return race.write(folder, metrics, figures, _page(lesson, figures, metrics, precisions))
 
 
 def _metrics(lesson: Lesson, name: str) -> dict:
@@ -196,7 +214,7 @@ def _comparisons(lesson: Lesson) -> list[dict]:
     ]
 
 
-def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
+def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict, precisions: Sequence[Precision]) -> str:
     described, settings = metrics["machine"], lesson.settings
     names = list(lesson.histories)
     tables = [page.table(_bits_table(lesson, metrics["bits"]), "Bits per character.")]
@@ -204,7 +222,9 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
         seeds = race.plural(1 + len(lesson.repeats), "seed")
         caption = f"The race to {lesson.goal:.3f} bits per character on the validation text, {seeds}."
         tables.append(page.table(_race_table(lesson), caption))
-    came_out = page.section("What came out", *map(page.paragraph, summary(lesson, metrics["bits"])), *tables)
+    came_out = page.section(
+        "What came out", *map(page.paragraph, summary(lesson, metrics["bits"], precisions)), *tables
+    )
     learning = page.section(
         "The loss as it learns",
         page.paragraph(
@@ -224,6 +244,8 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
     blocks = [came_out, learning]
     if lesson.samples:
         blocks.append(_samples(lesson.samples))
+    if precisions:
+        blocks.append(_precisions(lesson, precisions))
     sizes = metrics["text"]["characters"]
     blocks.append(
         page.section(
@@ -234,7 +256,7 @@ def _page(lesson: Lesson, figures: dict[str, Figure], metrics: dict) -> str:
                 f"{race.plural(settings.batch, 'stretch').replace('stretchs', 'stretches')}, read side by side in "
                 f"chunks of {settings.seq_len} characters. The state goes on from chunk to chunk, the gradient stops "
                 f"at their border. A linear layer on every state and a softmax give the probabilities of the next "
-                "character; the loss is their cross-entropy. All arithmetic is float32."
+                "character; the loss is their cross-entropy. All arithmetic of the training is float32."
             ),
             page.table(race.settings_table(settings)),
             *race.made_by(metrics["command"], described),
@@ -286,6 +308,49 @@ def _samples(samples: Sequence[Sample]) -> Markup:
                 page.preformatted(sample.text.strip("\n")),
             ]
     return page.section("What it writes", *blocks)
+
+
+def _precisions(lesson: Lesson, precisions: Sequence[Precision]) -> Markup:
+    """Return the section with the network in each dtype, a column each."""
+    columns: dict[str, list] = {
+        "": ["bits per character", "characters/s", "times float32's", "weights, kB", "laid out, kB"]
+    }
+    for one in precisions:
+        speed, ratio = one.characters_per_s, _faster(precisions, one)
+        columns[one.dtype] = [
+            race.number(one.bits, 5),
+            ("wrong", 0) if speed is None else (count(speed), speed),
+            ("1", 1.0) if one is precisions[0] else (ends(ratio), ratio.median),
+            *((f"{size / 1e3:,.0f}", size) for size in (one.stored, one.prepared)),
+        ]
+    read = min(READ, len(lesson.corpus.test))
+    return page.section(
+        "With its weights rounded",
+        page.paragraph(
+            "Learned in float32, the network can read and write with the cell's matrices rounded, and with them what "
+            "they are multiplied with: generate --dtype does so. The biases and the layer that gives the probabilities "
+            "stay float32. A step has less to load, while to draw a character takes as long as before."
+        ),
+        page.paragraph(
+            "The bits are those of characters spread over the test text, the same for all. The speed is that of "
+            "writing on one thread, the three taking turns; below it stands how many times float32's it is, by its "
+            "95 % interval. The weights' size is as they may be stored, and as they are laid out to compute with."
+        ),
+        page.table(
+            pd.DataFrame(columns),
+            f"The network in three dtypes, on {read:,} characters of the test text.",
+        ),
+    )
+
+
+def _faster(precisions: Sequence[Precision], one: Precision) -> Interval:
+    """Return how many times as fast as in float32 it writes."""
+    return paired_ratio(precisions[0].seconds, one.seconds)
+
+
+def _precision_metrics(precisions: Sequence[Precision], one: Precision) -> dict:
+    speed = {"characters_per_s": one.characters_per_s, "speedup": _faster(precisions, one)._asdict()}
+    return one._asdict() | speed
 
 
 def _curves(lesson: Lesson, by_time: bool) -> Figure:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax
@@ -168,7 +168,8 @@ class Lesson:
 
     def bits(self, implementation: str, of: np.ndarray, glance: int | None = None) -> float:
         """Return the bits per character that an implementation's model takes for `of` (N,), or for a glance at it."""
-        return bits(self._network(implementation), self.weights(implementation), of, glance)
+        network = self._network(implementation)
+        return bits(network, network.prepare(self.weights(implementation)), of, glance)
 
     def judge(self) -> dict[str, float]:
         """Return the bits per character of the model shown on the whole validation text and on the test text.
@@ -283,11 +284,11 @@ class Lesson:
     def _speak(self) -> None:
         """Keep a sample at each temperature."""
         alphabet, found = self.corpus.alphabet, self.histories[self.shown].bits[-1]
+        network = self._network(self.shown)
+        prepared = network.prepare(self.weights(self.shown))
         for temperature in TEMPERATURES:
             rng = np.random.default_rng([self.settings.seed, self.step])
-            said = generate.sample(
-                self._network(self.shown), self.weights(self.shown), generate.opening(alphabet), temperature, rng
-            )
+            said = generate.sample(network, prepared, generate.opening(alphabet), temperature, rng)
             self.samples.append(Sample(self.step, found, temperature, text.decode(alphabet, islice(said, SAMPLE))))
 
     def _network(self, implementation: str) -> Network:
@@ -324,17 +325,18 @@ class Lesson:
         return lesson
 
 
-def bits(network: Network, weights: Weights, of: np.ndarray, glance: int | None = None) -> float:
+def bits(network: Network, prepared: Any, of: np.ndarray, glance: int | None = None) -> float:
     """Return the bits per character of a text (N,), cut into up to 64 stretches that are read side by side.
 
-    Each starts from the zero state, and is long enough for its first characters, guessed with little to go by, to
-    weigh little. With a `glance` so many characters are read, at places spread over the text.
+    The weights are `prepared` by the network. Each stretch starts from the zero state, and is long enough for its first
+    characters, guessed with little to go by, to weigh little. With a `glance` so many characters are read, at places
+    spread over the text.
     """
     glance = min(glance or len(of), len(of))
     count = min(64, -(-glance // 2000))
     length = (glance - 1) // count
     at = (len(of) - 1) // count * np.arange(count) + np.arange(length)[:, np.newaxis]
-    prepared, state, total = network.prepare(weights), None, 0.0
+    state, total = None, 0.0
     for part in np.split(at, range(100, length, 100)):
         outputs, state = network.predict(prepared, of[part], state)
         wanted = of[part + 1][..., np.newaxis]

@@ -10,13 +10,15 @@ from bench.__main__ import app
 from bench.grid.cases import ChoiceError
 from bench.tasks.learning import training
 from bench.tasks.learning.learners.apart import Apart
+from bench.tasks.text import precision
 from bench.tasks.text import training as text_training
 
 TINY = ("--hidden", 8, "--seq-len", 10, "--batch", 4)
 
 
 @pytest.fixture
-def tale(tmp_path) -> Path:
+def tale(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(precision, "TURN", 0.001)
     words = np.random.default_rng(0).choice(["once\n", "upon ", "a ", "time "], 700)
     (tmp_path / "tale.txt").write_text("".join(words))
     return tmp_path / "tale.txt"
@@ -49,6 +51,11 @@ def test_train_then_resume_then_generate(tale, monkeypatch):
     assert "not better than the order-3 n-gram" in html
     assert html.count("<figure>") == 3
     assert html.count("<pre") >= 6
+    assert [one["dtype"] for one in metrics["precisions"]] == ["float32", "bfloat16", "int8"]
+    for one in metrics["precisions"]:
+        assert one["characters_per_s"] > 0
+        assert f"{one['bits']:.5g}" in html
+    assert "With its weights in float32, bfloat16 and int8 the network takes" in done.stdout
 
     written = [
         bench("generate", model, "--length", 60, "--seed", 3, "--seed-text", "upon ")
@@ -58,9 +65,37 @@ def test_train_then_resume_then_generate(tale, monkeypatch):
     assert written[0].stdout == written[1].stdout
     assert written[0].stdout.startswith("upon ")
     assert len(written[0].stdout) == 5 + 60 + 1
-    assert re.search(r"^\d+ characters a second$", written[0].stderr, re.MULTILINE)
+    assert re.search(r"^\d+ characters a second in float32$", written[0].stderr, re.MULTILINE)
     with pytest.raises(ChoiceError, match=r"^--seed-text: expected characters of the text learned, got 'X'$"):
         bench("generate", folder, "--seed-text", "X")
+
+
+def test_text_is_written_in_every_dtype(tale):
+    """After "ti" the text has always "me", so that the likeliest character is as clear as can be."""
+    folder = tale.parent / "out"
+    learning = ("--learning-rate", 0.03, "--implementation", "numba-simd", "--steps", 300)
+    done = bench("train", "text", "--file", tale, *TINY, *learning, "--output", folder)
+    assert done.exit_code == 0, done.output
+    for dtype in ("float32", "bfloat16", "int8"):
+        options = ("--dtype", dtype, "--seed-text", "once\nti", "--temperature", 0, "--length", 40)
+        done = bench("generate", folder, *options)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith("once\ntime ")
+        assert len(done.stdout) == 7 + 40 + 1
+        assert re.search(rf"^\d+ characters a second in {dtype}$", done.stderr, re.MULTILINE)
+    for dtype in ("float16", "int4", ""):
+        with pytest.raises(ChoiceError, match=f"^--dtype: expected float32, bfloat16, int8, got '{dtype}'$"):
+            bench("generate", folder, "--dtype", dtype)
+
+
+def test_where_nothing_is_compiled_the_dtypes_are_left_out(tale, monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    folder = tale.parent / "out"
+    steps = ("--implementation", "numpy", "--steps", 10)
+    done = bench("train", "text", "--file", tale, *TINY, *steps, "--output", folder)
+    assert done.exit_code == 0, done.output
+    assert json.loads((folder / "metrics.json").read_text())["precisions"] == []
+    assert "With its weights" not in (folder / "report.html").read_text()
 
 
 def test_a_race_is_reported(tale):
@@ -92,11 +127,12 @@ def test_an_interrupt_before_the_first_step_leaves_no_folder(tale, monkeypatch):
     assert not (tale.parent / "out").exists()
 
 
-def test_an_interrupt_while_the_report_is_written_tells_where_the_training_is(tale, monkeypatch):
+@pytest.mark.parametrize("work", ["training.Lesson.judge", "precision.measure", "page.write"])
+def test_an_interrupt_while_the_report_is_written_tells_where_the_training_is(tale, monkeypatch, work):
     def pressed(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.tasks.text.page.write", pressed)
+    monkeypatch.setattr(f"bench.tasks.text.{work}", pressed)
     folder = tale.parent / "out"
     steps = ("--implementation", "numpy", "--steps", 10)
     done = bench("train", "text", "--file", tale, *TINY, *steps, "--output", folder)

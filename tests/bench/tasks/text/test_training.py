@@ -210,7 +210,7 @@ def taught():
 
 def said(network, weights, count, temperature, seed=0, start=(0, 3)):
     rng = np.random.default_rng(seed)
-    sample = generate.sample(network, weights, np.array(start), temperature, rng)
+    sample = generate.sample(network, network.prepare(weights), np.array(start), temperature, rng)
     return [next(sample) for _ in range(count)]
 
 
