@@ -81,8 +81,9 @@ def pytest_generate_tests(metafunc):
             pytest.param(None, None, marks=pytest.mark.skip(reason="a benchmark: run with --benchmark"), id="none")
         ]
     else:
-        names = session.plan.implementations
-        pairs = [pytest.param(case, name, id=f"{case}-{name}") for case in session.cases for name in names]
+        taking_part = session.plan.taking_part
+        cases = session.cases.items()
+        pairs = [pytest.param(id, name, id=f"{id}-{name}") for id, case in cases for name in taking_part(case)]
     metafunc.parametrize(("case", "implementation"), pairs)
 
 

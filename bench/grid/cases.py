@@ -10,6 +10,13 @@ KEPT = {"rnn": 0, "gru": 4, "lstm": 5}  # the arrays (T, B, H) that forward keep
 OPERATIONS = ("forward_step", "forward", "bptt", "train")
 DTYPES = ("float32", "float64")
 
+# Below float32: how far an output within ±1 may be from that of the weights as they were given. In bfloat16 it is 16
+# roundings of up to 2^-9 each, in int8 some 13 steps of 1/127; behind that it is another network that answers.
+BUDGETS = {"bfloat16": 2**-5, "int8": 0.1}
+LOW = tuple(BUDGETS)
+LOW_OPERATIONS = ("forward_step", "forward")
+BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "int8": 1}
+
 
 class ChoiceError(ValueError):
     """A choice that cannot be met, in one line for the user."""
@@ -32,6 +39,16 @@ class Case:
         return f"{self.cell}-{self.operation}-{sizes}-{self.dtype}-{self.threads}t"
 
     @property
+    def low(self):
+        """The dtype, if it is one below float32, which only U, W and what they are multiplied with have; or None."""
+        return self.dtype if self.dtype in LOW else None
+
+    @property
+    def number(self):
+        """The dtype of all arrays that go in and out."""
+        return "float32" if self.low else self.dtype
+
+    @property
     def flops(self):
         """Operations of one call: a multiply-add counts as two, and only matrix products count.
 
@@ -50,23 +67,27 @@ class Case:
         Everything else is moved once. Forward: U and the biases, x, the initial state, hs and the LSTM's last c.
         BPTT: U, x, hs, the initial state, dL/dhs and what forward kept for it (GRU: three gates and W_n h + c; LSTM:
         four gates and the cs), and the gradients of U, W, the biases, x and the initial state. Training: both, and
-        what forward keeps is written before it is read.
+        what forward keeps is written before it is read. Below float32 U and W are smaller, and all else is float32.
         """
         H, I, T, B = self.hidden_size, self.input_size, self.seq_len, self.batch_size
         rows = GATES[self.cell] * H
         biases = rows + (H if self.cell == "gru" else 0)
         last_c = B * H if self.cell == "lstm" else 0
         state, kept = B * H + last_c, KEPT[self.cell] * T * B * H
-        forward = T * rows * H + rows * I + biases + T * B * (I + H) + state + last_c
-        read = T * rows * H + rows * I + T * B * (I + 2 * H) + state + kept
+        weights = T * rows * H + rows * I
+        forward = biases + T * B * (I + H) + state + last_c
+        read = T * B * (I + 2 * H) + state + kept
         gradients = rows * (I + H) + biases + T * B * I + state
         bptt = read + gradients
         train = forward + kept + bptt
         numbers = {"forward_step": forward, "forward": forward, "bptt": bptt, "train": train}[self.operation]
-        return numbers * (4 if self.dtype == "float32" else 8)
+        times = 2 if self.operation == "train" else 1
+        return times * weights * BYTES[self.dtype] + numbers * BYTES[self.number]
 
 
 class Grid(NamedTuple):
+    """All combinations of these, but for those below float32 that are no inference."""
+
     hidden: tuple
     batch: tuple
     seq_len: tuple = (50,)
@@ -80,11 +101,14 @@ class Grid(NamedTuple):
         for cell, operation, H, T, B, I, dtype, threads in product(
             self.cell, self.operation, self.hidden, self.seq_len, self.batch, self.input, self.dtype, self.threads
         ):
+            if dtype in LOW and operation not in LOW_OPERATIONS:
+                continue
             steps = 1 if operation == "forward_step" else T
             yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads)
 
 
-NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": DTYPES}  # the fields of a Grid that are no numbers
+# The fields of a Grid that are no numbers.
+NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": (*DTYPES, *LOW)}
 
 
 def parse(name, text, where):

@@ -14,14 +14,14 @@ class Inputs(NamedTuple):
 
 
 def make(case, seed):
-    """Return the Inputs of a case: the same for every implementation and thread count, of the case's dtype."""
+    """Return the Inputs of a case: the same for every implementation and thread count, of the case's `number`."""
     cell = import_module(f"reference.{case.cell}")
     H, I, T, B = case.hidden_size, case.input_size, case.seq_len, case.batch_size
     rng = np.random.default_rng([seed, H, I, T, B])
-    params = tuple(cell.init_params(I, H, rng, case.dtype) for _ in range(2))
-    state = cell.State(*(rng.uniform(-1, 1, (B, H)).astype(case.dtype) for _ in cell.State._fields))
-    x = rng.standard_normal((T, B, I)).astype(case.dtype)
-    grad_hs = rng.standard_normal((T, B, H)).astype(case.dtype)
+    params = tuple(cell.init_params(I, H, rng, case.number) for _ in range(2))
+    state = cell.State(*(rng.uniform(-1, 1, (B, H)).astype(case.number) for _ in cell.State._fields))
+    x = rng.standard_normal((T, B, I)).astype(case.number)
+    grad_hs = rng.standard_normal((T, B, H)).astype(case.number)
     return Inputs(params, x, state, grad_hs)
 
 

@@ -33,7 +33,7 @@ from math import prod
 from reprlib import repr as brief
 from typing import NamedTuple
 
-from bench.grid.cases import OPERATIONS, ChoiceError, Grid, check, either, parse
+from bench.grid.cases import LOW_OPERATIONS, OPERATIONS, ChoiceError, Grid, check, either, parse
 
 
 class Effort(NamedTuple):
@@ -131,7 +131,7 @@ OPTIONS = {
     "seq_len": "Sequence lengths T.",
     "batch": "Batch sizes B.",
     "input": "Input sizes I. By default 1 where B = 1, and H otherwise.",
-    "dtype": "float32, float64.",
+    "dtype": "float32, float64; and below them, for forward_step and forward: bfloat16, int8.",
     "threads": "Thread counts; each gets processes of its own.",
     "implementations": "Who takes part: numpy, numba-jit, numba-simd, torch...",
     "precision": "How well the rounds are to tell each ratio, half a 95% interval, before a case is done: 3%.",
@@ -169,12 +169,14 @@ def choose(preset, cpus, **choices):
     if max(given.get("threads", (0,))) > cpus:
         most = max(given["threads"])
         raise ChoiceError(f"--threads: expected at most {cpus}, the CPUs this process may use, got {most}")
-    cases = {}
     if (total := sum(prod(map(len, grid._replace(**given))) for grid in preset.grids)) > MOST_CASES:
         raise ChoiceError(f"--preset: expected a grid of at most {MOST_CASES} cases, got {total}")
-    for grid in preset.grids:
-        fitting = tuple(n for n in grid.threads if n <= cpus)
-        cases |= dict.fromkeys(grid._replace(threads=fitting)._replace(**given).cases())
+    fitting = [grid._replace(threads=tuple(n for n in grid.threads if n <= cpus)) for grid in preset.grids]
+    grids = [grid._replace(**given) for grid in fitting]
+    cases = dict.fromkeys(case for grid in grids for case in grid.cases())
+    if not cases and any(grid.threads for grid in grids):
+        operations = dict.fromkeys(name for grid in grids for name in grid.operation)
+        raise ChoiceError(f"--operation: expected {either(LOW_OPERATIONS)} below float32, got {', '.join(operations)}")
     if not cases:
         raise ChoiceError(f"--preset: all of its thread counts are beyond {cpus}, the CPUs this process may use")
     order = {name: n for n, name in enumerate((*CELLS, *OPERATIONS))}

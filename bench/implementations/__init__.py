@@ -19,6 +19,7 @@ import numpy as np
 
 RUNGS = ("numpy", "numba-jit", "numba-simd")
 OURS = RUNGS[-1]
+BESIDE = ("numba-simd-float32",)  # ours as it is in float32, in cases below it alone
 IF_ASKED = ("torch-compile",)  # it compiles for up to a minute and more a case
 
 
@@ -36,6 +37,7 @@ class Prepared(NamedTuple):
     call: Callable[[], Any]  # the timed work; what it returns goes to `outputs`
     outputs: Callable[[Any], dict]  # NumPy arrays by the names of `named`; not timed
     context: Callable[[], AbstractContextManager] = nullcontext  # entered once around many calls
+    follows: str | None = None  # in a case below float32: the dtype as `reference` defines it; None, a library's own
 
 
 def find():
@@ -55,18 +57,25 @@ def named(tree, prefix=""):
     return parts
 
 
-def prepare_cell(cell, case, inputs):
-    """Prepare a case for a module with the interface that `reference` and `kernels` share."""
+def prepare_cell(cell, case, inputs, low=None):
+    """Prepare a case for a module with the interface that `reference` and `kernels` share.
+
+    `low` is the dtype to which it rounds the weights, or None.
+    """
     sets = [cell.Params(*params) for params in inputs.params]
     state = cell.State(*inputs.state)
     x, grad_hs = inputs.x, inputs.grad_hs
 
     if case.operation == "forward_step":
-        weights, x_t = cell.prepare(sets[0]), x[0]
-        return Prepared(lambda: cell.forward_step(weights, x_t, state), lambda state: named(state, "state"))
+        weights, x_t = cell.prepare(sets[0], low), x[0]
+
+        def step():
+            return cell.forward_step(weights, x_t, state)
+
+        return Prepared(step, lambda state: named(state, "state"), follows=low or case.number)
     if case.operation == "forward":
-        weights = cell.prepare(sets[0])
-        return Prepared(lambda: cell.infer(weights, x, state), named)
+        weights = cell.prepare(sets[0], low)
+        return Prepared(lambda: cell.infer(weights, x, state), named, follows=low or case.number)
     if case.operation == "bptt":
         trace = cell.forward(sets[0], x, state)
         return Prepared(lambda: cell.bptt(sets[0], trace, grad_hs), named)

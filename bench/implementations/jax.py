@@ -5,7 +5,8 @@ bptt is the compiled function that `jax.vjp` returned, the backward pass alone, 
 train is forward and vjp in one compiled function, with two sets of weights in turn, as they come: transposed ones
 are slower there. Both return the gradients of the weights, x and the initial state. Every array lies on the device
 before, each call waits for its results (`block_until_ready`), and these stay JAX's arrays. XLA's threads are fixed
-at start, by the environment of the worker. float64 switches `jax_enable_x64` on.
+at start, by the environment of the worker. float64 switches `jax_enable_x64` on. In bfloat16 U and W are rounded once,
+what they are multiplied with as it comes, and products are summed in float32; everything else is float32.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -14,7 +15,7 @@ from itertools import cycle
 
 import numpy as np
 
-from bench.implementations import Prepared
+from bench.implementations import Prepared, UnsupportedError
 
 
 def version():
@@ -33,12 +34,16 @@ def start(threads):
 def prepare(case, inputs):
     import jax
 
+    if case.dtype == "int8":
+        raise UnsupportedError("it has no recurrent layers, and no quantization of its own")
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     ready = jax.block_until_ready
     step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[case.cell]
     x, state, grad_hs = jax.device_put((inputs.x, tuple(inputs.state), inputs.grad_hs))
     weights = tuple(inputs.params[0])
     transposed = jax.device_put(tuple(np.ascontiguousarray(a.T) for a in weights))
+    if case.low:
+        transposed = (*(a.astype(case.low) for a in transposed[:2]), *transposed[2:])
     names = [f"state.{field}" for field in inputs.state._fields]
 
     def states(last):
@@ -86,13 +91,20 @@ def _run(step, weights, x, state):
 
 def _project(weights, x):
     U, _, b, *_ = weights
-    return x @ U + b
+    return _product(x, U) + b
+
+
+def _product(a, w):
+    """Return a @ w; where w is bfloat16, a is rounded to it, and the sums are float32."""
+    from jax import numpy as jnp
+
+    return jnp.matmul(a.astype(w.dtype), w, preferred_element_type=a.dtype)
 
 
 def _rnn(weights, projected, state):
     import jax.numpy as jnp
 
-    return (jnp.tanh(projected + state[0] @ weights[1]),)
+    return (jnp.tanh(projected + _product(state[0], weights[1])),)
 
 
 def _gru(weights, projected, state):
@@ -102,7 +114,7 @@ def _gru(weights, projected, state):
     _, W, _, c = weights
     (h,) = state
     x_r, x_z, x_n = jnp.split(projected, 3, axis=-1)
-    h_r, h_z, h_n = jnp.split(h @ W, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(_product(h, W), 3, axis=-1)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     n = jnp.tanh(x_n + r * (h_n + c))
     return ((1 - z) * n + z * h,)
@@ -113,6 +125,6 @@ def _lstm(weights, projected, state):
     from jax.nn import sigmoid
 
     h, c = state
-    i, f, g, o = jnp.split(projected + h @ weights[1], 4, axis=-1)
+    i, f, g, o = jnp.split(projected + _product(h, weights[1]), 4, axis=-1)
     c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
     return sigmoid(o) * jnp.tanh(c), c

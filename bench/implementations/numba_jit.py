@@ -1,7 +1,8 @@
 """`reference/` compiled by Numba as it stands: what a person gets from `@njit` above NumPy code.
 
 The same work as numpy's timings. Products go to SciPy's BLAS, with the threads of the case; elementwise loops
-are compiled for this CPU. Compiled code is kept on disk, so compile times shrink from a second run on.
+are compiled for this CPU. Compiled code is kept on disk, so compile times shrink from a second run on. Full
+precision alone.
 """
 
 from importlib.metadata import version as package_version
@@ -28,5 +29,7 @@ def prepare(case, inputs):
 
     if numba.config.DISABLE_JIT:
         raise UnsupportedError("NUMBA_DISABLE_JIT is set: nothing is compiled")
+    if case.low:
+        raise UnsupportedError("the reference has no compiled form below float32")
 
     return prepare_cell(getattr(jit, case.cell), case, inputs)

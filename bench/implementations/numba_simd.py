@@ -4,7 +4,8 @@ forward_step and forward run from weights laid out beforehand by `prepare`; forw
 bptt starts from a trace and returns the gradients of the weights, the biases, x and the initial state. train is forward
 with its trace and bptt, from plain arrays that change with every call, so that laying out the weights is inside.
 Argument checks and the allocation of the results are inside every timing. Compiled code is kept on disk, so
-compile times shrink from a second run on.
+compile times shrink from a second run on. Below float32 `prepare` rounds the weights; what is multiplied with them is
+rounded as it comes, inside every timing, and everything else is float32.
 """
 
 from importlib import import_module
@@ -31,4 +32,4 @@ def prepare(case, inputs):
 
     if numba.config.DISABLE_JIT:
         raise UnsupportedError("NUMBA_DISABLE_JIT is set: nothing is compiled")
-    return prepare_cell(import_module(f"kernels.{case.cell}"), case, inputs)
+    return prepare_cell(import_module(f"kernels.{case.cell}"), case, inputs, case.low)

@@ -2,7 +2,8 @@
 
 Forward computes the input projection as one product over all steps, then a product a step. BPTT's backward
 recurrence is a product a step, and each weight gradient one product over all steps. Every call allocates its
-results, as NumPy does. Library defaults, with the BLAS threads of the case.
+results, as NumPy does. Library defaults, with the BLAS threads of the case. In a case below float32 it computes in
+float32.
 """
 
 from importlib import import_module

@@ -1,9 +1,10 @@
 """OpenVINO's RNN-, GRU- and LSTMSequence on the CPU (oneDNN below), and the Cell of each for forward_step.
 
-The weights are constants of the model, which is compiled for latency, in full float32 even where the CPU has bfloat16.
+The weights are constants of the model, which is compiled for latency: in full float32 even where the CPU has bfloat16,
+or in bfloat16 where it is asked for, by `INFERENCE_PRECISION_HINT`. What goes in and out is float32 in both.
 Inputs and outputs are tensors over NumPy's memory, set once, so a call copies nothing at the border and writes its
 results to the same place each time. A Sequence wants the batch first; the transposes around it vanish when the model
-is compiled, as the plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference in float32 alone.
+is compiled, as the plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference alone.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -20,7 +21,9 @@ OPTIONS: dict[str, dict] = {
     "lstm": {},
 }
 
-_config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+_config = {"PERFORMANCE_HINT": "LATENCY"}
 
 
 def version():
@@ -41,19 +44,22 @@ def prepare(case, inputs):
 
     if case.operation not in ("forward_step", "forward"):
         raise UnsupportedError("inference only")
-    if case.dtype != "float32":
-        raise UnsupportedError("it computes in float32 at most")
+    if case.dtype not in HINTS:
+        raise UnsupportedError("it computes in float32 at most, and no recurrent layer in int8")
+    core, hint = openvino.Core(), HINTS[case.dtype]
+    if case.low and hint.upper() not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UnsupportedError("it has no bfloat16 on this CPU")
 
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
     names = [f"state.{field}" for field in inputs.state._fields]
     if case.operation == "forward_step":
         model, arrays = _step(case, inputs), (inputs.x[0], *inputs.state)
-        results = {name: np.empty((B, H), case.dtype) for name in names}
+        results = {name: np.empty((B, H), np.float32) for name in names}
     else:
         model, arrays = _sequence(case, inputs), (inputs.x, *(part[:, None] for part in inputs.state))
-        results = {"hs": np.empty((T, B, 1, H), case.dtype)} | {n: np.empty((B, 1, H), case.dtype) for n in names}
+        results = {"hs": np.empty((T, B, 1, H), np.float32)} | {n: np.empty((B, 1, H), np.float32) for n in names}
 
-    request = openvino.Core().compile_model(model, "CPU", _config).create_infer_request()
+    request = core.compile_model(model, "CPU", _config | {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
     for n, array in enumerate(arrays):
         request.set_input_tensor(n, openvino.Tensor(array, shared_memory=True))
     for n, array in enumerate(results.values()):

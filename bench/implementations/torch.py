@@ -6,13 +6,17 @@ backward pass, on two modules in turn, so that the weights change with every cal
 the weights, the biases, x and the initial state; of PyTorch's two biases the second asks for none where it only adds
 to the first, that is, but in the GRU. Inputs share NumPy's memory, results stay PyTorch's tensors. Library defaults,
 with `torch.set_num_threads`.
+
+bfloat16 is `.bfloat16()` of the module: x, the state and the results are bfloat16 as well, the LSTM's c among them, and
+are converted outside the timings. int8 is `torch.ao.quantization.quantize_dynamic`, which has no `torch.nn.RNN` but its
+Cell: weights with one scale for each matrix, x and h rounded to 8 bits in every step, and float32 in and out.
 """
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import cycle
 
-from bench.implementations import Prepared
+from bench.implementations import Prepared, UnsupportedError
 from reference.layouts import to_torch
 
 
@@ -32,14 +36,20 @@ def start(threads):
 def prepare(case, inputs):
     import torch
 
-    x, grad_hs, *first = (torch.from_numpy(a) for a in (inputs.x, inputs.grad_hs, *inputs.state))
+    if case.dtype == "int8" and not hasattr(getattr(torch, "ao", None), "quantization"):
+        raise UnsupportedError("this version of it has no torch.ao.quantization any more")
+    if case.dtype == "int8" and case.cell == "rnn" and case.operation == "forward":
+        raise UnsupportedError("its quantize_dynamic leaves torch.nn.RNN as it is")
+
+    given = map(torch.from_numpy, (inputs.x, inputs.grad_hs, *inputs.state))
+    x, grad_hs, *first = (a.bfloat16() for a in given) if case.dtype == "bfloat16" else given
     names = [f"state.{field}" for field in inputs.state._fields]
 
     if case.operation == "forward_step":
         cell, x_t, state = _module("Cell", case, inputs.params[0]), x[0], _joined(first)
         return Prepared(
             lambda: cell(x_t, state),
-            lambda last: {name: part.numpy() for name, part in zip(names, _parts(last), strict=True)},
+            lambda last: {name: as_array(part) for name, part in zip(names, _parts(last), strict=True)},
             torch.inference_mode,
         )
 
@@ -50,7 +60,7 @@ def prepare(case, inputs):
 
         def outputs(result):
             hs, last = result
-            return {"hs": hs.numpy()} | {name: part[0].numpy() for name, part in zip(names, _parts(last), strict=True)}
+            return {"hs": as_array(hs)} | {n: as_array(part[0]) for n, part in zip(names, _parts(last), strict=True)}
 
         return Prepared(lambda: layer(x, state), outputs, torch.inference_mode)
 
@@ -85,12 +95,16 @@ def _module(kind, case, params):
     import torch
 
     name = case.cell.upper() + kind
-    module = getattr(torch.nn, name)(case.input_size, case.hidden_size, dtype=getattr(torch, case.dtype))
+    module = getattr(torch.nn, name)(case.input_size, case.hidden_size, dtype=getattr(torch, case.number))
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), to_torch(params).values(), strict=True):
             parameter.copy_(torch.from_numpy(value))
     *_, bias_hh = module.parameters()
     bias_hh.requires_grad_(case.cell == "gru")
+    if case.dtype == "bfloat16":
+        return module.bfloat16()
+    if case.dtype == "int8":
+        return torch.ao.quantization.quantize_dynamic(torch.nn.ModuleList([module]), {type(module)})[0]
     return module
 
 
@@ -101,3 +115,10 @@ def _joined(state):
 
 def _parts(state):
     return state if isinstance(state, tuple) else (state,)
+
+
+def as_array(tensor):
+    """Return a tensor as an array; NumPy has no bfloat16."""
+    import torch
+
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

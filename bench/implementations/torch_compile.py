@@ -5,7 +5,8 @@ steps are left to others; `torch.nn.RNN` and its like it would leave uncompiled.
 before the loop. forward_step and forward run under `torch.inference_mode`, entered once around all calls. train is the
 compiled forward with autograd's graph and the compiled backward pass, on two sets of weights in turn; it returns the
 gradients of the weights, the biases, x and the initial state. Inputs share NumPy's memory, results stay PyTorch's
-tensors. Compiled code is kept on disk, so compile times shrink from a second run on. It takes part only if asked for.
+tensors. Compiled code is kept on disk, so compile times shrink from a second run on. In bfloat16 all of it is bfloat16,
+x, the state and the results too, which are converted outside the timings. It takes part only if asked for.
 """
 
 import os
@@ -13,7 +14,7 @@ import shutil
 from itertools import cycle
 
 from bench.implementations import Prepared, UnsupportedError
-from bench.implementations.torch import version
+from bench.implementations.torch import as_array, version
 
 __all__ = ["prepare", "start", "version"]
 
@@ -35,19 +36,24 @@ def prepare(case, inputs):
         raise UnsupportedError("the backward pass is compiled with its forward, and timed in train")
     if case.seq_len > LONGEST:
         raise UnsupportedError(f"every step is compiled anew: no more than {LONGEST} here")
+    if case.dtype == "int8":
+        raise UnsupportedError("tensors of int8 are for quantized modules, which are not compiled")
     if shutil.which(COMPILER) is None:
         raise UnsupportedError(f"needs a C++ compiler, and {COMPILER} is not there")
     torch._dynamo.reset()  # after a few shapes of one function it would compile no more
 
-    x, grad_hs, *first = (torch.from_numpy(a) for a in (inputs.x, inputs.grad_hs, *inputs.state))
-    sets = [tuple(map(torch.from_numpy, params)) for params in inputs.params]
+    def as_tensor(a):
+        return torch.from_numpy(a).to(getattr(torch, case.dtype))
+
+    x, grad_hs, *first = map(as_tensor, (inputs.x, inputs.grad_hs, *inputs.state))
+    sets = [tuple(map(as_tensor, params)) for params in inputs.params]
     names = [f"state.{field}" for field in inputs.state._fields]
     run = torch.compile(_RUNS[case.cell], fullgraph=True, dynamic=False)
 
     if case.operation in ("forward_step", "forward"):
 
         def outputs(result):
-            hs, *last = (tensor.numpy() for tensor in result)
+            hs, *last = map(as_array, result)
             states = dict(zip(names, last, strict=True))
             return states if case.operation == "forward_step" else {"hs": hs} | states
 

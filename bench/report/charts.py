@@ -36,6 +36,7 @@ LOOKS = {
     "numpy": Look("#57606a", "#b4bcc6", "o"),
     "numba-jit": Look("#e69f00", "#f0b429", "s"),
     "numba-simd": Look("#0072b2", "#4aa8e8", "D"),
+    "numba-simd-float32": Look("#332288", "#9d92e0", "d"),
     "torch": Look("#d55e00", "#ff8438", "^"),
     "torch-compile": Look("#6a3d9a", "#b794f4", "<"),
     "jax": Look("#009e73", "#2fc79b", "v"),

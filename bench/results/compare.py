@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from bench.implementations import RUNGS
+from bench.implementations import BESIDE, RUNGS
 from bench.results.formats import seconds, short
 from bench.results.runs import KEY, Run, key
 from bench.results.statistics import Interval, ratio_of_medians, round_ratios, verdict
@@ -80,7 +80,7 @@ def noise(frame: pd.DataFrame) -> float:
 
     A move of all alike is the baseline's, and no noise. Too few rows of them give 0.
     """
-    peers = frame.loc[~frame["implementation"].isin(RUNGS) & frame["change"].notna(), "change"]
+    peers = frame.loc[~frame["implementation"].isin([*RUNGS, *BESIDE]) & frame["change"].notna(), "change"]
     if len(peers) < ENOUGH_PEERS:
         return 0.0
     return float(np.expm1(3 * stats.median_abs_deviation(np.log(peers), scale="normal")))

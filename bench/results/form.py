@@ -12,7 +12,7 @@ from datetime import datetime
 from reprlib import repr as brief
 from typing import Any, NamedTuple
 
-from bench.grid.cases import DTYPES, GATES, OPERATIONS, either
+from bench.grid.cases import DTYPES, GATES, LOW, OPERATIONS, either
 
 
 class ResultsError(Exception):
@@ -110,13 +110,14 @@ ROW = {
     "input_size": WHOLE,
     "seq_len": WHOLE,
     "batch_size": WHOLE,
-    "dtype": _one_of(DTYPES),
+    "dtype": _one_of((*DTYPES, *LOW)),
     "threads": WHOLE,
     "implementation": NAME,
     "version": Maybe(TEXT),
     "status": STATUS,
     "message": Maybe(TEXT),
     "max_error": Maybe(ERROR),
+    "loss": Maybe(ERROR),
     "errors": Maybe(Named({"error": Maybe(ERROR), "bound": POSITIVE})),
     "compile_s": Maybe(_number(0, 1e9, "seconds of 0 or more")),
     "calls": Maybe(WHOLE),

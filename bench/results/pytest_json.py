@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from bench.grid.cases import Case
 from bench.results import files
 
-EXTRA = ("version", "calls", "compile_s", "max_error", "stopped", "peak_memory_bytes", "flops", "bytes")  # of a row
+# Of a row.
+EXTRA = ("version", "calls", "compile_s", "max_error", "loss", "stopped", "peak_memory_bytes", "flops", "bytes")
 
 
 def save(run):

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
-from bench.implementations import OURS
+from bench.implementations import BESIDE, OURS, RUNGS
 from bench.machine import roofline
 from bench.results.formats import in_order, typical
 from bench.results.runs import KEY, Run
@@ -22,6 +22,7 @@ SCHEMA = [
     "version",
     "status",
     "max_error",
+    "loss",
     "compile_s",
     "repeats",
     "median_s",
@@ -51,7 +52,7 @@ MORE = [
 CASE = [name for name in KEY if name != "implementation"]
 FASTEST = "the fastest other"
 VERDICTS = ("faster", "no difference", "slower")
-ORDER = ("numpy", "numba-jit", "numba-simd", "torch", "torch-compile", "jax", "onnxruntime", "openvino")
+ORDER = (*RUNGS, *BESIDE, "torch", "torch-compile", "jax", "onnxruntime", "openvino")
 
 
 class Facts:
@@ -108,7 +109,8 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a row for each (case, implementation), DESIGN's columns first; times in seconds a call.
 
     `speedup` is over the run's baseline. `max_error` is the largest error of an output as a share of its bound, so
-    1 or less is right. `calls_to_pay` is the number of calls after which compiling has paid for itself against the
+    1 or less is right, and `loss`, below float32, the largest error of h against the float64 reference of the weights
+    as they were given. `calls_to_pay` is the number of calls after which compiling has paid for itself against the
     baseline, infinite for never: the longest compile time of the operation, over what a call of this case saves.
     `left` is the inverse of `peak_fraction`, the share of the bound of `bench.machine.roofline`: how many times as
     fast this row could still become. Both are missing where the roofline of the run's machine is.
@@ -128,7 +130,7 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
     """Return a row for each (case, other implementation): how many times as fast as that one ours is.
 
     `against` names the other. Where there are several, a row for `FASTEST` repeats that of the one with the
-    least median time.
+    least median time; ours in float32, beside a case below it, is an other, but never this one.
     """
     found = []
     for run in runs:
@@ -139,8 +141,9 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
                 continue
             about = {name: case[ours][name] for name in CASE} | {"machine": machine_name(run)}
             ratios = {name: paired_ratio(theirs, mine) for name, theirs in times.items()}
-            if len(times) > 1:
-                fastest = min(times, key=lambda name: float(np.median(times[name])))
+            rivals = [name for name in times if name not in BESIDE]
+            if len(rivals) > 1:
+                fastest = min(rivals, key=lambda name: float(np.median(times[name])))
                 ratios[FASTEST], times[FASTEST] = ratios[fastest], times[fastest]
             for name, ratio in ratios.items():
                 medians = {"median_s": np.median(mine), "other_s": np.median(times[name])}

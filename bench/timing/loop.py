@@ -56,7 +56,7 @@ class Bench:
     def missing(self, case, names=None):
         """Return those of the implementations whose row for this case the run does not have yet."""
         have = {key(row) for row in self.run.rows}
-        names = self.plan.implementations if names is None else names
+        names = self.plan.taking_part(case) if names is None else names
         return [name for name in names if key(asdict(case) | {"implementation": name}) not in have]
 
     def measure(self, case, names=None):
@@ -106,8 +106,8 @@ class Bench:
         baseline, ours = self.run.info["baseline"], implementations.OURS
         times = {name: row["times"] for name, row in rows.items() if row["status"] == "ok"}
         pairs = [(baseline, name) for name in times if name != baseline and baseline in times]
-        if ours in times and len(times) > 1:
-            others = (name for name in times if name != ours)
+        others = [name for name in times if name not in (ours, *implementations.BESIDE)]
+        if ours in times and others:
             pairs.append((min(others, key=lambda name: median(times[name])), ours))
         vague = {name for base, name in pairs if quick_width(times[base], times[name]) > self.plan.effort.precision}
         return times.keys() - vague - ({baseline} if vague else set())
@@ -149,6 +149,7 @@ class Bench:
             "status": about["status"],
             "message": about["message"],
             "max_error": None,
+            "loss": None,
             "errors": {},
             "compile_s": None,
             "calls": None,

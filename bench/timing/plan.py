@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import implementations
-from bench.grid.cases import ChoiceError
+from bench.grid.cases import Case, ChoiceError
 from bench.grid.presets import Effort, Grid, choose, find_preset, share
 from bench.machine import hardware
 from bench.machine.describe import describe
@@ -36,6 +36,10 @@ class Plan(NamedTuple):
     description: str = ""
     grids: tuple[Grid, ...] = ()  # the preset's own
 
+    def taking_part(self, case):
+        """Return the names of the implementations that take part in a case."""
+        return [name for name in self.implementations if case.low or name not in implementations.BESIDE]
+
 
 def plan(preset="quick", implementations=None, precision=None, **choices):
     """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError."""
@@ -45,6 +49,7 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
     effort = chosen.effort
     if precision is not None:
         effort = effort._replace(precision=share(precision, "--precision"))
+<<<<<<< HEAD
     modules = _find_implementations(implementations, chosen.implementations, preset)
     return Plan(
         preset,
@@ -55,6 +60,12 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
         chosen.description,
         chosen.grids,
     )
+=======
+    cases = choose(chosen, hardware.usable_cpus(), **choices)
+    below = any(case.low for case in cases)
+    modules = _find_implementations(implementations, chosen.implementations, preset, below)
+    return Plan(preset, grid, cases, modules, effort, chosen.description, chosen.grids)
+>>>>>>> b7d0df4 (Time inference below float32: ours held to its exact twin, everybody's loss against the weights as they were)
 
 
 def open_run(plan, reports=REPORTS, fresh=False, command=None):
@@ -95,21 +106,31 @@ def expected_seconds(case, plan):
     """
     effort = plan.effort
     call = 1e-5 * case.seq_len + max(case.flops / 8e10, case.bytes / 3e10) / case.threads**0.8
-    names = len(plan.implementations)
+    names = len(plan.taking_part(case))
     turn = names * max(call, effort.round_s)
     fewest = min(effort.fewest, FEWEST_LONG) if call > LONG_S else effort.fewest
     return 0.3 * names + case.flops / 1e10 + 4 * names * call + max(turn * fewest, effort.case_s)
 
 
-def _find_implementations(text, names, preset):
+def _find_implementations(text, names, preset, below):
+    """Return the modules of those in `text`, else of the preset's `names`, else of all that need not be asked for.
+
+    Some take part only `below` float32; where a case is, they come with ours unless `text` names others.
+    """
     known = implementations.find()
     where = f"{preset}: implementations" if text is None else "--implementations"
-    usual = names or [name for name in known if name not in implementations.IF_ASKED]
-    names = usual if text is None else [name.strip() for name in text.split(",")]
-    for name in names:
+    if text is not None:
+        names = [name.strip() for name in text.split(",")]
+    apart = (*implementations.IF_ASKED, *implementations.BESIDE)
+    chosen = list(names or (name for name in known if name not in apart))
+    for name in chosen:
         if name not in known:
             raise ChoiceError(f"{where}: expected some of {', '.join(known)}, got {name!r}")
-    return {name: known[name] for name in known if name in names}
+        if name in implementations.BESIDE and not below:
+            raise ChoiceError(f"{where}: expected --dtype bfloat16 or int8 for {name}, got none of them")
+    if below and text is None and implementations.OURS in chosen:
+        chosen += implementations.BESIDE
+    return {name: known[name] for name in known if name in chosen}
 
 
 def _about(module):
@@ -145,5 +166,5 @@ def _drop_torn_case(run, plan):
         return
     last = key(run.rows[-1])[:-1]
     rows = [row for row in run.rows if key(row)[:-1] == last]
-    if len(rows) < len(plan.implementations):
+    if len(rows) < len(plan.taking_part(Case(*last))):
         run.drop_last(len(rows))

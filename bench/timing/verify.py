@@ -15,6 +15,13 @@ over its elements and eight such computations, or fewer where they take long, an
 leaves room for chance, another order of summation and another tanh: right results, whatever their sizes and weights,
 mostly stay near 0.07 of the bound and seldom come above 0.3. A missing term, a lower precision or weights gone stale
 stand orders of magnitude above it. NaN never passes.
+
+Below float32 every output must first lie within the dtype's budget of the float64 reference of the weights as they were
+given; how far off h is, is the row's loss. For a library's own rounding that is all, and the budget is its bound. What
+computes in float32 must lie within float32's bound as ever, and ours within one as tight of its exact twin,
+`reference.quantized`. Two right computations may round a state in the middle of two steps either way, and then go on a
+whole step apart. So each step of the twin starts from the h that we gave, where nothing but float32's rounding differs;
+the LSTM's c is the twin's own.
 """
 
 import math
@@ -24,8 +31,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.grid.cases import BUDGETS
 from bench.grid.inputs import over
-from bench.implementations import prepare_cell
+from bench.implementations import named, prepare_cell
 from bench.timing.rounding import disturbing
 
 ROOM = 4
@@ -37,6 +45,34 @@ class Expected(NamedTuple):
 
     values: np.ndarray  # float64
     bound: float  # of the absolute differences
+
+
+class Verdict(NamedTuple):
+    errors: dict  # each output's error and bound by name
+    message: str | None  # why it is wrong
+    loss: float | None  # below float32: the largest absolute error of h, if it is finite
+
+
+def judge(case, inputs, outputs, follows=None, path=None):
+    """Return the Verdict on the outputs of a case's second call.
+
+    `follows` is that of `bench.implementations.Prepared`, `path` that of `reference`.
+    """
+    expected = reference(case, inputs, path)
+    if not case.low:
+        return Verdict(*compare(case, outputs, expected), None)
+    errors, message = compare(case, outputs, _within_budget(case, expected))
+    share = largest({name: one for name, one in errors.items() if name != "state.c"})
+    loss = None if share is None else share * BUDGETS[case.low]
+    if message is None and follows:
+        errors, message = compare(case, outputs, twin(case, inputs, outputs) if follows == case.low else expected)
+    return Verdict(errors, message, loss)
+
+
+def _within_budget(case, expected):
+    """Return Expected outputs in the dtype's budget; beyond ±1, where c can be but never h, the budget grows."""
+    budget = BUDGETS[case.low]
+    return {name: Expected(one.values, budget * max(1, np.abs(one.values).max())) for name, one in expected.items()}
 
 
 def reference(case, inputs, path=None):
@@ -61,14 +97,22 @@ def reference(case, inputs, path=None):
 
 
 def _compute(case, inputs):
-    inputs = over(inputs, lambda array: array.astype(np.float64))
+    inputs = over(inputs, _wide)
     if case.operation == "train":
         inputs = inputs._replace(params=inputs.params[::-1])
-    values = _run(case, inputs)
-    disturbed = over(inputs, disturbing(case.dtype, np.random.default_rng(0)))
-    moved = dict.fromkeys(values, float(np.finfo(case.dtype).tiny))
+    disturbed = over(inputs, disturbing(case.number, np.random.default_rng(0)))
+    return _bounded(case, _run(case, inputs), lambda: _run(case, disturbed))
+
+
+def _wide(array):
+    return array.astype(np.float64)
+
+
+def _bounded(case, values, err):
+    """Return what is Expected by name: these values, in the bounds that follow from those of `err()`, which errs."""
+    moved = dict.fromkeys(values, float(np.finfo(case.number).tiny))
     for _ in range(max(1, min(MOST, int(MANY_FLOPS / case.flops)))):
-        for name, array in _run(case, disturbed).items():
+        for name, array in err().items():
             moved[name] = max(moved[name], _largest_difference(array, values[name]))
     return {name: Expected(array, ROOM * moved[name]) for name, array in values.items()}
 
@@ -76,6 +120,32 @@ def _compute(case, inputs):
 def _run(case, inputs):
     prepared = prepare_cell(import_module(f"reference.{case.cell}"), case, inputs)
     return prepared.outputs(prepared.call())
+
+
+def twin(case, inputs, outputs):
+    """Return what is Expected of each output of ours below float32, each step from the h before it in `outputs`.
+
+    What enters a product is rounded before anything errs, so that it is the same number whatever errs behind it.
+    """
+    cell = import_module(f"reference.{case.cell}")
+    params, x, state = over((inputs.params[0], inputs.x, inputs.state), _wide)
+    hs = outputs.get("hs", outputs["state.h"][np.newaxis])
+    given = [state.h, *np.clip(_wide(hs[:-1]), -1, 1)]
+    factors = {"bfloat16": "values", "int8": "scales"}[case.low]  # of a Matrix, in sums that float32 rounds
+
+    def run(change=lambda array: array):
+        U, W, *biases = cell.prepare(params, case.low)
+        for matrix in (U, W):
+            setattr(matrix, factors, change(getattr(matrix, factors)))
+        weights = cell.Params(U, W, *map(change, biases))
+        last, hs = cell.State(*map(change, state)), []
+        for x_t, h in zip(x, given, strict=True):
+            last = cell.forward_step(weights, x_t, last._replace(h=h))
+            hs.append(last.h)
+        return {name: array for name, array in named(cell.Output(np.stack(hs), last)).items() if name in outputs}
+
+    disturb = disturbing(case.number, np.random.default_rng(0))
+    return _bounded(case, run(), lambda: run(disturb))
 
 
 def _largest_difference(got, want):
@@ -90,9 +160,9 @@ def compare(case, outputs, expected):
     for name, (want, bound) in expected.items():
         got, scale = outputs[name], max(float(np.max(np.abs(want))), float(np.finfo(np.float64).tiny))
         bound /= scale
-        if got.shape != want.shape or got.dtype != case.dtype:
+        if got.shape != want.shape or got.dtype != case.number:
             errors[name] = {"error": None, "bound": bound}
-            faults.append(f"{name}: expected {case.dtype} {want.shape}, got {got.dtype} {got.shape}")
+            faults.append(f"{name}: expected {case.number} {want.shape}, got {got.dtype} {got.shape}")
             continue
         error = _largest_difference(got, want) / scale
         errors[name] = {"error": error if math.isfinite(error) else None, "bound": bound}

@@ -180,13 +180,15 @@ class Desk:
             compile_s = time.perf_counter() - start
             result = prepared.call()
         peak = _peak_memory()
-        errors, message = verify.compare(case, prepared.outputs(result), verify.reference(case, arrays, reference))
+        outputs = prepared.outputs(result)
+        errors, message, loss = verify.judge(case, arrays, outputs, prepared.follows, reference)
         self.prepared = prepared
         return {
             "status": "wrong" if message else "ok",
             "message": message,
             "errors": errors,
             "max_error": verify.largest(errors),
+            "loss": loss,
             "compile_s": compile_s,
             "peak_memory_bytes": peak,
         }

@@ -1,9 +1,10 @@
 from importlib import import_module
 
+import numpy as np
 import pytest
 
 from bench.grid import inputs
-from bench.grid.cases import OPERATIONS, Case
+from bench.grid.cases import LOW, OPERATIONS, Case
 from bench.implementations import named
 
 
@@ -48,3 +49,15 @@ def test_bytes_are_those_of_the_arrays(cell):
     assert case("bptt", cell).bytes == read + size(gradients)
     assert case("train", cell).bytes == forward + kept + read + size(gradients)
     assert case("train", cell, "float64").bytes == 2 * case("train", cell).bytes
+    weights = T * params.W.nbytes + params.U.nbytes
+    assert case("forward", cell, "bfloat16").bytes == forward - weights // 2
+    assert case("forward", cell, "int8").bytes == forward - weights // 4 * 3
+    assert case("forward", cell, "int8").flops == case("forward", cell).flops
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_below_float32_the_inputs_are_those_of_float32(low):
+    found, full = (inputs.make(case("forward", "lstm", dtype), 0) for dtype in (low, "float32"))
+    for a, b in zip((found.x, *found.state, *found.params[0]), (full.x, *full.state, *full.params[0]), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)

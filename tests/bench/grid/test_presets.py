@@ -21,6 +21,19 @@ def test_input_size_follows_the_batch():
     assert {(c.batch_size, c.input_size) for c in cases(hidden="8", batch="1,4")} == {(1, 1), (4, 8)}
 
 
+def test_training_is_left_out_below_float32():
+    found = cases(cell="lstm", hidden="8", batch="1", dtype="float32,bfloat16,int8")
+    operations = {dtype: [c.operation for c in found if c.dtype == dtype] for dtype in ("float32", "bfloat16", "int8")}
+    low = ["forward_step", "forward"]
+    assert operations == {"float32": list(OPERATIONS), "bfloat16": low, "int8": low}
+
+
+def test_a_file_may_ask_for_dtypes_below_float32(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('[[grids]]\nhidden = [8]\nbatch = [1]\ndtype = ["int8"]\n')
+    assert [(c.operation, c.dtype) for c in cases(str(path))] == [("forward_step", "int8"), ("forward", "int8")]
+
+
 def test_a_step_has_no_length():
     found = cases(cell="rnn", operation="forward_step", hidden="8", batch="1", seq_len="10,50", threads="1")
     assert [case.id for case in found] == ["rnn-forward_step-H8-I1-T1-B1-float32-1t"]
@@ -66,7 +79,11 @@ def test_deepbench_has_the_public_sizes():
         ({"threads": "4096"}, "--threads: expected at most 2, the CPUs this process may use, got 4096"),
         ({"cell": "rnnn"}, "--cell: expected rnn, gru or lstm, got 'rnnn'"),
         ({"operation": "back"}, "--operation: expected forward_step, forward, bptt or train, got 'back'"),
-        ({"dtype": "float16"}, "--dtype: expected float32 or float64, got 'float16'"),
+        (
+            {"dtype": "int8", "operation": "train"},
+            "--operation: expected forward_step or forward below float32, got train",
+        ),
+        ({"dtype": "float16"}, "--dtype: expected float32, float64, bfloat16 or int8, got 'float16'"),
     ],
 )
 def test_a_bad_choice_is_named(choices, message):

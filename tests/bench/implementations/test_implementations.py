@@ -1,16 +1,19 @@
 """Every implementation through the gate at tiny sizes, each in a worker of its own, as in a run."""
 
+from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
+from itertools import product
 
 import pytest
 
-from bench.grid.cases import DTYPES, GATES, OPERATIONS, Case
-from bench.implementations import IF_ASKED, find
+from bench.grid.cases import DTYPES, GATES, LOW, LOW_OPERATIONS, OPERATIONS, Case
+from bench.implementations import BESIDE, IF_ASKED, find
 from bench.timing.worker import Worker
 
 MODULES = {name: module for name, module in find().items() if name not in IF_ASKED}
-INFERENCE_ALONE = ("onnxruntime", "openvino")  # and in float32 alone
+INFERENCE_ALONE = ("onnxruntime", "openvino")  # and in float32 and below alone
+IN_FLOAT32 = ("numpy", *BESIDE)  # whatever the case's dtype below it
 SIZES = {"float32": [(1, 1, 1, 1), (33, 16, 3, 5)], "float64": [(33, 16, 3, 5)]}  # H, I, T, B
 
 
@@ -40,6 +43,32 @@ def test_right_or_unsupported(name, cell):
                     assert reply["status"] == expected, f"{case.id}: {reply['message']}"
     finally:
         worker.close()
+
+
+def supports_below_float32(name, cell, operation, dtype):
+    if name == "torch":
+        return (dtype, cell, operation) != ("int8", "rnn", "forward")  # its quantize_dynamic leaves it as it is
+    if name == "onnxruntime":
+        return (dtype, cell) == ("int8", "lstm")
+    return name in ("numba-simd", *IN_FLOAT32) or (name in ("jax", "openvino") and dtype == "bfloat16")
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("name", MODULES)
+def test_within_the_budget_below_float32_or_unsupported(name, cell):
+    if import_module(MODULES[name]).version() is None:
+        pytest.skip(f"{name} is not installed")
+    with closing(Worker(MODULES[name], threads=1)) as worker:
+        worker.ask("start")
+        for dtype, operation in product(LOW, LOW_OPERATIONS):
+            case = Case(cell, operation, 33, 16, 1 if operation == "forward_step" else 10, 5, dtype, 1)
+            reply = worker.ask("build", case=asdict(case), seed=0)
+            if reply["message"] == "it has no bfloat16 on this CPU":
+                continue
+            expected = "ok" if supports_below_float32(name, cell, operation, dtype) else "unsupported"
+            assert reply["status"] == expected, f"{case.id}: {reply['message']}"
+            if expected == "ok":  # it rounds, unless it is one that does not
+                assert (reply["loss"] < 1e-5) == (name in IN_FLOAT32), case.id
 
 
 @pytest.mark.parametrize("name", MODULES)

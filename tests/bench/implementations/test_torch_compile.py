@@ -36,13 +36,24 @@ def test_right(build, cell, dtype):
         assert (reply["status"], reply["message"]) == ("ok", None), operation
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(torch_compile.COMPILER) is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_bfloat16_is_within_its_budget(build, cell):
+    for operation in ("forward_step", "forward"):
+        reply = build(cell, operation, "bfloat16")
+        assert (reply["status"], reply["message"]) == ("ok", None), operation
+        assert reply["loss"] > 1e-5
+
+
 def test_what_it_cannot_do_has_a_reason(monkeypatch, request):
     monkeypatch.setenv("CXX", "/no/such/compiler")
     build = request.getfixturevalue("build")
-    for operation, T, why in (
-        ("bptt", 2, "the backward pass is compiled with its forward, and timed in train"),
-        ("forward", 51, "every step is compiled anew: no more than 50 here"),
-        ("forward", 2, "needs a C++ compiler, and /no/such/compiler is not there"),
+    for operation, T, dtype, why in (
+        ("forward", 2, "int8", "tensors of int8 are for quantized modules, which are not compiled"),
+        ("bptt", 2, "float32", "the backward pass is compiled with its forward, and timed in train"),
+        ("forward", 51, "float32", "every step is compiled anew: no more than 50 here"),
+        ("forward", 2, "float32", "needs a C++ compiler, and /no/such/compiler is not there"),
     ):
-        reply = build("rnn", operation, T=T)
+        reply = build("rnn", operation, dtype, T)
         assert (reply["status"], reply["message"]) == ("unsupported", why)

@@ -33,6 +33,7 @@ def row(n, **about):
         "status": "ok",
         "message": None,
         "max_error": 0.1,
+        "loss": None,
         "errors": {"hs": {"error": 1e-6, "bound": 1e-5}},
         "compile_s": 0.5,
         "calls": 3,
@@ -59,6 +60,11 @@ def test_a_run_comes_back(run):
         assert again.info[name] == run.info[name]
     assert again.info["name"] == "a-run"
     assert again.info["finished"] is not None
+
+
+def test_a_row_from_before_there_was_a_loss_has_none(run):
+    run.append({name: value for name, value in row(1).items() if name != "loss"}, row(2, dtype="int8", loss=0.01))
+    assert [one["loss"] for one in Run.load(run.folder).rows] == [None, 0.01]
 
 
 def test_a_key_is_the_case_and_the_implementation():
@@ -140,7 +146,7 @@ def test_a_broken_run_says_where(run, name, data, message):
         ("seq_len", 10**4000, "seq_len: expected a whole number of 1 or more, got 1000"),
         ("cell", "elman", "cell: expected rnn, gru or lstm, got 'elman'"),
         ("cell", ["rnn"], "cell: expected rnn, gru or lstm, got ['rnn']"),
-        ("dtype", "float16", "dtype: expected float32 or float64, got 'float16'"),
+        ("dtype", "float16", "dtype: expected float32, float64, bfloat16 or int8, got 'float16'"),
         ("status", "fine", "status: expected ok, absent, unsupported, wrong or error, got 'fine'"),
         (
             "implementation",
@@ -149,6 +155,7 @@ def test_a_broken_run_says_where(run, name, data, message):
         ),
         ("implementation", "\udcff", "implementation: expected a name of one line"),
         ("message", 1, "message: expected a text, got 1"),
+        ("loss", -0.1, "loss: expected a number of 0 or more, got -0.1"),
         ("errors", {"hs": {"error": 1}}, "errors: hs: bound is missing"),
         ("errors", {"hs": 1}, "errors: hs: expected a table of names and values, got 1"),
         ("compile_s", 1e300, "compile_s: expected seconds of 0 or more, got 1e+300"),

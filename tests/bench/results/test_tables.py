@@ -12,7 +12,7 @@ SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": 
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
 DESIGN = (
     "cell,operation,hidden_size,input_size,seq_len,batch_size,dtype,threads,implementation,version,status,max_error,"
-    "compile_s,repeats,median_s,low_s,high_s,baseline,speedup,speedup_low,speedup_high,gflops,peak_fraction"
+    "loss,compile_s,repeats,median_s,low_s,high_s,baseline,speedup,speedup_low,speedup_high,gflops,peak_fraction"
 )
 
 
@@ -74,6 +74,15 @@ def test_duels_pair_ours_with_each_other_and_with_the_fastest(tmp_path):
     found = duels([run], "numba-simd").groupby("against")["speedup"].mean()
     expected = {"numpy": 4, "numba-jit": 4 / 1.3, "torch": 5, FASTEST: 4 / 1.3}
     assert found.to_dict() == pytest.approx(expected, rel=0.01)
+
+
+def test_ours_in_float32_is_an_other_but_never_the_fastest(tmp_path):
+    speedups = {"numpy": 1, "numba-simd": 4, "numba-simd-float32": 5, "torch": 2}
+    run = make_run(tmp_path / "run", noise=0.001, speedups=speedups, **TINY | {"dtype": ["int8"]})
+    found = duels([run], "numba-simd").groupby("against")["speedup"].mean()
+    assert found.to_dict() == pytest.approx({"numpy": 4, "numba-simd-float32": 0.8, "torch": 2, FASTEST: 2}, rel=0.01)
+    assert set(Facts([run]).losses["against"]) == {"numba-simd-float32"}
+    assert table([run])["loss"].notna().all()
 
 
 def test_losses_are_the_worst_first(run):

@@ -8,9 +8,9 @@ from bench.grid.inputs import over
 from bench.implementations import named, numpy
 
 
-def second_call(case, arrays):
-    """Return NumPy's outputs by name."""
-    prepared = numpy.prepare(case, arrays)
+def second_call(case, arrays, implementation=numpy):
+    """Return an implementation's outputs by name."""
+    prepared = implementation.prepare(case, arrays)
     prepared.call()
     return prepared.outputs(prepared.call())
 
@@ -35,6 +35,35 @@ def planted(case, arrays):
     if case.operation == "forward" and case.seq_len > 1:
         found["a state of one step ago"] = _one_step_ago(case, arrays)
     return found
+
+
+def planted_low(case, arrays):
+    """Return the outputs of each fault that a case below float32 can have, by what is wrong with them."""
+    cell = import_module(f"reference.{case.cell}")
+    params, other = arrays.params
+    weights = cell.prepare(params, case.low)
+
+    def walk(weights, last=None):
+        state, hs = arrays.state, []
+        for t, x_t in enumerate(arrays.x):
+            state = cell.forward_step(last if last and t == len(arrays.x) - 1 else weights, x_t, state)
+            hs.append(state.h)
+        found = named(cell.Output(np.stack(hs), state))
+        return found if case.operation == "forward" else {name: a for name, a in found.items() if name != "hs"}
+
+    def plain(name):
+        return weights._replace(**{name: getattr(weights, name).values.astype(np.float32)})
+
+    right = walk(weights)
+    return {
+        "no weight rounded": walk(params),
+        "weights of another scale": walk(cell.prepare(params._replace(W=params.W * np.float32(128 / 127)), case.low)),
+        "a stale W": walk(cell.prepare(params._replace(W=other.W), case.low)),
+        "x not rounded": walk(plain("U")),
+        "one step's h not rounded": walk(weights, plain("W")),
+        "states of half precision": {name: a.astype(np.float16).astype(np.float32) for name, a in right.items()},
+        "without the bias": walk(weights._replace(b=np.zeros_like(params.b))),
+    }
 
 
 def _without_first(case, arrays):

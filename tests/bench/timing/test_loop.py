@@ -14,6 +14,7 @@ import pytest
 
 from bench.grid.cases import ChoiceError
 from bench.grid.presets import Effort, choose, find_preset
+from bench.implementations import find
 from bench.machine.hardware import cpus_for
 from bench.results.runs import Run, key
 from bench.results.statistics import quick_width
@@ -36,7 +37,7 @@ def small(*names, **choices):
         "batch": "1",
         "threads": "1",
     } | choices
-    modules = {name: f"tests.bench.timing.broken.{name}" for name in BROKEN} | plan().implementations
+    modules = {name: f"tests.bench.timing.broken.{name}" for name in BROKEN} | find()
     return Plan(
         "quick", choices, choose(find_preset("quick"), 8, **choices), {name: modules[name] for name in names}, EFFORT
     )
@@ -66,6 +67,48 @@ def test_rows_are_complete(tmp_path):
         assert row["peak_memory_bytes"] > 2**20
     assert list(rows["train", "numpy"]["errors"]) == ["params.U", "params.W", "params.b", "x", "state.h"]
     assert len({len(row["times"]) for row in rows.values() if row["operation"] == "train"}) == 1
+
+
+BELOW = ("numpy", "numba-simd", "numba-simd-float32")
+
+
+def test_rows_below_float32_have_a_loss_and_ours_in_float32_beside_them(tmp_path):
+    planned = small(*BELOW, dtype="float32,int8")
+    run, _ = open_run(planned, tmp_path, fresh=True)
+    with Bench(run, planned) as bench:
+        for case in planned.cases:
+            bench.measure(case)
+    rows = {(row["dtype"], row["implementation"]): row for row in run.rows}
+    assert [*rows] == [("float32", name) for name in BELOW[:2]] + [("int8", name) for name in BELOW]
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert {name: row["loss"] for (dtype, name), row in rows.items() if dtype == "float32"} == dict.fromkeys(BELOW[:2])
+    assert 1e-4 < rows["int8", "numba-simd"]["loss"] < 0.1
+    assert rows["int8", "numba-simd-float32"]["loss"] < 1e-5
+
+
+def test_a_whole_case_without_ours_in_float32_is_not_torn(tmp_path):
+    planned = small("numpy", "numba-simd-float32", dtype="float32,int8")
+    run, _ = open_run(planned, tmp_path)
+    with Bench(run, planned) as bench:
+        bench.measure(planned.cases[0])
+    run.unlock()
+    again, resumed = open_run(planned, tmp_path)
+    assert resumed
+    assert [row["implementation"] for row in again.rows] == ["numpy"]
+    again.unlock()
+
+
+def test_ours_in_float32_comes_with_ours_below_float32_alone():
+    low, full = plan(dtype="int8"), plan()
+    assert [*full.implementations] == ["numpy", "numba-simd", "torch"]
+    assert {*low.implementations} == {*full.implementations, "numba-simd-float32"}
+    assert "numba-simd-float32" not in plan("full").implementations
+    assert [*plan(dtype="int8", implementations="numba-simd,torch").implementations] == ["numba-simd", "torch"]
+    with pytest.raises(ChoiceError) as error:
+        plan(implementations="numba-simd-float32")
+    assert str(error.value) == (
+        "--implementations: expected --dtype bfloat16 or int8 for numba-simd-float32, got none of them"
+    )
 
 
 class Simulated(Bench):

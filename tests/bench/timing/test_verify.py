@@ -1,14 +1,15 @@
 from importlib import import_module
+from itertools import product
 
 import numpy as np
 import pytest
 
 from bench.grid import inputs
-from bench.grid.cases import DTYPES, GATES, OPERATIONS, Case
-from bench.implementations import find, named
+from bench.grid.cases import BUDGETS, DTYPES, GATES, LOW, LOW_OPERATIONS, OPERATIONS, Case
+from bench.implementations import find, named, numba_simd
 from bench.timing import verify
 from bench.timing.rounding import disturbing
-from tests.bench.timing.planted import planted, second_call
+from tests.bench.timing.planted import planted, planted_low, second_call
 
 
 def case(operation="train", dtype="float32", H=8, T=4):
@@ -173,6 +174,63 @@ def test_no_array_of_the_reference_is_spared_from_erring(cell):
     trace = module.forward(params[0], x, state)
     for name, array in (named(trace) | named(module.bptt(params[0], trace, grad_hs))).items():
         assert type(array) is type(x), name
+
+
+def low_cases():
+    for low, cell, operation in product(LOW, GATES, LOW_OPERATIONS):
+        steps = 1 if operation == "forward_step" else 6
+        yield pytest.param(Case(cell, operation, 33, 9, steps, 4, low, 1), id=f"{cell}-{operation}-{low}")
+
+
+@pytest.mark.parametrize("c", [*low_cases()])
+def test_below_float32_ours_is_held_to_its_twin(c):
+    arrays = inputs.make(c, 0)
+    ours = second_call(c, arrays, numba_simd)
+    errors, message, loss = verify.judge(c, arrays, ours, follows=c.low)
+    assert message is None
+    assert verify.largest(errors) < 0.5
+    assert 1e-4 < loss < BUDGETS[c.low]
+    for what, outputs in planted_low(c, arrays).items():
+        assert share(c, outputs, verify.twin(c, arrays, outputs)) > 50, what
+        assert "error" in verify.judge(c, arrays, outputs, follows=c.low).message, what
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_below_float32_a_long_sequence_of_ours_is_right(low):
+    c = Case("lstm", "forward", 64, 1, 300, 8, low, 1)
+    arrays = inputs.make(c, 0)
+    assert verify.judge(c, arrays, second_call(c, arrays, numba_simd), follows=low).message is None
+
+
+def test_below_float32_what_computes_in_float32_is_verified_as_ever():
+    c = Case("gru", "forward", 33, 9, 6, 4, "int8", 1)
+    arrays = inputs.make(c, 0)
+    errors, message, loss = verify.judge(c, arrays, second_call(c, arrays), follows="float32")
+    assert message is None
+    assert verify.largest(errors) < 0.5
+    assert loss < 1e-5
+    rounded = second_call(c, arrays, numba_simd)
+    assert verify.judge(c, arrays, rounded, follows="float32").message.startswith("hs: error")
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_below_float32_a_librarys_own_rounding_has_a_budget(low):
+    c = Case("lstm", "forward", 33, 9, 6, 4, low, 1)
+    arrays = inputs.make(c, 0)
+    for share, right in ((0.9, True), (1.1, False)):
+        outputs = second_call(c, arrays)
+        outputs["hs"][3, 1, 7] += np.float32(share * BUDGETS[low])
+        _, message, loss = verify.judge(c, arrays, outputs)
+        assert (message is None) == right
+        assert loss == pytest.approx(share * BUDGETS[low], rel=1e-3)
+    outputs["hs"][3, 1, 7] = np.nan
+    assert verify.judge(c, arrays, outputs)[1:] == ("hs: error nan, bound" + message.split("bound")[1], None)
+
+
+def test_in_full_precision_nothing_is_lost():
+    c = case("forward")
+    arrays = inputs.make(c, 0)
+    assert verify.judge(c, arrays, second_call(c, arrays)).loss is None
 
 
 def test_inputs_are_the_seeds():
