@@ -71,7 +71,7 @@ def _limits(known):
     """Return the roofline, measured now unless the known one will do, and what speaks against measuring now."""
     rates = peaks.clock()
     if known is None or peaks.too_low(rates, known):
-        print("Measuring what this machine can do at most, once: about ten seconds.", file=sys.stderr)
+        print("Measuring what this machine can do at most, once: about twenty seconds.", file=sys.stderr)
         known = peaks.measure()
     return known, peaks.doubts(rates, known)
 

@@ -7,6 +7,10 @@ cache for the memory itself. Threads read arrays of their own, all at once; the 
 all threads, the others to be each core's own. The best of many repeats counts, which are spread over some passes: on a
 shared machine a neighbour can slow one rate down for as long as it is looked at.
 
+Below float32 the peak is that of the same tile with numbers packed in units, in which our kernels multiply them; the
+bandwidths are float32's, since bytes are bytes. What our vectors lack, such as the tiles of Intel's AMX, can do more:
+a library that has it may pass this peak.
+
 What was measured is kept on disk for this machine, beside the kernels' compiled code, until it is measured anew.
 """
 
@@ -18,20 +22,37 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba.core.registry import cpu_target
 
-from bench.grid.cases import DTYPES
 from bench.machine import hardware
 from bench.machine.roofline import MEMORY, ceilings
-from kernels.core import simd, team
+from kernels.core import dots, registers, simd, team
 from kernels.core.cache import base_folder
 from kernels.core.cpus import usable_cpus
 from kernels.core.host import REGISTERS
 from kernels.core.registers import partial_sums, rank1, store_tile, zero_tile
 from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
+
+
+class Kind(NamedTuple):
+    """What a dtype's products are made of."""
+
+    unit: str  # what a lane of a vector holds
+    numbers: int  # in a unit
+    value: float  # of each unit: its numbers are 1/2, or 1 of int8
+    sums: str
+
+
+KINDS = {
+    "float32": Kind("float32", 1, 0.5, "float32"),
+    "float64": Kind("float64", 1, 0.5, "float64"),
+    "int8": Kind("int32", 4, 0x01010101, "int32"),
+    "bfloat16": Kind("uint32", 2, 0x3F003F00, "float32"),
+}
 
 ROWS, VECTORS = (4, 4) if REGISTERS == 32 else (4, 3)  # of a tile: sums enough to hide the latency of each
 BLOCK = 1000  # tiles of FMAs, to make one call worth its call
@@ -52,14 +73,18 @@ def measure(each_s: float = EACH_S) -> dict:
     """Measure the roofline, `each_s` seconds for each of its rates in a pass, and keep it, with the machine to itself.
 
     Returns `measured` (when), `levels` (the bytes of each cache by name), and `rates`: for each dtype and number of
-    threads, the `gflops` of all threads together and their `bytes_per_s` by level. A level too small to be told
-    from the one before it is left out.
+    threads, the `gflops` of all threads together, in int8 Gop/s, and their `bytes_per_s` by level. A level too small to
+    be told from the one before it is left out.
     """
     levels = {name.removesuffix("d"): size for name, size in hardware.caches().items()}
     counts = _thread_counts(usable_cpus())
     kinds = [(dtype, threads) for dtype in DTYPES for threads in counts]
+    counts = _thread_counts(hardware.usable_cpus())
+    kinds = [(dtype, threads) for dtype in KINDS for threads in counts]
     passes = [[_rates(*kind, levels, each_s) for kind in kinds] for _ in range(PASSES)]
     rates = [_best(found) for found in zip(*passes, strict=True)]
+    full = {rate["threads"]: rate["bytes_per_s"] for rate in rates if rate["dtype"] == "float32"}
+    rates = [rate | {"bytes_per_s": rate["bytes_per_s"] or full[rate["threads"]]} for rate in rates]
     found = {"measured": datetime.now().astimezone().isoformat(timespec="seconds"), "levels": levels, "rates": rates}
     with suppress(OSError):  # no place to keep it: then it is measured again the next time
         _path().write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -120,10 +145,12 @@ def _array_bytes(levels: dict[str, int], threads: int) -> dict[str, int]:
 
 
 def _rates(dtype: str, threads: int, levels: dict[str, int], each_s: float) -> dict:
+    """Return the rates of one kind; below float32 without bandwidths."""
     operations, run = _multiplying(dtype, threads)
     gflops = operations / min(_times(run, each_s)) / 1e9
     bandwidths = {}
-    for name, size in _array_bytes(levels, threads).items():
+    sizes = {} if KINDS[dtype].numbers > 1 else _array_bytes(levels, threads)
+    for name, size in sizes.items():
         read, run = _streaming(dtype, threads, size)
         bandwidths[name] = read / min(_times(run, each_s))
     return {"dtype": dtype, "threads": threads, "gflops": gflops, "bytes_per_s": bandwidths}
@@ -137,22 +164,24 @@ def _best(found: Sequence[dict]) -> dict:
 
 def _multiplying(dtype: str, threads: int) -> tuple[float, Callable]:
     """Return how many operations all threads do in one repeat, and a function that does it."""
-    numbers = _numbers_in_a_tile(dtype)
-    count, run = _repeat(_multiply, threads, np.full(4 * numbers, 0.5, dtype), np.empty(threads * numbers, dtype))
-    return 2.0 * numbers * BLOCK * count * threads, run
+    kind = KINDS[dtype]
+    units = _units_in_a_tile(kind.unit)
+    data, sums = np.full(4 * units, kind.value, kind.unit), np.empty(threads * units, kind.sums)
+    count, run = _repeat(_multiply, threads, data, sums)
+    return 2.0 * kind.numbers * units * BLOCK * count * threads, run
 
 
 def _streaming(dtype: str, threads: int, size: int) -> tuple[float, Callable]:
     """Return how many bytes all threads read in one repeat, and a function that does it; each reads `size` bytes."""
-    numbers, bytes_each = _numbers_in_a_tile(dtype), np.dtype(dtype).itemsize
-    length = max(1, size // (numbers * bytes_each)) * numbers
+    units, bytes_each = _units_in_a_tile(dtype), np.dtype(dtype).itemsize
+    length = max(1, size // (units * bytes_each)) * units
     data = np.empty(threads * length + ALIGNMENT, dtype)
     _together(_fill, threads, length, data)
-    passes, run = _repeat(_stream, threads, length, data, np.empty(threads * numbers, dtype))
+    passes, run = _repeat(_stream, threads, length, data, np.empty(threads * units, dtype))
     return float(length * bytes_each * passes * threads), run
 
 
-def _numbers_in_a_tile(dtype: str) -> int:
+def _units_in_a_tile(dtype: str) -> int:
     return ROWS * VECTORS * simd.vector_lanes(np.dtype(dtype))
 
 
@@ -225,7 +254,7 @@ def _fill(member, length, data):
 def _path() -> Path:
     """Return where the roofline of this machine, measured by this code, is kept; an OSError if it cannot be."""
     digest = hashlib.sha256()
-    for source in (__file__, simd.__file__, team.__file__):
+    for source in (__file__, dots.__file__, registers.__file__, simd.__file__, team.__file__):
         digest.update(Path(source).read_bytes())
     about = (
         *cpu_target.target_context.codegen().magic_tuple(),

@@ -8,14 +8,15 @@ the measured time; its inverse says how many times as fast the row could still b
 weights are a little larger than a level, since a part of them stays in the faster one.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
 
-from bench.grid.cases import DTYPES, GATES
+from bench.grid.cases import GATES
 
 MEMORY = "memory"
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
 
 
 def bound_s(row: dict, roofline: dict) -> float:
@@ -34,39 +35,50 @@ def table(roofline: dict) -> pd.DataFrame:
         {
             "dtype": [rate["dtype"] for rate in rates],
             "Threads": [rate["threads"] for rate in rates],
-            "FMA peak": [f"{rate['gflops']:.0f} GFLOP/s" for rate in rates],
+            "FMA peak": [f"{rate['gflops']:.0f} {unit(rate['dtype'])}" for rate in rates],
         }
         | {level: [_bandwidth(rate["bytes_per_s"].get(level)) for rate in rates] for level in levels(roofline)}
     )
+
+
+def unit(dtype: str) -> str:
+    """Return what billions of operations a second are called."""
+    return "Gop/s" if dtype == "int8" else "GFLOP/s"
 
 
 def _bandwidth(rate: float | None) -> str:
     return "–" if rate is None else f"{rate / 1e9:.0f} GB/s"
 
 
-def levels(roofline: dict, dtypes: Collection[str] = DTYPES) -> list[str]:
+def levels(roofline: dict, dtypes: Collection[str] = BYTES) -> list[str]:
     """Return the names of the levels of memory that were measured with any of these dtypes."""
     measured = {name for rate in roofline["rates"] if rate["dtype"] in dtypes for name in rate["bytes_per_s"]}
     return [name for name in [*roofline["levels"], MEMORY] if name in measured]
 
 
 def ceilings(roofline: dict, dtype: str, threads: int, level: str) -> tuple[float, float]:
-    """Return the operations and the bytes a second that so many threads reach at most, NaN if none were measured."""
-    rates = sorted((rate for rate in roofline["rates"] if rate["dtype"] == dtype), key=lambda rate: rate["threads"])
-    gflops = _between(threads, {rate["threads"]: rate["gflops"] for rate in rates})
-    at = {rate["threads"]: rate["bytes_per_s"][level] for rate in rates if level in rate["bytes_per_s"]}
-    return gflops * 1e9, _between(threads, at)
+    """Return the operations and the bytes a second that so many threads reach at most, NaN if none were measured.
+
+    Numbers below float32 can be widened: their operations are bound by the faster one of their own peak and float32's.
+    (Intel's instruction for bfloat16 is slower than float32's on some CPUs.)
+    """
+    peak = _rate(roofline, dtype, threads, lambda rate: rate["gflops"])
+    if BYTES[dtype] < BYTES["float32"]:
+        peak = float(np.maximum(peak, _rate(roofline, "float32", threads, lambda rate: rate["gflops"])))
+    return peak * 1e9, _rate(roofline, dtype, threads, lambda rate: rate["bytes_per_s"].get(level))
 
 
-def _between(threads: int, rates: dict[int, float]) -> float:
-    """Return the rate at so many threads, from those at other numbers of them."""
-    return float(np.interp(threads, list(rates), list(rates.values()))) if rates else np.nan
+def _rate(roofline: dict, dtype: str, threads: int, of: Callable) -> float:
+    """Return the rate with so many threads, from those at other numbers of them."""
+    rates = {rate["threads"]: of(rate) for rate in roofline["rates"] if rate["dtype"] == dtype}
+    counts = sorted(count for count, rate in rates.items() if rate is not None)
+    return float(np.interp(threads, counts, [rates[count] for count in counts])) if counts else np.nan
 
 
 def holding_level(row: dict, roofline: dict) -> str:
     """Return the name of the level of memory that holds the weights of a row."""
-    size = 4 if row["dtype"] == "float32" else 8
-    weights = GATES[row["cell"]] * row["hidden_size"] * (row["input_size"] + row["hidden_size"] + 1) * size
+    numbers = GATES[row["cell"]] * row["hidden_size"] * (row["input_size"] + row["hidden_size"] + 1)
+    weights = numbers * BYTES[row["dtype"]]
     measured, sizes = levels(roofline), roofline["levels"]
     for name in sizes:
         shares = 1 if name == list(sizes)[-1] else row["threads"]

@@ -217,7 +217,7 @@ def roofline_panels(rows: pd.DataFrame, rooflines: dict[str, dict]) -> dict[str,
 def _roofline_panel(rows: pd.DataFrame, limits: dict) -> Draw:
     dtype, threads = rows["dtype"].iat[0], int(rows["threads"].iat[0])
     names = sorted(rows["implementation"].unique(), key=lambda name: name == OURS)
-    intensity = rows["flops"] / rows["bytes"]
+    intensity, unit = rows["flops"] / rows["bytes"], roofline.unit(dtype)
     x = np.geomspace(intensity.min() / 4, intensity.max() * 2, 100)
 
     def draw(axes: Axes) -> None:
@@ -242,7 +242,7 @@ def _roofline_panel(rows: pd.DataFrame, limits: dict) -> Draw:
             of = rows["implementation"] == name
             looks = line(name) | {"linestyle": "none", "markersize": 5 if name == OURS else 4}
             axes.plot(intensity[of] * apart, rows.loc[of, "gflops"], alpha=0.75, markeredgewidth=0, **looks)
-        axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", xlim=(x[0] / 5, None))
+        axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel=unit, xlim=(x[0] / 5, None))
         for axis in (axes.xaxis, axes.yaxis):
             _plain_log(axis, FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -13,7 +13,7 @@ ROOFLINE = {
     "levels": {"L1": 2**15, "L2": 2**20, "L3": 2**25},
     "rates": [
         {"dtype": dtype, "threads": threads, "gflops": peak * threads, "bytes_per_s": bandwidths}
-        for dtype, peak in (("float32", 100.0), ("float64", 50.0))
+        for dtype, peak in (("float32", 100.0), ("float64", 50.0), ("int8", 400.0), ("bfloat16", 60.0))
         for threads, bandwidths in (
             (1, {"L1": 2e11, "L2": 1e11, "L3": 2e10, "memory": 1e10}),
             (2, {"L1": 4e11, "L2": 2e11, "L3": 3e10, "memory": 1e10}),

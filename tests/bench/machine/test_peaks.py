@@ -52,6 +52,13 @@ def test_it_is_measured_and_kept(tmp_path, monkeypatch):
         assert 2 * rate["bytes_per_s"]["memory"] < rate["bytes_per_s"]["L1"] if "L1" in rate["bytes_per_s"] else True
     single = {rate["dtype"]: rate["gflops"] for rate in found["rates"] if rate["threads"] == 1}
     assert 1.3 < single["float32"] / single["float64"] < 3
+    assert single["int8"] > single["float64"]
+    assert single["bfloat16"] > 0.5 * single["float64"]
+    assert set(single) == set(peaks.KINDS)
+    for rate in found["rates"]:
+        full = next(one for one in found["rates"] if (one["dtype"], one["threads"]) == ("float32", rate["threads"]))
+        if rate["dtype"] in ("int8", "bfloat16"):
+            assert rate["bytes_per_s"] == full["bytes_per_s"]
     assert len(roofline.table(found)) == len(found["rates"])
     assert len(peaks.clock(3)) == 3
 
