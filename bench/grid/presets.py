@@ -57,6 +57,7 @@ MOST_CASES = 100_000  # in a run
 
 CELLS = ("rnn", "gru", "lstm")
 INFERENCE, TRAINING = ("forward",), ("train",)
+BELOW = ("bfloat16", "int8")
 
 PRESETS = {
     "quick": Preset(
@@ -99,6 +100,17 @@ PRESETS = {
             Grid(hidden=(64, 512), batch=(1, 32), cell=CELLS, operation=("forward", "train"), dtype=("float64",)),
         ),
         effort=Effort(case_s=4.0),
+    ),
+    "low": Preset(
+        "weights of int8 and bfloat16, inference alone, H from 64 to 1024: what they buy and what they cost",
+        grids=(
+            Grid((64, 128, 256, 512), (1, 32), (50,), INFERENCE, (1, 2), BELOW, cell=CELLS),
+            Grid((64, 256), (4, 64), (50,), INFERENCE, (1, 2), BELOW, cell=CELLS),
+            Grid((1024,), (1, 4), (20,), INFERENCE, (1, 2), BELOW, cell=CELLS),
+            Grid((1024,), (32, 64), (10,), INFERENCE, (1, 2), BELOW, cell=CELLS),
+        ),
+        effort=Effort(round_s=0.01, fewest=9, case_s=1.5),
+        implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
     ),
     "deepbench": Preset(
         "the recurrent layers of Baidu's DeepBench, training and inference, with I = 1 (see bench/grid/presets.py)",

@@ -219,3 +219,14 @@ def test_a_grid_of_too_many_cases_is_refused(tmp_path):
 def test_a_number_of_many_digits_is_refused():
     with pytest.raises(ChoiceError, match="--hidden: expected whole numbers"):
         cases(hidden="9" * 5000)
+
+
+def test_low_is_inference_below_float32_in_every_size():
+    found = cases("low")
+    assert {case.operation for case in found} == {"forward"}
+    assert {case.threads for case in found} == {1, 2}
+    for dtype in ("int8", "bfloat16"):
+        of = [case for case in found if case.dtype == dtype]
+        assert 2 * len(of) == len(found) < 200
+        assert {case.hidden_size for case in of} == {64, 128, 256, 512, 1024}
+        assert {case.batch_size for case in of} == {1, 4, 32, 64}
