@@ -19,6 +19,7 @@ from bench.results.formats import count, in_order, short, typical
 from bench.results.statistics import geometric_mean, tells
 
 FACETS = ["machine", "dtype", "threads", "operation", "batch_size", "cell"]  # the last one changes the fastest
+LEAST_LOSS = 2.0**-24  # float32's own rounding: less is not told apart from it
 AXES = {"hidden_size": "hidden size H (units)", "seq_len": "sequence length T (steps)"}
 
 
@@ -154,6 +155,34 @@ def overview_panel(rows: pd.DataFrame, column: str, names: Sequence[str], label:
         _plain_log(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}×"))
 
     return Panel(draw, (SIZE[0], 0.95 + 0.32 * len(upwards)))
+
+
+def loss_panels(rows: pd.DataFrame) -> dict[str, Panel]:
+    """Return charts of speed against loss by dtype and machine; `rows` are those of `bench.results.tables.below`."""
+    varied = {"dtype", *(["machine"] if rows["machine"].nunique() > 1 else [])}
+    panels = {}
+    for (machine, dtype), group in rows.groupby(["machine", "dtype"]):
+        label = facet_label({"dtype": dtype, "machine": machine}, varied)
+        panels[label] = Panel(_titled(_loss_panel(group), label))
+    return panels
+
+
+def _loss_panel(rows: pd.DataFrame) -> Draw:
+    loss, speed = rows["loss"].clip(LEAST_LOSS), rows["speedup"]
+
+    def draw(axes: Axes) -> None:
+        for name, of in rows.groupby("implementation"):
+            looks = line(str(name)) | {"linestyle": "none"}
+            axes.plot(loss[of.index], of["speedup"], alpha=0.55, markeredgewidth=0, **looks)
+        axes.axhline(1, color=INK, linewidth=1)
+        # A factor of two on either side has a tick in it, however alike the cases are.
+        axes.set(xscale="log", xlim=(loss.min() / 2, loss.max() * 2), xlabel="largest error of a state (log scale)")
+        axes.set(yscale="log", ylim=(min(0.5, speed.min() / 1.3), max(2, speed.max() * 1.3)))
+        axes.set_ylabel("times as fast as our float32 (log scale)")
+        _plain_log(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}"))
+        _plain_log(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}×"))
+
+    return draw
 
 
 def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str = "", reach: str = "median") -> Panel:

@@ -19,7 +19,7 @@ from bench.report.sheets import Sheet, overview, sheets
 from bench.report.wording import case_name, named
 from bench.results import files, pytest_json
 from bench.results.form import instant
-from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, times, typical
+from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, short, times, typical
 from bench.results.runs import KEY, Run
 from bench.results.statistics import TWINS, Interval, geometric_mean, tells
 from bench.results.tables import FASTEST, Facts, by_kind
@@ -68,6 +68,8 @@ def markdown(facts: Facts) -> str:
     parts += map(_in_markdown, wording.answer(facts))
     if len(facts.duels):
         parts += [_markdown_table(_versus(facts)), _KINDS, _markdown_table(_kinds(facts))]
+    if len(facts.below):
+        parts += [_BELOW, _markdown_table(_below(facts))]
     parts += map(_in_markdown, wording.threads(facts) + wording.left(facts))
     about = pd.DataFrame({run.info["name"]: _about(run) for run in facts.runs}).rename_axis("Run").reset_index()
     parts.append(_markdown_table(about.fillna("unknown")))
@@ -105,25 +107,50 @@ def _versus(facts: Facts) -> pd.DataFrame:
     order = [*facts.implementations, FASTEST]
     rows = []
     for (where, against), duel in facts.duels.groupby(["machine", "against"], sort=False):
-        mean = geometric_mean(duel["speedup"])
-        counts = duel["verdict"].value_counts()
         worst, best = duel["speedup"].min(), duel["speedup"].max()
         rows.append(
             {
                 "Machine": where,
                 f"{facts.ours} against": str(against),
-                "Times as fast": (typical(duel["speedup"]), mean.median),
-                "95% interval": (ends(mean) if tells(mean) else "–", mean.low),
-                "Cases": len(duel),
-                "Faster": int(counts.get("faster", 0)),
-                "No difference": int(counts.get("no difference", 0)),
-                "Slower": int(counts.get("slower", 0)),
+                **_tally(duel),
                 "Least": (times(worst), worst),
                 "Most": (times(best), best),
             }
         )
     rows.sort(key=lambda row: (facts.machines.index(row["Machine"]), order.index(row[f"{facts.ours} against"])))
     return pd.DataFrame(rows).drop(columns=[] if several or not rows else "Machine")
+
+
+def _below(facts: Facts) -> pd.DataFrame:
+    """Return the table of what each implementation gains and loses below float32."""
+    rows = [
+        {
+            "Machine": machine,
+            "dtype": dtype,
+            "Implementation": name,
+            "Median loss": (short(of["loss"].median()), of["loss"].median()),
+            "Largest loss": (short(of["loss"].max()), of["loss"].max()),
+            **_tally(of),
+        }
+        for (machine, dtype, name), of in facts.below.groupby(["machine", "dtype", "implementation"])
+    ]
+    return pd.DataFrame(rows).drop(columns=[] if len(facts.machines) > 1 else "Machine")
+
+
+_BELOW = "Times as fast as our own float32, and the loss: the largest error of a state, which lies within ±1."
+
+
+def _tally(rows: pd.DataFrame) -> dict:
+    """Return what there is to say of the speedups of some cases, and how often they are faster and slower."""
+    mean, counts = geometric_mean(rows["speedup"]), rows["verdict"].value_counts()
+    return {
+        "Times as fast": (typical(rows["speedup"]), mean.median),
+        "95% interval": (ends(mean) if tells(mean) else "–", mean.low),
+        "Cases": len(rows),
+        "Faster": int(counts.get("faster", 0)),
+        "No difference": int(counts.get("no difference", 0)),
+        "Slower": int(counts.get("slower", 0)),
+    }
 
 
 def _kinds(facts: Facts) -> pd.DataFrame:
@@ -173,6 +200,8 @@ def _losses_section(facts: Facts) -> Markup:
 
 def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
     lines = [page.paragraph(sheet.words), _drawn(sheet)]
+    if sheet.name == "below-float32":
+        lines.append(page.table(_below(facts), _BELOW))
     if sheet.name == "threads":
         lines[:0] = [page.paragraph(text) for text in wording.threads(facts)]
         lines.append(_scaling_table(facts))
@@ -244,6 +273,7 @@ def _rows_section(facts: Facts) -> Markup:
             "Speedup": _pairs(rows["speedup"], times),
             "95% interval": _interval_pairs(rows),
             "Verdict": rows["verdict"],
+            "Loss": _pairs(rows["loss"], short),
             "How much is left": _pairs(rows["left"], times),
             "Of the bound": _pairs(rows["peak_fraction"], percent),
             "GFLOP/s": _pairs(rows["gflops"], "{:.3g}".format),
@@ -252,6 +282,8 @@ def _rows_section(facts: Facts) -> Markup:
         }
     )
     kept = [name for name in shown if name not in ("Machine", "Cell", "dtype", "Status") or shown[name].nunique() > 1]
+    if rows["loss"].isna().all():
+        kept.remove("Loss")
     if rows["peak_fraction"].isna().all():
         kept = [name for name in kept if name not in ("Of the bound", "How much is left")]
     choices = [
@@ -284,6 +316,7 @@ def _details(facts: Facts) -> list[dict]:
             "Time": _with_interval(row, "median", seconds, "_s"),
             "Speedup": _with_interval(row, "speedup", times),
             "Verdict": row["verdict"],
+            "Loss": _text(row["loss"], short),
             "Rounds": str(row["repeats"]),
             "Calls in a round": _text(row["calls"], "{:.0f}".format),
             "Rounds ended by": row["stopped"],

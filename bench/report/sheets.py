@@ -39,7 +39,7 @@ def overview(facts: Facts) -> Sheet:
 
 def sheets(facts: Facts) -> list[Sheet]:
     """Return all other charts, in the order of the page; those with nothing to show are left out."""
-    found = [_heated(facts, FASTEST), _heated(facts, facts.baseline)]
+    found = [_below(facts), _heated(facts, FASTEST), _heated(facts, facts.baseline)]
     found += [
         _timed(facts, "hidden_size", "Time against hidden size", "time-against-hidden-size"),
         _timed(facts, "seq_len", "Time against sequence length", "time-against-sequence-length"),
@@ -58,6 +58,17 @@ def _heated(facts: Facts, who: str) -> Sheet:
     )
     against = facts.duels[facts.duels["against"] == who]
     return Sheet(file, f"{facts.ours} against {named(who)}", words, panels.heat_panels(against))
+
+
+def _below(facts: Facts) -> Sheet:
+    words = (
+        "Each dot is a case. Higher is faster than our own float32, which is the line at 1×; further to the left is "
+        "nearer to the exact result. The error is the largest of any state, which lies within ±1. NumPy, elsewhere in "
+        "this report, computes these cases in float32."
+    )
+    found = panels.loss_panels(facts.below)
+    names = [name for name in facts.implementations if (facts.below["implementation"] == name).any()]
+    return Sheet("below-float32", "Below float32: what it buys and what it costs", words, found, names)
 
 
 def _timed(facts: Facts, x: str, title: str, name: str) -> Sheet:

@@ -3,6 +3,7 @@
 Where ours loses is said first.
 """
 
+import numpy as np
 import pandas as pd
 
 from bench.report import charts
@@ -13,6 +14,7 @@ from bench.results.tables import FASTEST, VERDICTS, Facts
 MEANS = "the geometric means (the least and the most, where they are too unlike or too few)"
 NAMES = {
     "numpy": "NumPy",
+    "numba-simd-float32": "numba-simd in float32",
     "torch": "PyTorch",
     "torch-compile": "torch.compile",
     "jax": "JAX",
@@ -40,7 +42,39 @@ def answer(facts: Facts) -> list[str]:
                 f"Against whichever other is the fastest in each case it is {typical(rivals['speedup'])} as fast"
                 f"{_of_cases(rivals)}. {_verdicts(rivals)}."
             )
-    return sentences
+    return sentences + below(facts)
+
+
+def below(facts: Facts) -> list[str]:
+    """Return what each dtype below float32 buys and what it costs; where ours loses is said first."""
+    found = []
+    for (machine, dtype), rows in facts.below.groupby(["machine", "dtype"], sort=False):
+        mine = rows[rows["implementation"] == facts.ours]
+        if mine.empty:
+            continue
+        duels = facts.duels[(facts.duels["machine"] == machine) & (facts.duels["dtype"] == dtype)]
+        rivals = dict(list(duels[duels["against"].isin(rows["implementation"])].groupby("against")))
+        slower = {"its own float32": mine} | {named(name): of for name, of in rivals.items()}
+        lost = [
+            f"{who} in {count} of {counted(len(of), 'case')}"
+            for who, of in slower.items()
+            if (count := (of["verdict"] == "slower").sum())
+        ]
+        where = f" on {machine}" if len(facts.machines) > 1 else ""
+        words = [f"In {dtype}{where} {facts.ours} is slower than {listed(lost)}."] if lost else []
+        words.append(
+            f"{'It' if lost else f'In {dtype}{where} {facts.ours}'} is {typical(mine['speedup'])} as fast as its own "
+            f"float32{_of_cases(mine)}, and loses at most {short(mine['loss'].max())} of a state within ±1."
+        )
+        if rivals:
+            best = min(rivals, key=lambda name: np.log(rivals[name]["speedup"]).mean())
+            loss = rows.loc[rows["implementation"] == best, "loss"].max()
+            words.append(
+                f"The fastest other, {named(best)}, loses at most {short(loss)}; {facts.ours} is "
+                f"{typical(rivals[best]['speedup'])} as fast as it{_of_cases(rivals[best])}."
+            )
+        found.append(" ".join(words))
+    return found
 
 
 def _losses(facts: Facts) -> str:

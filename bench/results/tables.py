@@ -50,6 +50,8 @@ MORE = [
     "machine",
 ]
 CASE = [name for name in KEY if name != "implementation"]
+FLOAT32 = f"{OURS}-float32"  # ours in float32, beside a case below it
+FULL = ("numpy", "numba-jit", FLOAT32)  # what computes in float32 there
 FASTEST = "the fastest other"
 VERDICTS = ("faster", "no difference", "slower")
 ORDER = (*RUNGS, *BESIDE, "torch", "torch-compile", "jax", "onnxruntime", "openvino")
@@ -83,6 +85,10 @@ class Facts:
     @cached_property
     def duels(self) -> pd.DataFrame:
         return duels(self.runs, self.ours)
+
+    @cached_property
+    def below(self) -> pd.DataFrame:
+        return below(self.runs)
 
     @cached_property
     def losses(self) -> pd.DataFrame:
@@ -150,6 +156,24 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
                 found.append({**about, "against": name, **_speedup(ratio), "verdict": verdict(ratio), **medians})
     columns = [*CASE, "machine", "against", *_speedup(Interval(1, 1, 1)), "verdict", "median_s", "other_s"]
     return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *CASE, "against"], keep="last")
+
+
+def below(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row for each (case, implementation) below float32 that has a time, as our own float32 has.
+
+    `speedup` is over that, `loss` the largest error of a state. What computes in float32 is left out.
+    """
+    found = []
+    for run in runs:
+        for case in _cases(run):
+            timed = {name: row for name, row in case.items() if row["status"] == "ok"}
+            for name, row in timed.items():
+                if FLOAT32 in timed and name not in FULL and row.get("loss") is not None:
+                    ratio = paired_ratio(timed[FLOAT32]["times"], row["times"])
+                    about = {column: row[column] for column in KEY} | {"machine": machine_name(run)}
+                    found.append(about | _speedup(ratio) | {"verdict": verdict(ratio), "loss": row["loss"]})
+    columns = [*KEY, "machine", *_speedup(Interval(1, 1, 1)), "verdict", "loss"]
+    return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *KEY], keep="last")
 
 
 def scaling(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,10 @@ from bench.grid.cases import Case
 from bench.results.runs import Run
 
 SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
+# Below float32.
+LOW_SPEEDUPS = {"numpy": 1.0, "numba-simd-float32": 4.0, "numba-simd": 10.0, "torch": 3.0, "onnxruntime": 6.0}
+LOSSES = {"numba-simd": 0.012, "torch": 0.02, "onnxruntime": 0.03}
+LOW = {"operation": ["forward"], "dtype": ["int8", "bfloat16"], "speedups": LOW_SPEEDUPS, "losses": LOSSES}
 ROOFLINE = {
     "measured": "2026-01-02T03:04:05+00:00",
     "levels": {"L1": 2**15, "L2": 2**20, "L3": 2**25},
@@ -38,12 +42,24 @@ MACHINE = {
 }
 
 
-def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=0.02, machine=None, absent=(), **grid):
+def make_run(
+    folder,
+    *,
+    speedups=SPEEDUPS,
+    losses=None,
+    seed=0,
+    rounds=15,
+    noise=0.02,
+    drift=0.02,
+    machine=None,
+    absent=(),
+    **grid,
+):
     """Return a run of a grid of cases, whose implementations are `speedups` times as fast as numpy.
 
     A speedup may be a function of the row. `noise` is that of each round, `drift` that of the machine between rounds,
     both as shares. Large cases gain by threads. `grid` takes lists: cell, operation, hidden_size, seq_len, batch_size,
-    dtype, threads.
+    dtype, threads. `losses` are the largest in int8 by implementation; what is not there computes in float32.
     """
     rng = np.random.default_rng(seed)
     grid = {
@@ -67,6 +83,9 @@ def make_run(folder, *, speedups=SPEEDUPS, seed=0, rounds=15, noise=0.02, drift=
         for name, speedup in speedups.items():
             row = case | {"implementation": name}
             row |= _timed(row, speedup(row) if callable(speedup) else speedup, slow, rng, noise)
+            if losses is not None and case["dtype"] in ("int8", "bfloat16"):
+                finer = 1 if case["dtype"] == "int8" else 8
+                row["loss"] = losses.get(name, 1e-7) * case["hidden_size"] / max(grid["hidden_size"]) / finer
             rows.append(row)
         for name in absent:
             untimed = {"status": "absent", "message": "not installed", "version": None, "times": [], "calls": None}

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from bench.report import charts, panels
-from bench.results.tables import duels, table
-from tests.bench.synthetic import ROOFLINE, make_run
+from bench.results.tables import below, duels, table
+from tests.bench.synthetic import LOW, ROOFLINE, make_run
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,37 @@ def test_bars_say_never():
 def test_bars_of_odd_values(values):
     rows = pd.DataFrame({"implementation": ["a", "b"], "compile_s": values})
     assert drawn(panels.bar_panel(rows, "compile_s", "Title", "time", "s")).get_xscale() == "log"
+
+
+@pytest.fixture(scope="module")
+def low(tmp_path_factory):
+    return below([make_run(tmp_path_factory.mktemp("runs") / "low", **LOW)])
+
+
+def test_speed_against_loss_has_a_chart_a_dtype_and_a_dot_a_row(low):
+    found = panels.loss_panels(low)
+    assert list(found) == ["bfloat16", "int8"]
+    axes = drawn(found["int8"])
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert axes.get_xlabel() == "largest error of a state (log scale)"
+    assert axes.get_ylabel() == "times as fast as our float32 (log scale)"
+    dots = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(dots) == ["numba-simd", "onnxruntime", "torch"]
+    shown = low.query("implementation == 'torch' and dtype == 'int8'")
+    np.testing.assert_array_equal(dots["torch"].get_xdata(), shown["loss"])
+    np.testing.assert_array_equal(dots["torch"].get_ydata(), shown["speedup"])
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.0033, 0.011])
+def test_losses_that_are_all_alike_have_a_tick_and_no_dot_is_cut_off(low, loss):
+    (panel, _) = panels.loss_panels(low.assign(loss=loss)).values()
+    axes = drawn(panel)
+    left, right = axes.get_xlim()
+    assert any(left < tick < right for tick in axes.get_xticks())
+    for line in axes.lines[:3]:
+        assert ((left < line.get_xdata()) & (line.get_xdata() < right)).all()
+
+
+def test_charts_of_speed_against_loss_name_their_machine_where_there_are_several(low):
+    several = pd.concat([low, low.assign(machine="another")])
+    assert list(panels.loss_panels(several))[-1] == "int8, another"

@@ -17,7 +17,7 @@ from bench.report import report
 from bench.results.formats import times
 from bench.results.runs import Run
 from bench.results.tables import FASTEST, Facts
-from tests.bench.synthetic import MACHINE, ROOFLINE, SPEEDUPS, make_run
+from tests.bench.synthetic import LOW, MACHINE, ROOFLINE, SPEEDUPS, make_run
 
 SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": [10, 50], "batch_size": [1]}
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
@@ -472,3 +472,35 @@ def test_a_report_that_a_full_disk_cannot_hold_is_named_and_the_old_one_kept(tmp
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (run.folder / "report.md").read_bytes() == before
+
+
+def test_below_float32_the_loss_stands_beside_the_speedup(tmp_path):
+    run = make_run(tmp_path / "run", noise=0, **TINY | LOW)
+    report.write([run], tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    text = text_of(page)
+    assert "Below float32: what it buys and what it costs" in text
+    assert re.search(r"int8 numba-simd 0\.0075 0\.012 2\.5× 2\.5 – 2\.5 2 2 0 0", text)
+    assert "Verdict Loss How much is left" in text
+    details = json.loads(re.search(r'id="rows-details">(.*?)</script>', page)[1])
+    assert "0.012" in {row["fields"]["Loss"] for row in details}
+    summary = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "In int8 numba-simd is 2.5× as fast as its own float32" in summary
+    assert "| int8 | numba-simd | 0.0075 | 0.012 | 2.5× | 2.5 – 2.5 | 2 | 2 | 0 | 0 |" in summary
+    assert (tmp_path / "run" / "charts" / "below-float32.png").exists()
+
+
+def test_a_run_without_a_dtype_below_float32_says_nothing_of_it(written, text):
+    summary = (written / "report.md").read_text(encoding="utf-8")
+    for words in ("Below float32", "Loss", "loses"):
+        assert words not in text
+        assert words not in summary
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_roofline_that_was_measured_without_int8_is_no_obstacle(tmp_path):
+    limits = ROOFLINE | {"rates": [rate for rate in ROOFLINE["rates"] if rate["dtype"] == "float32"]}
+    run = make_run(tmp_path / "run", machine={"roofline": limits}, **TINY | LOW)
+    page = text_of(report.html(Facts([run])))
+    assert not re.search(r"\bnan\b", page)
+    assert "Of the bound" not in page.split("All rows")[1].split("What each timing")[0].replace("Of the bound:", "")

@@ -7,7 +7,7 @@ from bench.report import report, wording
 from bench.results.formats import calls, counted, ends, listed, percent, short, typical
 from bench.results.statistics import Interval
 from bench.results.tables import Facts
-from tests.bench.synthetic import make_run
+from tests.bench.synthetic import LOW, make_run
 
 TINY = {"operation": ["forward"], "hidden_size": [16, 64], "seq_len": [10], "batch_size": [1]}
 
@@ -96,3 +96,37 @@ def test_numbers_are_written_as_they_are_read():
 @pytest.mark.parametrize(("name", "written"), [("numpy", "NumPy"), ("something-new", "something-new")])
 def test_names(name, written):
     assert wording.named(name) == written
+
+
+def test_what_a_dtype_below_float32_buys_and_costs_is_said_of_each(tmp_path):
+    facts = Facts([make_run(tmp_path / "run", noise=0, **TINY | LOW)])
+    assert wording.answer(facts)[-2:] == wording.below(facts)
+    int8, bfloat16 = wording.below(facts)
+    assert int8 == (
+        "In int8 numba-simd is 2.5× as fast as its own float32: the geometric mean of 2 cases (95% interval 2.5 to "
+        "2.5), and loses at most 0.012 of a state within ±1. The fastest other, ONNX Runtime, loses at most 0.03; "
+        "numba-simd is 1.67× as fast as it: the geometric mean of 2 cases (95% interval 1.67 to 1.67)."
+    )
+    assert bfloat16.startswith("In bfloat16 numba-simd is 2.5× as fast as its own float32: ")
+    assert "loses at most 0.0015 of a state" in bfloat16
+
+
+def test_where_ours_loses_below_float32_is_said_before_what_it_buys(tmp_path):
+    speedups = LOW["speedups"] | {"numba-simd": lambda row: 3.0 if row["hidden_size"] == 16 else 12.0}
+    facts = Facts([make_run(tmp_path / "run", noise=0, **TINY | LOW | {"speedups": speedups})])
+    assert wording.below(facts)[0] == (
+        "In int8 numba-simd is slower than its own float32 in 1 of 2 cases and ONNX Runtime in 1 of 2 cases. It is "
+        "0.75× to 3.0× as fast as its own float32 in 2 cases, and loses at most 0.012 of a state within ±1. The "
+        "fastest other, ONNX Runtime, loses at most 0.03; numba-simd is 0.50× to 2.0× as fast as it in 2 cases."
+    )
+
+
+def test_without_another_below_float32_ours_is_said_alone(tmp_path):
+    speedups = {name: LOW["speedups"][name] for name in ("numpy", "numba-simd", "numba-simd-float32")}
+    said = wording.below(Facts([make_run(tmp_path / "run", **TINY | LOW | {"speedups": speedups})]))
+    assert len(said) == 2
+    assert not any("other" in text for text in said)
+
+
+def test_nothing_is_said_of_what_a_run_has_not(tmp_path):
+    assert wording.below(Facts([make_run(tmp_path / "run", **TINY)])) == []

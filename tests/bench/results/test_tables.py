@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from bench.machine.roofline import bound_s
-from bench.results.tables import FASTEST, Facts, by_kind, duels, table
-from tests.bench.synthetic import ROOFLINE, SPEEDUPS, make_run
+from bench.results.tables import FASTEST, Facts, below, by_kind, duels, table
+from tests.bench.synthetic import LOSSES, LOW, ROOFLINE, SPEEDUPS, make_run
 
 SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": [10, 50], "batch_size": [1]}
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
@@ -140,3 +140,27 @@ def test_kinds_are_what_varies(run):
     assert train[["faster", "no difference", "slower"]].to_list() == [2, 0, 2]
     assert train["mean"] == pytest.approx(2**0.5, rel=0.05)
     assert isinstance(kinds, pd.DataFrame)
+
+
+def test_below_float32_speedups_are_over_our_own_float32_and_have_a_loss_beside_them(tmp_path):
+    run = make_run(tmp_path / "run", noise=0, **TINY | LOW)
+    found = below([run])
+    assert set(found["implementation"]) == set(LOSSES)  # what computes in float32 is left out
+    speedups = found.groupby("implementation")["speedup"].agg(["min", "max"])
+    assert speedups.loc["numba-simd"].tolist() == pytest.approx([2.5, 2.5])
+    assert speedups.loc["torch"].tolist() == pytest.approx([0.75, 0.75])
+    assert found.query("dtype == 'int8'").groupby("implementation")["loss"].max().to_dict() == LOSSES
+    assert (found["speedup_low"] < found["speedup"]).all()
+    rows = table([run])
+    assert rows["loss"].notna().all()
+    assert rows["peak_fraction"].notna().all()
+
+
+def test_a_loss_without_our_own_float32_has_no_speedup(tmp_path):
+    alone = {name: speedup for name, speedup in LOW["speedups"].items() if name != "numba-simd-float32"}
+    assert below([make_run(tmp_path / "run", **TINY | LOW | {"speedups": alone})]).empty
+
+
+def test_nothing_is_below_float32_in_a_run_without_it(run):
+    assert below([run]).empty
+    assert table([run])["loss"].isna().all()
