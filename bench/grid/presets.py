@@ -105,7 +105,7 @@ PRESETS = {
         "weights of int8 and bfloat16, inference alone, H from 64 to 1024: what they buy and what they cost",
         grids=(
             Grid((64, 128, 256, 512), (1, 32), (50,), INFERENCE, (1, 2), BELOW, cell=CELLS),
-            Grid((64, 256), (4, 64), (50,), INFERENCE, (1, 2), BELOW, cell=CELLS),
+            Grid((256,), (4, 64), (50,), INFERENCE, (1, 2), BELOW, cell=CELLS),
             Grid((1024,), (1, 4), (20,), INFERENCE, (1, 2), BELOW, cell=CELLS),
             Grid((1024,), (32, 64), (10,), INFERENCE, (1, 2), BELOW, cell=CELLS),
         ),
