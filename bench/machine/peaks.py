@@ -7,9 +7,8 @@ cache for the memory itself. Threads read arrays of their own, all at once; the 
 all threads, the others to be each core's own. The best of many repeats counts, which are spread over some passes: on a
 shared machine a neighbour can slow one rate down for as long as it is looked at.
 
-Below float32 the peak is that of the same tile with numbers packed in units, in which our kernels multiply them; the
-bandwidths are float32's, since bytes are bytes. What our vectors lack, such as the tiles of Intel's AMX, can do more:
-a library that has it may pass this peak.
+Below float32 the peak is that of the same tile with numbers packed in units, as our kernels multiply them, or that of
+the matrix registers where the host has them and they do more; the bandwidths are float32's, since bytes are bytes.
 
 What was measured is kept on disk for this machine, beside the kernels' compiled code, until it is measured anew.
 """
@@ -30,10 +29,11 @@ from numba.core.registry import cpu_target
 
 from bench.machine import hardware
 from bench.machine.roofline import MEMORY, ceilings
-from kernels.core import dots, registers, simd, team
+from kernels.core import dots, matrices, registers, simd, team
 from kernels.core.cache import base_folder
 from kernels.core.cpus import usable_cpus
 from kernels.core.host import REGISTERS
+from kernels.core.matrices import SIDE, begin_rows, end_matrices, multiply_matrices
 from kernels.core.registers import partial_sums, rank1, store_tile, zero_tile
 from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
 
@@ -55,6 +55,7 @@ KINDS = {
 }
 
 ROWS, VECTORS = (4, 4) if REGISTERS == 32 else (4, 3)  # of a tile: sums enough to hide the latency of each
+WIDE, DEEP = 3, 8  # vectors and blocks of a product on matrix registers: 32 KiB in all
 BLOCK = 1000  # tiles of FMAs, to make one call worth its call
 REPEAT_S = 0.01
 PASSES = 4
@@ -146,8 +147,10 @@ def _array_bytes(levels: dict[str, int], threads: int) -> dict[str, int]:
 
 def _rates(dtype: str, threads: int, levels: dict[str, int], each_s: float) -> dict:
     """Return the rates of one kind; below float32 without bandwidths."""
-    operations, run = _multiplying(dtype, threads)
-    gflops = operations / min(_times(run, each_s)) / 1e9
+    ways = [_multiplying(dtype, threads)]
+    if numba.typeof(np.dtype(KINDS[dtype].unit).type(0)) in matrices.KINDS:
+        ways.append(_multiplying_matrices(dtype, threads))
+    gflops = max(operations / min(_times(run, each_s)) for operations, run in ways) / 1e9
     bandwidths = {}
     sizes = {} if KINDS[dtype].numbers > 1 else _array_bytes(levels, threads)
     for name, size in sizes.items():
@@ -169,6 +172,15 @@ def _multiplying(dtype: str, threads: int) -> tuple[float, Callable]:
     data, sums = np.full(4 * units, kind.value, kind.unit), np.empty(threads * units, kind.sums)
     count, run = _repeat(_multiply, threads, data, sums)
     return 2.0 * kind.numbers * units * BLOCK * count * threads, run
+
+
+def _multiplying_matrices(dtype: str, threads: int) -> tuple[float, Callable]:
+    """Do the same for the matrix registers, whose operands come from the first-level cache."""
+    kind, side = KINDS[dtype], matrices.SIDE
+    data = np.full(side * side * DEEP * (1 + WIDE) + ALIGNMENT, kind.value, kind.unit)
+    sums = np.empty((threads + 1) * side * side * WIDE, kind.sums)
+    count, run = _repeat(_multiply_matrices, threads, data, sums)
+    return 2.0 * kind.numbers * side**3 * DEEP * WIDE * count * threads, run
 
 
 def _streaming(dtype: str, threads: int, size: int) -> tuple[float, Callable]:
@@ -235,6 +247,16 @@ def _multiply(member, n, data, sums):
     store_tile(at(pointer(sums), member * ROWS * row), row, tile)
 
 
+def _multiply_matrices(member, n, data, sums):
+    a, side = align(pointer(data)), SIDE
+    w = at(a, side * side * DEEP)
+    to = at(align(pointer(sums)), member * side * side * WIDE)
+    begin_rows(side)
+    for _ in range(n):
+        multiply_matrices(to, side * WIDE, a, side * DEEP, w, DEEP, WIDE)
+    end_matrices(a)
+
+
 def _stream(member, n, length, data, sums):
     a = align(pointer(data))
     w = at(a, member * length)
@@ -254,7 +276,7 @@ def _fill(member, length, data):
 def _path() -> Path:
     """Return where the roofline of this machine, measured by this code, is kept; an OSError if it cannot be."""
     digest = hashlib.sha256()
-    for source in (__file__, dots.__file__, registers.__file__, simd.__file__, team.__file__):
+    for source in (__file__, dots.__file__, matrices.__file__, registers.__file__, simd.__file__, team.__file__):
         digest.update(Path(source).read_bytes())
     about = (
         *cpu_target.target_context.codegen().magic_tuple(),

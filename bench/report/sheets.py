@@ -96,10 +96,7 @@ def _roofline(facts: Facts) -> Sheet:
         "the FMA peak. Implementations are moved a little sideways, to be told apart." + held
     )
     if set(rows["dtype"]) & set(facts.below["dtype"]):
-        words += (
-            " Below float32 the peak is that of our vectors, or float32's if it is higher: a library that uses other "
-            "units of the CPU, such as AMX, can pass it."
-        )
+        words += " Below float32 the peak is that of our vectors or matrix registers, or float32's if it is higher."
     found = panels.roofline_panels(rows, facts.rooflines)
     return Sheet("roofline", "Roofline", words, found, facts.implementations)
 
