@@ -49,23 +49,10 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
     effort = chosen.effort
     if precision is not None:
         effort = effort._replace(precision=share(precision, "--precision"))
-<<<<<<< HEAD
-    modules = _find_implementations(implementations, chosen.implementations, preset)
-    return Plan(
-        preset,
-        grid,
-        choose(chosen, usable_cpus(), **choices),
-        modules,
-        effort,
-        chosen.description,
-        chosen.grids,
-    )
-=======
-    cases = choose(chosen, hardware.usable_cpus(), **choices)
+    cases = choose(chosen, usable_cpus(), **choices)
     below = any(case.low for case in cases)
     modules = _find_implementations(implementations, chosen.implementations, preset, below)
     return Plan(preset, grid, cases, modules, effort, chosen.description, chosen.grids)
->>>>>>> b7d0df4 (Time inference below float32: ours held to its exact twin, everybody's loss against the weights as they were)
 
 
 def open_run(plan, reports=REPORTS, fresh=False, command=None):
