@@ -79,8 +79,6 @@ def measure(each_s: float = EACH_S) -> dict:
     """
     levels = {name.removesuffix("d"): size for name, size in hardware.caches().items()}
     counts = _thread_counts(usable_cpus())
-    kinds = [(dtype, threads) for dtype in DTYPES for threads in counts]
-    counts = _thread_counts(hardware.usable_cpus())
     kinds = [(dtype, threads) for dtype in KINDS for threads in counts]
     passes = [[_rates(*kind, levels, each_s) for kind in kinds] for _ in range(PASSES)]
     rates = [_best(found) for found in zip(*passes, strict=True)]
