@@ -111,7 +111,7 @@ def pack_columns(packed, source, row, K, columns, first_panel, last_panel):
         for v in range(width):
             column = (start + v) * n
             for k in range(0, K, n):
-                square = load_square(at(source, column * row + k), row, columns - column, min(K - k))
+                square = load_square(at(source, column * row + k), row, columns - column, K - k)
                 store_square(at(to, (k * width + v) * n), width * n, transpose(square), K - k)
 
 
