@@ -8,6 +8,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import kernels.lstm
 import kernels.rnn
@@ -65,6 +67,19 @@ def check_steps(cell, inputs, low, *options):
 @pytest.mark.parametrize(("cell", "size", "low", "options"), list(cases()))
 def test_steps(cell, size, low, options):
     check_steps(cell, draw(cell.kernels, size, np.float32), low, *options)
+
+
+sizes = st.builds(Size, st.integers(1, 70), st.integers(1, 70), st.integers(1, 4), st.integers(1, 35))
+
+
+@by_cell
+@by_low
+@settings(max_examples=40, deadline=None)
+@given(size=sizes, one_hot=st.booleans(), seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-20, 1, 30]))
+def test_any_size(cell, low, size, one_hot, seed, scale):
+    inputs = draw(cell.kernels, size, np.float32, seed, one_hot=np.int64 if one_hot else None)
+    x = inputs.x if one_hot else inputs.x * np.float32(scale)
+    check_steps(cell, inputs._replace(x=x), low)
 
 
 @by_cell
