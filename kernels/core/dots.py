@@ -9,6 +9,7 @@ so; what that adds, 128 times the sum of each column of w, is taken off again (t
 a row of corrections and a row of scales, before a row that is multiplied its scale, and `settle` makes numbers of sums.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -20,6 +21,7 @@ QUADS, PAIRS = types.int32, types.uint32
 SUMS = {types.float32: types.float32, types.float64: types.float64, QUADS: types.int32, PAIRS: types.float32}
 TOGETHER = {QUADS: 4, PAIRS: 2}  # numbers in a unit
 BEHIND = {QUADS: 2}  # rows behind a panel
+LEAST = np.float32(2.0**-100)  # as int8 a row whose largest magnitude is below it counts as zeros
 
 DOT_INT8 = X86 and ("avx512vnni" in FEATURES if BITS == 512 else bool({"avx512vnni", "avxvnni"} & FEATURES))
 DOT_BFLOAT16 = X86 and "avx512bf16" in FEATURES

@@ -9,12 +9,11 @@ import numpy as np
 from numba.extending import overload
 
 from kernels.core.cache import INLINE, compiled
-from kernels.core.dots import PAIRS, QUADS, TOGETHER, enter, largest_lane, like
+from kernels.core.dots import LEAST, PAIRS, QUADS, TOGETHER, enter, largest_lane, like
 from kernels.core.simd import absolute, align, at, full, lanes, multiply_add, pointer, where_less
 from kernels.core.tiles import copy_rows, get, padded
 
 NOTES = np.int64(16)  # elements at the start of the scratch
-LEAST = np.float32(2.0**-100)  # a largest magnitude below it counts as zero: see `reference.quantized`
 INPUT, STATE = np.int64(1), np.int64(2)  # faults
 
 _ZERO, _ONE, _MOST = np.float32(0), np.float32(1), np.float32(127)

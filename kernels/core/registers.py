@@ -48,16 +48,20 @@ def store_tile(typingctx, p, row, tile):
     return types.void(p, types.intp, tile), codegen
 
 
+def _read(context, builder, tile, p, row, kind):
+    """Return the IR of the tile at p, of the size of `tile`."""
+    rows, vectors, vector = _tile(kind)
+    for r, v, address in _each(builder, p, row, rows, vectors, vector.lanes):
+        tile = builder.insert_value(tile, ir_load(builder, address, context.get_value_type(vector)), [r, v])
+    return tile
+
+
 @intrinsic
 def tile_at(typingctx, tile, p, row):
     """Return the tile at p, of the size of `tile`, its rows `row` elements apart."""
-    rows, vectors, vector = _tile(tile)
 
     def codegen(context, builder, signature, args):
-        tile, p, row = args
-        for r, v, address in _each(builder, p, row, rows, vectors, vector.lanes):
-            tile = builder.insert_value(tile, ir_load(builder, address, context.get_value_type(vector)), [r, v])
-        return tile
+        return _read(context, builder, *args, tile)
 
     return tile(tile, p, types.intp), codegen
 
@@ -65,18 +69,14 @@ def tile_at(typingctx, tile, p, row):
 @intrinsic
 def sums_before(typingctx, tile, p, row):
     """Return what the tile at p holds already, to be added to; `tile`, of zeros, if its sums are settled at the end."""
-    rows, vectors, vector = _tile(tile)
 
     def codegen(context, builder, signature, args):
-        tile, p, row = args
-        if vector.dtype == types.int32:
-            return tile
-        row = context.cast(builder, row, signature.args[2], types.intp)
-        for r, v, address in _each(builder, p, row, rows, vectors, vector.lanes):
-            tile = builder.insert_value(tile, ir_load(builder, address, context.get_value_type(vector)), [r, v])
-        return tile
+        zeros, p, row = args
+        if tile.dtype.dtype.dtype == types.int32:
+            return zeros
+        return _read(context, builder, zeros, p, row, tile)
 
-    return tile(tile, p, row), codegen
+    return tile(tile, p, types.intp), codegen
 
 
 @intrinsic

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.core.dots import BEHIND, OFFSET, PAIRS, QUADS, TOGETHER
+from kernels.core.dots import BEHIND, LEAST, OFFSET, PAIRS, QUADS, TOGETHER
 
 
 class Kind(NamedTuple):
@@ -23,7 +23,6 @@ KINDS = {
     UNITS["int8"]: Kind(FLOAT32, TOGETHER[QUADS], BEHIND[QUADS]),
     UNITS["bfloat16"]: Kind(FLOAT32, TOGETHER[PAIRS], 0),
 }
-LEAST = np.float32(2.0**-100)
 
 
 def panel_rows(K, dtype):
