@@ -5,10 +5,13 @@ from itertools import product
 from reprlib import repr as brief
 from typing import NamedTuple
 
+import numpy as np
+
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # a cell's name and the blocks of H rows in its weights
 KEPT = {"rnn": 0, "gru": 4, "lstm": 5}  # the arrays (T, B, H) that forward keeps for BPTT beside hs
 OPERATIONS = ("forward_step", "forward", "bptt", "train")
 DTYPES = ("float32", "float64")
+LENGTHS = ("full", "ragged")
 
 # Below float32: how far an output within ±1 may be from that of the weights as they were given. In bfloat16 it is 16
 # roundings of up to 2^-9 each, in int8 some 13 steps of 1/127; behind that it is another network that answers.
@@ -32,11 +35,31 @@ class Case:
     batch_size: int
     dtype: str
     threads: int
+    layers: int = 1
+    directions: int = 1
+    lengths: str = "full"
 
     @property
     def id(self):
+        layers = f"-L{self.layers}" if self.layers > 1 else ""
+        directions = f"-D{self.directions}" if self.directions > 1 else ""
         sizes = f"H{self.hidden_size}-I{self.input_size}-T{self.seq_len}-B{self.batch_size}"
-        return f"{self.cell}-{self.operation}-{sizes}-{self.dtype}-{self.threads}t"
+        lengths = f"-{self.lengths}" if self.lengths != "full" else ""
+        operation = f"{self.cell}{layers}{directions}-{self.operation}"
+        return f"{operation}-{sizes}{lengths}-{self.dtype}-{self.threads}t"
+
+    @property
+    def network(self):
+        """Whether it is more than one layer of one direction over sequences of one length."""
+        return self.layers > 1 or self.directions > 1 or self.lengths != "full"
+
+    @property
+    def steps(self):
+        """The lengths (B,) of the sequences, uniform from T/2 to T and the same for each T and B; None if all are T."""
+        if self.lengths == "full":
+            return None
+        T, B = self.seq_len, self.batch_size
+        return np.random.default_rng([T, B]).integers((T + 1) // 2, T, B, endpoint=True)
 
     @property
     def low(self):

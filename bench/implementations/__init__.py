@@ -47,13 +47,19 @@ def find():
     return {name: modules.pop(name) for name in RUNGS} | modules
 
 
-def named(tree, prefix=""):
-    """Return the arrays in nested NamedTuples by their dotted names: "hs", "state.h", "params.W"..."""
+def named(tree, prefix="", levels="ld"):
+    """Return the arrays in nested NamedTuples by their dotted names: "hs", "state.h", "params.W"...
+
+    Of a network's layers and directions these are "state.l0.d1.h", "params.l2.d0.W"...
+    """
     if isinstance(tree, np.ndarray):
         return {prefix: tree}
+    fields = getattr(tree, "_fields", None)
+    if fields is None:
+        fields, levels = [f"{levels[0]}{i}" for i in range(len(tree))], levels[1:]
     parts = {}
-    for field, value in zip(tree._fields, tree, strict=True):
-        parts |= named(value, f"{prefix}.{field}" if prefix else field)
+    for field, value in zip(fields, tree, strict=True):
+        parts |= named(value, f"{prefix}.{field}" if prefix else field, levels)
     return parts
 
 
@@ -62,6 +68,8 @@ def prepare_cell(cell, case, inputs, low=None):
 
     `low` is the dtype to which it rounds the weights, or None.
     """
+    if case.network:
+        raise UnsupportedError("networks are not taken yet")
     sets = [cell.Params(*params) for params in inputs.params]
     state = cell.State(*inputs.state)
     x, grad_hs = inputs.x, inputs.grad_hs
