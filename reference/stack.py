@@ -16,7 +16,7 @@ the cell's module first, `reference.lstm` or `kernels.jit.lstm`, and by name the
 state is that of its last step, the backward direction begins there, and no gradient comes from behind it.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
