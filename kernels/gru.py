@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from kernels.core import recurrence
 from kernels.core.activations import sigmoid, tanh
+from kernels.core.backward import back_through, given, retreat, wanted
 from kernels.core.cache import INLINE, compiled
 from kernels.core.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
 from kernels.core.doors import (
+    Cell,
     Gradients,
     Output,
     Prepared,
@@ -41,11 +42,12 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
-from kernels.core.entering import refuse
-from kernels.core.recurrence import advance, is_a, retreat
+from kernels.core.forward import advance, ahead_through, layer
+from kernels.core.network import backward_cell, forward_cell
+from kernels.core.recurrence import is_a
 from kernels.core.simd import at, full, load, multiply_add, pointer, store
-from kernels.core.team import assembled, share_out
 from kernels.core.tiles import get, put
+from kernels.core.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -143,9 +145,18 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     h = np.empty((B, H), dtype)
     wanted = (U, W, biases, x, h[None])
     kept = (trace.gates, trace.inner)
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
-    b = np.concatenate((biases[1], biases[2], biases[0]))
-    return Gradients(Params(U, W, b, biases[3].copy()), x if x.size else None, State(h))
+    run_bptt(_bptt, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
+    return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
+
+
+def as_layers():
+    """Return what `kernels.stack` needs to know of the cell."""
+    return Cell(_GruKind(0), Params, State, GATES, BLOCKS, (3, 1), prepare, _merge)
+
+
+def _merge(U, W, biases):
+    """Return Params of these weights, and of the biases (BLOCKS, H) as they are packed."""
+    return Params(U, W, np.concatenate((biases[1], biases[2], biases[0])), biases[3].copy())
 
 
 def _forward(params, x, state, keep):
@@ -159,33 +170,29 @@ def _forward(params, x, state, keep):
     return hs, State(hs[-1].copy()), state, gates, inner
 
 
-class _Forward(NamedTuple):
+class _GruForward(NamedTuple):
     """Addresses and sizes: an array's reference is counted whenever it is touched, which takes as long as a tanh."""
 
     gates: Any  # (T, B, 3H)
     inner: Any  # (T, B, H)
     keep: bool  # gates and inner
-    B: int
     H: int
 
 
-class _Backward(NamedTuple):
+class _GruBackward(NamedTuple):
     gates: Any  # (T, B, 3H)
     inner: Any  # (T, B, H)
-    hs: Any  # (T, B, H)
-    initial: Any  # (B, H)  h_0
-    B: int
+    hs: Any  # (T, B, hs_row)
+    hs_row: int
+    initial: Any  # (B, H)  h_0, by place
     H: int
 
 
 @take_read_only
 @compiled
 def _infer(team, weights, I, x, h0, hs, gates, inner):
-    cell = _Forward(pointer(gates), pointer(inner), gates.size > 0, *h0.shape)
-    team = assembled(team)
-    scratch = recurrence.workspace(team, weights, I, hs, BLOCKS)
-    share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
-    refuse(weights, scratch)
+    cell = _GruForward(pointer(gates), pointer(inner), gates.size > 0, h0.shape[1])
+    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, GATES, BLOCKS), cell, weights, hs)
 
 
 @take_read_only
@@ -197,16 +204,15 @@ def _step(team, weights, I, x_t, h0, h):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, t, b, c):
-    if is_a(cell, _Forward):
+def _advance(cell, sums, apart, previous, row, place, c):
+    if is_a(cell, _GruForward):
 
-        def advance(cell, sums, apart, previous, t, b, c):
+        def advance(cell, sums, apart, previous, row, place, c):
             r, z = sigmoid(load(sums, apart)), sigmoid(load(sums, 2 * apart))
             inner = load(sums, 3 * apart)
             n = tanh(multiply_add(r, inner, load(sums, 0)))
             if cell.keep:
                 H = cell.H
-                row = t * cell.B + b
                 gates = at(cell.gates, row * 3 * H)
                 put(gates, c, r, H)
                 put(at(gates, H), c, z, H)
@@ -221,33 +227,47 @@ def _advance(cell, sums, apart, previous, t, b, c):
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
-    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, inner,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, gates, inner,
 ):  # fmt: skip
-    given = recurrence.given(U, W, h0, hs, grad_hs, grad_last, window)
-    wanted = recurrence.wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
-    cell = _Backward(pointer(gates), pointer(inner), pointer(hs), pointer(h0), *h0.shape)
-    team = assembled(team)
-    share_out(recurrence.bptt, team, (team, GATES, BLOCKS, STATES, x, given, cell, wanted, scratch))
+    source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
+    to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
+    cell = _GruBackward(pointer(gates), pointer(inner), pointer(hs), hs.shape[2], pointer(h0), h0.shape[1])
+    back_through(team, even(hs, pointer(team)), source, cell, to, window, hs)
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
-    if is_a(cell, _Backward):
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+    if is_a(cell, _GruBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
             H = cell.H
-            row = t * cell.B + b
             gates = at(cell.gates, row * 3 * H)
             r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
             inner = get(at(cell.inner, row * H), c, H)
-            before = at(cell.hs, (row - cell.B) * H) if t > 0 else at(cell.initial, b * H)
+            previous = at(cell.hs, before * cell.hs_row) if before >= 0 else at(cell.initial, place * H)
 
             one = full(r, 1.0)
             delta_n = grad_h * (one - z) * (one - n * n)
             store(deltas, 0, delta_n)
             store(deltas, apart, delta_n * inner * (r - r * r))
-            store(deltas, 2 * apart, grad_h * (get(before, c, H) - n) * (z - z * z))
+            store(deltas, 2 * apart, grad_h * (get(previous, c, H) - n) * (z - z * z))
             store(deltas, 3 * apart, delta_n * r)
             store(carry, 0, grad_h * z)
 
         return retreat
+
+
+class _GruKind(NamedTuple):
+    nothing: int
+
+
+@overload(forward_cell, jit_options=INLINE)
+def _forward_cell(kind, H, c, gates, more, keep):
+    if is_a(kind, _GruKind):
+        return lambda kind, H, c, gates, more, keep: _GruForward(gates, more, keep, H)
+
+
+@overload(backward_cell, jit_options=INLINE)
+def _backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+    if is_a(kind, _GruKind):
+        return lambda kind, H, hs, hs_row, h0, c0, gates, more: _GruBackward(gates, more, hs, hs_row, h0, H)

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from kernels.core import recurrence
 from kernels.core.activations import sigmoid, tanh
+from kernels.core.backward import back_through, given, retreat, wanted
 from kernels.core.cache import INLINE, compiled
 from kernels.core.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
 from kernels.core.doors import (
+    Cell,
     Gradients,
     Output,
     Prepared,
@@ -43,11 +44,12 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
-from kernels.core.entering import refuse
-from kernels.core.recurrence import advance, is_a, retreat
+from kernels.core.forward import advance, ahead_through, layer
+from kernels.core.network import backward_cell, forward_cell
+from kernels.core.recurrence import is_a
 from kernels.core.simd import at, full, load, multiply_add, pointer, store
-from kernels.core.team import assembled, share_out
 from kernels.core.tiles import get, put
+from kernels.core.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -138,13 +140,24 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
         grad_last[0], grad_last[1] = grad_state
     check_truncate(truncate)
 
-    U, W, b = (np.empty(p.shape, dtype) for p in params)
+    U, W = (np.empty(p.shape, dtype) for p in params[:2])
+    biases = np.empty((BLOCKS, H), dtype)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     first = np.empty((STATES, B, H), dtype)
-    wanted = (U, W, b.reshape(GATES, H), x, first)
+    wanted = (U, W, biases, x, first)
     kept = (trace.gates, trace.cs, trace.initial.c)
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
-    return Gradients(Params(U, W, b), x if x.size else None, State(*(a.copy() for a in first)))
+    run_bptt(_bptt, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
+    return Gradients(_merge(U, W, biases), x if x.size else None, State(*(a.copy() for a in first)))
+
+
+def as_layers():
+    """Return what `kernels.stack` needs to know of the cell."""
+    return Cell(_LstmKind(0), Params, State, GATES, BLOCKS, (4, 1), prepare, _merge)
+
+
+def _merge(U, W, biases):
+    """Return Params of these weights, and of the biases (GATES, H) as they are packed."""
+    return Params(U, W, biases.reshape(-1))
 
 
 def _forward(params, x, state, keep):
@@ -158,33 +171,28 @@ def _forward(params, x, state, keep):
     return hs, State(hs[-1].copy(), c), state, gates, cs
 
 
-class _Forward(NamedTuple):
+class _LstmForward(NamedTuple):
     """Addresses and sizes: an array's reference is counted whenever it is touched, which takes as long as a tanh."""
 
-    c: Any  # (B, H)  of the step before, and then of this one
+    c: Any  # (B, H)  of the step before, and then of this one, by place
     gates: Any  # (T, B, 4H)
     cs: Any  # (T, B, H)
     keep: bool  # gates and cs
-    B: int
     H: int
 
 
-class _Backward(NamedTuple):
+class _LstmBackward(NamedTuple):
     gates: Any  # (T, B, 4H)
     cs: Any  # (T, B, H)
-    initial: Any  # (B, H)  c_0
-    B: int
+    initial: Any  # (B, H)  c_0, by place
     H: int
 
 
 @take_read_only
 @compiled
 def _infer(team, weights, I, x, h0, hs, c, gates, cs):
-    cell = _Forward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, *c.shape)
-    team = assembled(team)
-    scratch = recurrence.workspace(team, weights, I, hs, BLOCKS)
-    share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
-    refuse(weights, scratch)
+    cell = _LstmForward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, c.shape[1])
+    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, GATES, BLOCKS), cell, weights, hs)
 
 
 @take_read_only
@@ -196,18 +204,17 @@ def _step(team, weights, I, x_t, h0, h, c):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, t, b, c):
-    if is_a(cell, _Forward):
+def _advance(cell, sums, apart, previous, row, place, c):
+    if is_a(cell, _LstmForward):
 
-        def advance(cell, sums, apart, previous, t, b, c):
+        def advance(cell, sums, apart, previous, row, place, c):
             H = cell.H
             i, f = sigmoid(load(sums, 0)), sigmoid(load(sums, apart))
             g, o = tanh(load(sums, 2 * apart)), sigmoid(load(sums, 3 * apart))
-            memory = at(cell.c, b * H)
+            memory = at(cell.c, place * H)
             c_t = multiply_add(f, get(memory, c, H), i * g)
             put(memory, c, c_t, H)
             if cell.keep:
-                row = t * cell.B + b
                 gates = at(cell.gates, row * 4 * H)
                 put(gates, c, i, H)
                 put(at(gates, H), c, f, H)
@@ -223,28 +230,26 @@ def _advance(cell, sums, apart, previous, t, b, c):
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
-    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, cs, c0,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, gates, cs, c0,
 ):  # fmt: skip
-    given = recurrence.given(U, W, h0, hs, grad_hs, grad_last, window)
-    wanted = recurrence.wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
-    cell = _Backward(pointer(gates), pointer(cs), pointer(c0), *c0.shape)
-    team = assembled(team)
-    share_out(recurrence.bptt, team, (team, GATES, BLOCKS, STATES, x, given, cell, wanted, scratch))
+    source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
+    to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
+    cell = _LstmBackward(pointer(gates), pointer(cs), pointer(c0), c0.shape[1])
+    back_through(team, even(hs, pointer(team)), source, cell, to, window, hs)
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
-    if is_a(cell, _Backward):
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+    if is_a(cell, _LstmBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
             H = cell.H
-            row = t * cell.B + b
             gates = at(cell.gates, row * 4 * H)
             i, f = get(gates, c, H), get(at(gates, H), c, H)
             g, o = get(at(gates, 2 * H), c, H), get(at(gates, 3 * H), c, H)
             squashed = tanh(get(at(cell.cs, row * H), c, H))
-            before = at(cell.cs, (row - cell.B) * H) if t > 0 else at(cell.initial, b * H)
-            c_before = get(before, c, H)
+            memory = at(cell.cs, before * H) if before >= 0 else at(cell.initial, place * H)
+            c_before = get(memory, c, H)
 
             one = full(i, 1.0)
             grad_c = multiply_add(grad_h * o, one - squashed * squashed, load(carry, carry_apart))
@@ -256,3 +261,19 @@ def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
             store(carry, carry_apart, grad_c * f)
 
         return retreat
+
+
+class _LstmKind(NamedTuple):
+    nothing: int
+
+
+@overload(forward_cell, jit_options=INLINE)
+def _forward_cell(kind, H, c, gates, more, keep):
+    if is_a(kind, _LstmKind):
+        return lambda kind, H, c, gates, more, keep: _LstmForward(c, gates, more, keep, H)
+
+
+@overload(backward_cell, jit_options=INLINE)
+def _backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+    if is_a(kind, _LstmKind):
+        return lambda kind, H, hs, hs_row, h0, c0, gates, more: _LstmBackward(gates, more, c0, H)

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from kernels.core import recurrence
 from kernels.core.activations import CODES, activate, slope
+from kernels.core.backward import back_through, given, retreat, wanted
 from kernels.core.cache import INLINE, compiled
 from kernels.core.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
 from kernels.core.doors import (
+    Cell,
     Gradients,
     Output,
     Prepared,
@@ -37,11 +38,12 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
-from kernels.core.entering import refuse
-from kernels.core.recurrence import advance, is_a, retreat
+from kernels.core.forward import advance, ahead_through, layer
+from kernels.core.network import backward_cell, forward_cell
+from kernels.core.recurrence import is_a
 from kernels.core.simd import at, full, load, pointer, store
-from kernels.core.team import assembled, share_out
 from kernels.core.tiles import get
+from kernels.core.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
 
@@ -127,12 +129,23 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     check_truncate(truncate)
     code = _code(activation)
 
-    U, W, b = (np.empty(p.shape, dtype) for p in params)
+    U, W = (np.empty(p.shape, dtype) for p in params[:2])
+    biases = np.empty((BLOCKS, H), dtype)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
-    wanted = (U, W, b[None], x, h[None])
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
-    return Gradients(Params(U, W, b), x if x.size else None, State(h))
+    wanted = (U, W, biases, x, h[None])
+    run_bptt(_bptt, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
+    return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
+
+
+def as_layers(activation="tanh"):
+    """Return what `kernels.stack` needs to know of the cell."""
+    return Cell(_RnnKind(_code(activation)), Params, State, GATES, BLOCKS, (), prepare, _merge)
+
+
+def _merge(U, W, biases):
+    """Return Params of these weights, and of the biases (1, H) as they are packed."""
+    return Params(U, W, biases.reshape(-1))
 
 
 def _forward(params, x, state, activation):
@@ -150,13 +163,13 @@ def _code(activation):
     return code
 
 
-class _Forward(NamedTuple):
+class _RnnForward(NamedTuple):
     activation: int
 
 
-class _Backward(NamedTuple):
-    hs: Any  # the address of (T, B, H)
-    B: int
+class _RnnBackward(NamedTuple):
+    hs: Any  # the address of (T, B, hs_row)
+    hs_row: int
     H: int
     activation: int
 
@@ -164,11 +177,8 @@ class _Backward(NamedTuple):
 @take_read_only
 @compiled
 def _infer(team, weights, I, x, h0, hs, activation):
-    cell = _Forward(activation)
-    team = assembled(team)
-    scratch = recurrence.workspace(team, weights, I, hs, BLOCKS)
-    share_out(recurrence.forward, team, (team, GATES, BLOCKS, weights, I, x, h0, hs, cell, scratch))
-    refuse(weights, scratch)
+    cell = _RnnForward(activation)
+    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, GATES, BLOCKS), cell, weights, hs)
 
 
 @take_read_only
@@ -179,32 +189,47 @@ def _step(team, weights, I, x_t, h0, h, activation):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, t, b, c):
-    if is_a(cell, _Forward):
-        return lambda cell, sums, apart, previous, t, b, c: activate(load(sums, 0), cell.activation)
+def _advance(cell, sums, apart, previous, row, place, c):
+    if is_a(cell, _RnnForward):
+        return lambda cell, sums, apart, previous, row, place, c: activate(load(sums, 0), cell.activation)
 
 
 @take_read_only
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
-    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, activation,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, activation,
 ):  # fmt: skip
-    given = recurrence.given(U, W, h0, hs, grad_hs, grad_last, window)
-    wanted = recurrence.wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
-    cell = _Backward(pointer(hs), *hs.shape[1:], activation)
-    team = assembled(team)
-    share_out(recurrence.bptt, team, (team, GATES, BLOCKS, STATES, x, given, cell, wanted, scratch))
+    source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
+    to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
+    cell = _RnnBackward(pointer(hs), hs.shape[2], hs.shape[2], activation)
+    back_through(team, even(hs, pointer(team)), source, cell, to, window, hs)
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
-    if is_a(cell, _Backward):
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+    if is_a(cell, _RnnBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, t, b, c):
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
             """delta = dL/dh_t act'(a_t)"""
-            h = get(at(cell.hs, (t * cell.B + b) * cell.H), c, cell.H)
+            h = get(at(cell.hs, row * cell.hs_row), c, cell.H)
             store(deltas, 0, grad_h * slope(h, cell.activation))
             store(carry, 0, full(grad_h, 0.0))
 
         return retreat
+
+
+class _RnnKind(NamedTuple):
+    activation: int
+
+
+@overload(forward_cell, jit_options=INLINE)
+def _forward_cell(kind, H, c, gates, more, keep):
+    if is_a(kind, _RnnKind):
+        return lambda kind, H, c, gates, more, keep: _RnnForward(kind.activation)
+
+
+@overload(backward_cell, jit_options=INLINE)
+def _backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+    if is_a(kind, _RnnKind):
+        return lambda kind, H, hs, hs_row, h0, c0, gates, more: _RnnBackward(hs, hs_row, H, kind.activation)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from kernels.core.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
-from kernels.core.recurrence import bptt_size, pack, team_size
+from kernels.core.recurrence import pack, team_size
 from kernels.core.rounding import KINDS, packed_units, panel_rows
 from kernels.core.simd import vector_lanes
 from kernels.core.team import most_threads, on_a_team
@@ -26,6 +26,19 @@ class Gradients(NamedTuple):
     params: Any  # dL/d(each of Params)
     x: np.ndarray | None  # (T, B, I)  dL/dx; None for indices
     state: Any  # dL/d(initial State)
+
+
+class Cell(NamedTuple):
+    """What a network needs to know of the cells that it is made of."""
+
+    kind: Any  # what compiled code tells the cell by: `kernels.core.network`
+    Params: type
+    State: type
+    gates: int
+    blocks: int
+    keeps: tuple  # arrays (T, B, n H) that forward keeps for BPTT: each one's n
+    prepare: Any
+    merge: Any  # makes Params of U, W and the biases (blocks, H)
 
 
 _BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
@@ -175,24 +188,18 @@ def run_forward(work, prepared, x, h0, *arrays):
     on_a_team(work, size, (weights, I, x, h0, *arrays))
 
 
-def run_bptt(work, blocks, states, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
+def run_bptt(work, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
     """Call a cell's compiled bptt on a team.
 
-    `states` is how many arrays a state has, `wanted` the gradients' arrays (U, W, biases, x, the initial state's), and
-    `kept` what the cell needs to know of its forward pass.
+    `wanted` are the gradients' arrays (U, W, biases, x, the initial state's), and `kept` what the cell needs to know of
+    its forward pass.
     """
     U, W, x, hs = params.U, params.W, trace.x, trace.hs
     (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
-    window = T - 1 if truncate is None else min(int(truncate), T - 1)
-    size = _bptt_size(T, B, I, H, gates, blocks, states, x.ndim == 2, window, vector_lanes(hs.dtype))
-    scratch = _scratch(size, hs.dtype)
+    window = -1 if truncate is None or truncate >= T - 1 else int(truncate)
     # Arrays one by one: a NamedTuple of them takes 1.5 µs more to cross from Python, a tenth of a small call.
-    arguments = (x, U, W, trace.initial.h, hs, grad_hs, grad_last, window, *wanted, scratch, *kept)
+    arguments = (x, U, W, trace.initial.h, hs, grad_hs, grad_last, window, *wanted, *kept)
     on_a_team(work, team_size(most_threads, T, B, I, H, gates), arguments)
-
-
-# To call compiled code takes as long as a small step: not where it can be helped.
-_bptt_size = lru_cache(maxsize=4096)(bptt_size)
 
 
 def _scratch(size, dtype):

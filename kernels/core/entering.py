@@ -114,21 +114,21 @@ def _enter_quads(to, to_row, source, rows, K):
     return fault
 
 
-def enter_states(w, h0, H, rows, to, to_row):
+def enter_states(w, h0, h0_row, H, rows, to, to_row):
     """Return where the initial states (rows, H) lie as they are multiplied with `w`, their rows' distance, a fault."""
 
 
 @overload(enter_states, jit_options=INLINE)
-def _enter_states(w, h0, H, rows, to, to_row):
+def _enter_states(w, h0, h0_row, H, rows, to, to_row):
     if w.dtype not in TOGETHER:
-        return lambda w, h0, H, rows, to, to_row: (h0, H, 0)
+        return lambda w, h0, h0_row, H, rows, to, to_row: (h0, h0_row, 0)
 
-    def enter_states(w, h0, H, rows, to, to_row):
+    def enter_states(w, h0, h0_row, H, rows, to, to_row):
         mark = full(get(h0, 0, H), 0.0)
         begin_states(to, rows, to_row, h0)
         for r in range(rows):
             for c in range(0, H, lanes(h0)):
-                mark = enter_state(at(to, r * to_row), c, get(at(h0, r * H), c, H), mark)
+                mark = enter_state(at(to, r * to_row), c, get(at(h0, r * h0_row), c, H), mark)
         return to, to_row, STATE if largest_lane(mark) > _ZERO else 0
 
     return enter_states

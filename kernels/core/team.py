@@ -25,10 +25,10 @@ from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numba.np.ufunc import parallel
 
-from kernels.core.cache import compiled
+from kernels.core.cache import INLINE, compiled
 from kernels.core.cpus import usable_cpus
 from kernels.core.simd import at, pointer
 
@@ -372,6 +372,48 @@ def meet(meetings, members):
     spins = 0
     while _atomic_load(meetings) < complete:
         spins = _spin(spins)
+
+
+def available(leader, t, steps):
+    """Return up to which step the work of the `leader` has come, at least one beyond t; all for None."""
+
+
+@overload(available, jit_options=INLINE)
+def _available(leader, t, steps):
+    return (lambda leader, t, steps: steps) if leader == types.none else _wait_for
+
+
+def _wait_for(leader, t, steps):
+    spins = 0
+    while _atomic_load(leader) <= t:
+        spins = _spin(spins)
+    return min(_atomic_load(leader), steps)
+
+
+def is_heard(follower):
+    """Tell whether somebody waits for this work's steps."""
+
+
+@overload(is_heard, jit_options=INLINE)
+def _is_heard(follower):
+    answer = follower != types.none
+    return lambda follower: answer
+
+
+def post(follower, t, me):
+    """Tell the follower that the work has come up to step t; the first of its members does."""
+
+
+@overload(post, jit_options=INLINE)
+def _post(follower, t, me):
+    if follower == types.none:
+        return lambda follower, t, me: None
+
+    def post(follower, t, me):
+        if me == 0:
+            _atomic_store(follower, t)
+
+    return post
 
 
 @compiled

@@ -1,0 +1,660 @@
+"""Back-propagation through time, one layer in one direction: the deltas of each step, and the gradients they add up to.
+
+A cell says by overloading `retreat` for its own type how dL/dh_t becomes its deltas, the gradients of the sums of step
+t; see `kernels.lstm` for an example. T steps, B sequences in a batch, I inputs, H hidden units, G gates; the blocks of
+a step's sums are explained in `kernels.core.recurrence`.
+
+Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the states and inputs
+that went in. Members share the way through time by rows or by columns, and those products by units, for which each
+needs the deltas of all; where the weights are narrow, that takes longer than the products. There the sequences are cut
+into lots, each with sums of its own, that meet at the very end: as many as their sizes say, whoever takes them, so that
+the sums are the same to the bit.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from kernels.core.cache import INLINE, compiled
+from kernels.core.recurrence import by_rows, chunk_rows, columns_of, input_gate
+from kernels.core.simd import ALIGNMENT, align, at, lanes, load, pointer
+from kernels.core.team import assembled, available, meet, part, post, share_out
+from kernels.core.tiles import (
+    ADD,
+    ONE,
+    REPLACE,
+    TILE,
+    ZERO,
+    add_rows,
+    copy_rows,
+    fill_rows_zero,
+    get,
+    multiply,
+    multiply_transposed,
+    pack_rows,
+    pack_tiles,
+    packed_size,
+    padded,
+    panel_count,
+    put,
+    whole,
+    write_rows,
+)
+from kernels.core.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
+
+ROWS = np.int64(256)  # of the weights' gradients at a time: enough to hide their sums' way to memory and back
+
+_LOT = 8  # sequences: a tile's rows
+_MOST_LOTS = 8
+_LONG = 16  # steps, from which on it pays to pack the weights for every lot
+_NARROW = 200_000  # weights: what keeps in a core's own cache
+
+
+def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+    """Write the deltas of a step, dL/d(each block's sums), of the units from c on, of the sequence at a place.
+
+    grad_h is dL/dh_t, complete. `carry` is where the gradients lie that reach the state past the products, one for
+    each array of the state: dL/dc_t for the LSTM; they are to be replaced by those of step t-1, and that of h is
+    zero unless the cell says otherwise. `row` is that of the step in arrays (T B, ...), `before` that of the step
+    before, negative for the first. Overloaded for the type of `cell`.
+    """
+    raise NotImplementedError
+
+
+class Given(NamedTuple):
+    """What BPTT goes back through, and from where: addresses and sizes, since a reference is counted at every touch."""
+
+    x: Any  # (T, B, I), or (T, B) indices
+    U: Any  # (G H, I)
+    W: Any  # (G H, H)
+    h0: Any  # (B, H)  by place
+    hs: Any  # (T, B, hs_row)
+    grad_hs: Any  # (T, B, hs_row)
+    more: Any  # (T, B, hs_row)  to be added to it, if `has_more`
+    has_more: Any
+    hs_row: Any
+    grad_last: Any  # (states, B, H)  of the last state, by place
+    I: Any
+    H: Any
+    gates: Any
+    blocks: Any
+    states: Any
+
+
+class Wanted(NamedTuple):
+    """The addresses of the gradients that BPTT is to write."""
+
+    U: Any  # (G H, I)
+    W: Any  # (G H, H)
+    biases: Any  # (blocks, H)
+    x: Any  # (T, B, I), or nothing if x is one-hot
+    first: Any  # (states, B, H)  of the initial state, by place
+
+
+class Crew(NamedTuple):
+    """A member, and those with whom it takes a walk back: by rows, each some sequences, or by columns."""
+
+    me: Any
+    among: Any
+    by_rows: Any
+    meetings: Any
+
+
+@compiled
+def given(x, U, W, h0, hs, grad_hs, grad_last, gates, blocks, states):
+    """Return the Given of these arrays, hs (T, B, H)."""
+    H = hs.shape[2]
+    addresses = (pointer(x), pointer(U), pointer(W), pointer(h0), pointer(hs), pointer(grad_hs), pointer(grad_hs))
+    return Given(*addresses, ZERO, H, pointer(grad_last), U.shape[1], H, gates, blocks, states)
+
+
+@compiled
+def wanted(grad_U, grad_W, grad_biases, grad_x, grad_first):
+    """Return the Wanted of these arrays."""
+    return Wanted(pointer(grad_U), pointer(grad_W), pointer(grad_biases), pointer(grad_x), pointer(grad_first))
+
+
+def is_one_hot(x):
+    """Tell whether x, an address, is that of indices."""
+
+
+@overload(is_one_hot, jit_options=INLINE)
+def _is_one_hot(x):
+    answer = isinstance(x.dtype, types.Integer)
+    return lambda x: answer
+
+
+class _Sizes(NamedTuple):
+    I: Any
+    H: Any
+    gates: Any
+    blocks: Any
+    states: Any
+    one_hot: Any
+    rows: Any  # of a step, at most,
+    most: Any  # and of a chunk
+    n: Any  # lanes
+    row: Any  # the distance of rows of H numbers,
+    x_row: Any  # of rows of I numbers,
+    block: Any  # of a step's rows,
+    apart: Any  # and of the blocks' deltas
+
+
+class _Places(NamedTuple):
+    """Where things lie in `scratch`; also in the user's arrays, for sums whose rows are whole vectors."""
+
+    W: Any  # packed, gate by gate
+    U: Any
+    sum_W: Any  # (G H, W_row)
+    W_row: Any
+    sum_U: Any  # (G H, U_row), or for indices (I, gates, row)
+    U_row: Any
+    sum_b: Any  # (blocks, row)
+    inputs: Any  # packed x_t of a chunk
+    states_in: Any  # packed h_{t-1}
+    grad_x: Any  # (most, x_row)
+    tiles: Any  # the deltas, transposed
+    deltas: Any  # (blocks, most + rows, row): the last are the later chunk's
+    carry: Any  # (states, rows, row)
+    lagged: Any  # (blocks, most + rows, row), of one lag
+    lagged_carry: Any  # (states, most + rows, row)
+    edges: Any  # (window, blocks + states, rows, row): the first block of each lag
+
+
+class _Part(NamedTuple):
+    """A member's part: through time by rows or by columns; of the weights' gradients always by units."""
+
+    first: Any  # row of a step that is this member's,
+    stride: Any  # and from one to the next
+    among: Any  # how many members meet after each step
+    w0: Any  # panels of W, and columns, on the way through time
+    w1: Any
+    c0: Any
+    c1: Any
+    p0: Any  # panels of H, and columns, in the products
+    p1: Any
+    v0: Any
+    v1: Any
+    q0: Any  # panels of I
+    q1: Any
+    u0: Any  # units whose weights' gradients are summed,
+    u1: Any  # a whole number of tiles,
+    own: Any  # of which so many are there
+
+
+@compiled
+def _sums_size(size):
+    """Return the room for the sums of dL/dW and dL/dU: none in the user's arrays, if their rows are whole vectors.
+
+    For indices the latter are (I, gates, H), transposed.
+    """
+    w = ZERO if size.H % size.n == 0 else size.gates * size.H * size.row
+    u = ZERO if size.I % size.n == 0 else size.gates * size.H * size.x_row
+    return w, size.gates * size.I * size.row if size.one_hot else u
+
+
+@compiled
+def _sizes(steps, rows, I, H, gates, blocks, states, one_hot, at_a_time, n):
+    most, row = chunk_rows(steps, rows, at_a_time), padded(H, n)
+    return _Sizes(
+        I, H, gates, blocks, states, one_hot, rows, most, n, row, padded(I, n), rows * row, (most + rows) * row
+    )  # fmt: skip
+
+
+@compiled
+def _size(size, window):
+    """Return the size of the scratch of a walk back, through a window if it is not negative: see `_places`."""
+    k, row, rows, n = size.most, size.row, size.rows, size.n
+    H, I, blocks, states = size.H, size.I, size.blocks, size.states
+    weights = size.gates * (packed_size(H, H, n) + packed_size(H, I, n))
+    sum_w, sum_u = _sums_size(size)
+    sums = sum_w + blocks * row + sum_u
+    walk = blocks * (k + rows) + states * rows
+    if window >= 0:
+        walk += (blocks + states) * (k + rows) + window * rows * (blocks + states)
+    products = packed_size(k, H, n) + packed_size(k, I, n) + k * size.x_row + blocks * k * row
+    return weights + sums + walk * row + products
+
+
+@compiled
+def memory(steps, rows, I, H, gates, blocks, states, one_hot, at_a_time, n):
+    """Return how much memory a walk back through time needs: the `scratch` of `backward`."""
+    return _size(_sizes(steps, rows, I, H, gates, blocks, states, one_hot, at_a_time, n), -1)
+
+
+@compiled
+def _places(size, wanted, scratch):
+    most, row, n = size.most, size.row, size.n
+    W = scratch
+    U = at(W, size.gates * packed_size(size.H, size.H, n))
+    sums = at(U, size.gates * packed_size(size.H, size.I, n))
+    spare_w, spare_u = _sums_size(size)
+    sum_W, W_row = (sums, row) if spare_w else (wanted.W, size.H)
+    sum_b = at(sums, spare_w)
+    more = at(sum_b, size.blocks * row)
+    sum_U, U_row = (more, size.x_row) if spare_u else (wanted.U, size.I)
+    inputs = at(more, spare_u)
+    states_in = at(inputs, packed_size(most, size.I, n))
+    grad_x = at(states_in, packed_size(most, size.H, n))
+    tiles = at(grad_x, most * size.x_row)
+    deltas = at(tiles, size.blocks * most * row)
+    carry = at(deltas, size.blocks * size.apart)
+    lagged = at(carry, size.states * size.block)
+    lagged_carry = at(lagged, size.blocks * size.apart)
+    edges = at(lagged_carry, size.states * size.apart)
+    return _Places(
+        W, U, sum_W, W_row, sum_U, U_row, sum_b, inputs, states_in, grad_x, tiles, deltas, carry, lagged, lagged_carry,
+        edges,
+    )  # fmt: skip
+
+
+@compiled
+def _part(crew, size, first, stride):
+    me, among = (ZERO, ONE) if crew.by_rows else (crew.me, crew.among)
+    w0, w1, c0, c1 = columns_of(size.H, me, among, size.n)
+    p0, p1, v0, v1 = columns_of(size.H, crew.me, crew.among, size.n)
+    q0, q1, _, _ = columns_of(size.I, crew.me, crew.among, size.n)
+    u0, u1 = part((size.H + TILE - 1) // TILE, crew.me, crew.among)
+    u0, u1 = u0 * TILE, u1 * TILE
+    return _Part(first, stride, among, w0, w1, c0, c1, p0, p1, v0, v1, q0, q1, u0, u1, min(u1, size.H) - u0)
+
+
+# Lots.
+
+
+@compiled
+def lots_of(steps, rows, I, H, gates):
+    """Return in how many lots to sum the gradients of the weights."""
+    if steps < _LONG or gates * H * (H + I) > _NARROW:
+        return 1
+    return max(1, min(rows // _LOT, _MOST_LOTS))
+
+
+@compiled
+def sums_size(I, H, gates, blocks):
+    """Return how many elements the gradients of a layer's params are, in a direction."""
+    return gates * H * (I + H) + blocks * H
+
+
+@compiled
+def sums_at(wanted, p, I, H, gates):
+    """Return `wanted` with the gradients of the params at p."""
+    W = at(p, gates * H * I)
+    return Wanted(p, W, at(W, gates * H * H), wanted.x, wanted.first)
+
+
+@compiled
+def add_lots(member, members, wanted, p, apart, lots, I, H, gates, blocks):
+    """Add one member's part of the other lots' sums, `apart` elements from one to the next, to those of the first."""
+    source = sums_at(wanted, p, I, H, gates)
+    _add_lots(member, members, wanted.U, source.U, apart, lots, gates * H * I)
+    _add_lots(member, members, wanted.W, source.W, apart, lots, gates * H * H)
+    _add_lots(member, members, wanted.biases, source.biases, apart, lots, blocks * H)
+
+
+@compiled
+def _add_lots(member, members, to, source, apart, lots, size):
+    first, last = part(size, member, members)
+    for c in range(first, last, lanes(to)):
+        sums = get(to, c, last)
+        for lot in range(lots - 1):
+            sums = sums + get(at(source, lot * apart), c, last)
+        put(to, c, sums, last)
+
+
+# One layer alone.
+
+
+@compiled
+def back_through(team, walk, given, cell, wanted, window, hs):
+    """Compute the gradients of one layer alone, as a team; through a window if it is not negative."""
+    team = assembled(team)
+    T, B, I, H, gates, n = walk.steps, walk.B, given.I, given.H, given.gates, lanes(given.W)
+    lots = lots_of(T, B, I, H, gates) if window < 0 else 1
+    rows = (B + lots - 1) // lots
+    each = _size(_sizes(T, rows, I, H, gates, given.blocks, given.states, is_one_hot(given.x), ROWS, n), window)
+    size = min(lots, len(team)) * aligned(each) + (lots - 1) * sums_size(I, H, gates, given.blocks)
+    scratch = np.empty(size + ALIGNMENT, hs.dtype)
+    if window < 0:
+        share_out(_backward_layer, team, (team, walk, given, cell, wanted, scratch))
+    else:
+        share_out(_look_back_layer, team, (team, walk, given, cell, wanted, window, scratch))
+
+
+@compiled
+def aligned(size):
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
+@compiled
+def _backward_layer(member, team, walk, given, cell, wanted, scratch):
+    """Compute one member's part of the gradients of one layer alone, by full BPTT."""
+    members, meetings = len(team), pointer(team)
+    B, I, H, gates, blocks = walk.B, given.I, given.H, given.gates, given.blocks
+    lots = lots_of(walk.steps, B, I, H, gates)
+    scratch = align(pointer(scratch))
+    if lots == 1:
+        crew = Crew(member, members, by_rows(B, members), meetings)
+        backward(crew, walk, given, cell, wanted, scratch, ROWS, None, None)
+        return
+    rows = (B + lots - 1) // lots
+    n = lanes(scratch)
+    each = aligned(memory(walk.steps, rows, I, H, gates, blocks, given.states, is_one_hot(given.x), ROWS, n))
+    sums, apart = at(scratch, min(lots, members) * each), sums_size(I, H, gates, blocks)
+    crew = Crew(ZERO, ONE, True, meetings)
+    for lot in range(member, lots, members):
+        to = wanted if lot == 0 else sums_at(wanted, at(sums, (lot - 1) * apart), I, H, gates)
+        own = section(walk, lot, lots)
+        backward(crew, own, given, cell, to, at(scratch, member * each), ROWS, None, None)
+    meet(meetings, members)
+    add_lots(member, members, wanted, sums, apart, lots, I, H, gates, blocks)
+
+
+@compiled
+def backward(crew, walk, given, cell, wanted, scratch, at_a_time, leader, follower):
+    """Compute one member's part of the gradients, from the last step to the first.
+
+    `leader` counts the steps, from the end, whose grad_hs are there, and `follower` those of dL/dx.
+    """
+    steps = steps_of(walk)
+    I, H, among, meetings = given.I, given.H, crew.among, crew.meetings
+    gates, blocks, n = given.gates, given.blocks, lanes(scratch)
+    size = _sizes(walk.steps, walk.rows, I, H, gates, blocks, given.states, is_one_hot(given.x), at_a_time, n)
+    own, first, stride = walk, ZERO, ONE
+    if crew.by_rows and among > 1:
+        own = section(walk, crew.me, among)
+        first, stride = sequence(own, 0), sequence(own, 1) - sequence(own, 0)
+    mine, places = _part(crew, size, first, stride), _places(size, wanted, scratch)
+
+    _begin(size, mine, own, places, given)
+    meet(meetings, among)
+    t1 = steps
+    while t1 > 0:
+        t0, many = _chunk_before(walk, t1, size.most)
+        available(leader, steps - t0 - 1, steps)
+        _walk_back(t0, t1, many, steps, size, mine, own, walk, places, given, cell, meetings)
+        meet(meetings, among if crew.by_rows else ONE)
+        _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, wanted)
+        meet(meetings, among)
+        post(follower, steps - t0, crew.me)
+        t1 = t0
+    _end(size, mine, own, places, given, wanted)
+    meet(meetings, among)
+
+
+@compiled
+def _chunk_before(walk, t1, most):
+    """Return where a chunk begins that ends before step t1, and its rows."""
+    t0 = t1 - 1
+    many = rows_at(walk, t0)
+    while t0 > 0 and many + rows_at(walk, t0 - 1) <= most:
+        t0 -= 1
+        many += rows_at(walk, t0)
+    return t0, many
+
+
+@compiled
+def _begin(size, mine, own, places, given):
+    """Pack the weights, start the sums from zero, and the carries from dL/d(last state)."""
+    I, H, row, n = size.I, size.H, size.row, size.n
+    for g in range(size.gates):
+        w, to = at(given.W, g * H * H), at(places.W, g * packed_size(H, H, n))
+        pack_rows(to, w, H, ZERO, H, H, H, mine.p0, mine.p1)
+        u = at(given.U, input_gate(g, size.gates, size.blocks) * H * I)
+        pack_rows(at(places.U, g * packed_size(H, I, n)), u, I, ZERO, H, H, I, mine.q0, mine.q1)
+    fill_rows_zero(places.sum_b, row, size.blocks, mine.v0, mine.v1)
+    if size.one_hot:
+        fill_rows_zero(places.sum_U, row, size.gates * I, mine.v0, mine.v1)
+    place, apart = sequence(own, 0), sequence(own, 1) - sequence(own, 0)
+    for i in range(size.states):
+        to = at(places.carry, i * size.block + mine.first * row)
+        source = at(given.grad_last, (i * own.B + place) * H)
+        copy_rows(to, mine.stride * row, source, apart * H, own.rows, mine.c0, min(mine.c1, H))
+
+
+@compiled
+def _walk_back(t0, t1, many, steps, size, mine, own, walk, places, given, cell, meetings):
+    """Compute the deltas of a chunk, step by step: dL/dh_t = what the loss sees of it + delta_{t+1} W."""
+    H, row, apart, extra = size.H, size.row, size.apart, size.blocks - size.gates
+    deltas, carry, hs_row = places.deltas, places.carry, given.hs_row
+    start, stride = mine.first * row, mine.stride * row
+    if t1 < steps:
+        for g in range(size.blocks):
+            to = at(deltas, g * apart + start)
+            copy_rows(at(to, many * row), stride, to, stride, rows_at(own, t1), mine.c0, mine.c1)
+        meet(meetings, mine.among)
+    here = many  # the row of the step in this chunk
+    for t in range(t1 - 1, t0 - 1, -1):
+        if t < steps - 1:
+            a, rows = at(deltas, extra * apart + here * row + start), rows_at(own, t + 1)
+            to, everyone = at(carry, start), all_rows_at(walk, t + 1)
+            multiply(
+                to, ZERO, stride, a, apart, stride, places.W, size.gates, rows, H, H, mine.w0, mine.w1, t, everyone
+            )  # fmt: skip
+        here -= rows_at(walk, t)
+        for r in range(rows_at(own, t)):
+            place, at_t = sequence(own, r), row_at(own, t, r)
+            before = row_at(own, t - 1, r) if t > 0 else -1
+            seen, more = at(given.grad_hs, at_t * hs_row), at(given.more, at_t * hs_row)
+            to = start + r * stride
+            for c in range(mine.c0, mine.c1, size.n):
+                past = at(carry, to + c)
+                grad_h = load(past, 0) + get(seen, c, H)
+                if given.has_more:
+                    grad_h = grad_h + get(more, c, H)
+                retreat(cell, grad_h, past, size.block, at(deltas, here * row + to + c), apart, at_t, before, place, c)
+        meet(meetings, mine.among)
+
+
+@compiled
+def _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, wanted):
+    """Multiply a chunk's deltas: dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U."""
+    I, H, row, apart, n = size.I, size.H, size.row, size.apart, size.n
+    most, extra = size.most, size.blocks - size.gates
+    _pack_states(t0, t1, many, size, mine, walk, places, given)
+    for g in range(size.blocks):
+        to = at(places.sum_b, g * row)
+        for k in range(many):
+            add_rows(to, ZERO, at(places.deltas, g * apart + k * row), ZERO, ONE, mine.v0, mine.v1)
+    take_inputs(t0, t1, many, size, mine, walk, places, given)
+    meet(crew.meetings, crew.among)
+    how = REPLACE if t1 == steps else ADD
+    for g in range(size.blocks):
+        tile = at(places.tiles, size.blocks * most * mine.u0 + g * most * (mine.u1 - mine.u0))
+        pack_tiles(tile, at(places.deltas, g * apart + mine.u0), row, many, mine.own)
+        if g >= extra:
+            to = at(places.sum_W, ((g - extra) * H + mine.u0) * places.W_row)
+            multiply_transposed(
+                to, places.W_row, tile, places.states_in, mine.own, many, H, ZERO, panel_count(H, n), how
+            )  # fmt: skip
+        if g < size.gates and not size.one_hot:
+            to = at(places.sum_U, (input_gate(g, size.gates, size.blocks) * H + mine.u0) * places.U_row)
+            multiply_transposed(to, places.U_row, tile, places.inputs, mine.own, many, I, ZERO, panel_count(I, n), how)
+    if not size.one_hot:
+        k0, k1 = part(many, crew.me, crew.among)
+        to, x_row = at(places.grad_x, k0 * size.x_row), size.x_row
+        fill_rows_zero(to, x_row, k1 - k0, ZERO, whole(I, n) * n)
+        a, panels = at(places.deltas, k0 * row), panel_count(I, n)
+        multiply(to, ZERO, x_row, a, apart, row, places.U, size.gates, k1 - k0, H, I, ZERO, panels, ZERO, many)
+        _write_grad_x(t0, t1, k0, k1, size, walk, places, wanted)
+
+
+@compiled
+def _pack_states(t0, t1, many, size, mine, walk, places, given):
+    H, k = size.H, ZERO
+    apart = (sequence(walk, 1) - sequence(walk, 0)) * H
+    for t in range(t0, t1):
+        rows = rows_at(walk, t)
+        if t == 0:
+            source = at(given.h0, sequence(walk, 0) * H - k * apart)
+            pack_rows(places.states_in, source, apart, k, k + rows, many, H, mine.p0, mine.p1)
+        else:
+            beside = side_by_side(walk, rows)
+            for r in range(0, rows, beside):
+                source = at(given.hs, (row_at(walk, t - 1, r) - k - r) * given.hs_row)
+                last = k + r + beside
+                pack_rows(places.states_in, source, given.hs_row, k + r, last, many, H, mine.p0, mine.p1)
+        k += rows
+
+
+def take_inputs(t0, t1, many, size, mine, walk, places, given):
+    """Pack the inputs of a chunk's steps, or for indices add the deltas to dU at once."""
+
+
+@overload(take_inputs)
+def _take_inputs(t0, t1, many, size, mine, walk, places, given):
+    return _add_to_indices if isinstance(given[Given._fields.index("x")].dtype, types.Integer) else _pack_inputs
+
+
+def _pack_inputs(t0, t1, many, size, mine, walk, places, given):
+    I, k = size.I, ZERO
+    for t in range(t0, t1):
+        rows = rows_at(walk, t)
+        beside = side_by_side(walk, rows)
+        for r in range(0, rows, beside):
+            source = at(given.x, (row_at(walk, t, r) - k - r) * I)
+            pack_rows(places.inputs, source, I, k + r, k + r + beside, many, I, mine.q0, mine.q1)
+        k += rows
+
+
+def _add_to_indices(t0, t1, many, size, mine, walk, places, given):
+    row, k = size.row, ZERO
+    for t in range(t0, t1):
+        for r in range(rows_at(walk, t)):
+            to = at(places.sum_U, given.x[row_at(walk, t, r)] * size.gates * row)
+            for g in range(size.gates):
+                delta = at(places.deltas, g * size.apart + k * row)
+                add_rows(at(to, g * row), ZERO, delta, ZERO, ONE, mine.v0, mine.v1)
+            k += 1
+
+
+@compiled
+def _write_grad_x(t0, t1, k0, k1, size, walk, places, wanted):
+    """Write the rows from k0 up to k1 of a chunk's dL/dx."""
+    I, k = size.I, ZERO
+    for t in range(t0, t1):
+        rows = rows_at(walk, t)
+        beside = side_by_side(walk, rows)
+        for r in range(0, rows, beside):
+            first, last = max(k + r, k0), min(k + r + beside, k1)
+            if first < last:
+                to = at(wanted.x, (row_at(walk, t, r) + first - k - r) * I)
+                write_rows(to, I, at(places.grad_x, first * size.x_row), size.x_row, last - first, ZERO, I, I)
+        k += rows
+
+
+@compiled
+def _end(size, mine, own, places, given, wanted):
+    """Write dL/dh_0 = delta_1 W, with what comes past the products, and the sums that are not in their place yet."""
+    I, H, row = size.I, size.H, size.row
+    stride, place, apart = mine.stride * row, sequence(own, 0), sequence(own, 1) - sequence(own, 0)
+    for i in range(size.states):
+        to = at(places.carry, i * size.block + mine.first * row)
+        if i == 0:
+            a = at(places.deltas, (size.blocks - size.gates) * size.apart + mine.first * row)
+            w, rows = places.W, own.rows
+            multiply(to, ZERO, stride, a, size.apart, stride, w, size.gates, rows, H, H, mine.w0, mine.w1, ZERO, own.B)
+        first = at(wanted.first, (i * own.B + place) * H)
+        write_rows(first, apart * H, to, stride, own.rows, mine.c0, mine.c1, H)
+
+    spare_w, spare_u = _sums_size(size)
+    for g in range(size.gates):
+        for r in range(g * H + mine.u0, g * H + mine.u0 + mine.own):
+            if spare_w:
+                write_rows(at(wanted.W, r * H), H, at(places.sum_W, r * row), ZERO, ONE, ZERO, H, H)
+            if spare_u and not size.one_hot:
+                write_rows(at(wanted.U, r * I), I, at(places.sum_U, r * size.x_row), ZERO, ONE, ZERO, I, I)
+    write_rows(wanted.biases, H, places.sum_b, row, size.blocks, mine.v0, mine.v1, H)
+    if size.one_hot:
+        for g in range(size.gates):
+            for c in range(mine.v0, min(mine.v1, H)):
+                for i in range(I):
+                    unit = input_gate(g, size.gates, size.blocks) * H + c
+                    wanted.U[unit * I + i] = places.sum_U[(i * size.gates + g) * row + c]
+
+
+# Through a window: what the loss of a step reaches.
+
+
+@compiled
+def _look_back_layer(member, team, walk, given, cell, wanted, window, scratch):
+    """Compute one member's part of the gradients where the loss of a step reaches `window` earlier ones."""
+    members, meetings, steps = len(team), pointer(team), walk.steps
+    scratch = align(pointer(scratch))
+    n = lanes(scratch)
+    crew = Crew(member, members, False, meetings)
+    I, H, gates, blocks = given.I, given.H, given.gates, given.blocks
+    size = _sizes(steps, walk.rows, I, H, gates, blocks, given.states, is_one_hot(given.x), ROWS, n)
+    mine, places = _part(crew, size, ZERO, ONE), _places(size, wanted, scratch)
+    _begin(size, mine, walk, places, given)
+    meet(meetings, members)
+    t1 = steps
+    while t1 > 0:
+        t0, many = _chunk_before(walk, t1, size.most)
+        _look_back(t0, t1, steps, size, mine, walk, places, given, cell, window, meetings)
+        _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, wanted)
+        meet(meetings, members)
+        t1 = t0
+    _end(size, mine, walk, places, given, wanted)
+
+
+@compiled
+def _look_back(t0, t1, steps, size, mine, walk, places, given, cell, window, meetings):
+    """Compute the deltas of a chunk.
+
+    All steps that a loss reaches from `lag` steps later are taken at once. The chunk's last one hears of a loss beyond
+    its end by way of the edge; at the very end there is none.
+    """
+    B, H, row, block, apart, count = size.rows, size.H, size.row, size.block, size.apart, t1 - t0
+    blocks, states, c0, c1 = size.blocks, size.states, mine.c0, mine.c1
+    carry, lagged, lagged_carry = places.carry, places.lagged, places.lagged_carry
+    fill_rows_zero(lagged_carry, row, states * (size.most + B), c0, c1)
+    if t1 == steps:
+        for i in range(states):
+            to, source = at(lagged_carry, i * apart + (count - 1) * block), at(carry, i * block)
+            copy_rows(to, row, source, row, B, c0, c1)
+    if t0 == 0:
+        fill_rows_zero(carry, row, states * B, c0, c1)
+    for lag in range(window + 1):
+        reached = count
+        if lag > 0:
+            reached = max(0, min(count, steps - lag - t0))
+            many = reached * B
+            edge = at(places.edges, (lag - 1) * (blocks + states) * block)
+            for g in range(blocks + states):
+                chunk = at(lagged, g * apart)  # the lagged deltas, and the carries behind them
+                if t1 < steps:
+                    copy_rows(at(chunk, count * block), row, at(edge, g * block), row, B, c0, c1)
+                copy_rows(at(edge, g * block), row, chunk, row, B, c0, c1)
+            meet(meetings, mine.among)
+            for i in range(states):
+                to = at(lagged_carry, i * apart)
+                copy_rows(to, row, at(to, block), row, many, c0, c1)
+            a = at(lagged, (blocks - size.gates) * apart + block)
+            multiply(
+                lagged_carry, ZERO, row, a, apart, row, places.W, size.gates, many, H, H, mine.w0, mine.w1, ZERO, many
+            )  # fmt: skip
+            meet(meetings, mine.among)
+        for t in range(t0, t0 + reached):
+            for r in range(B):
+                here = row_at(walk, t, r)
+                before = row_at(walk, t - 1, r) if t > 0 else -1
+                seen, to = at(given.grad_hs, here * given.hs_row), (t - t0) * block + r * row
+                for c in range(c0, c1, size.n):
+                    past = at(lagged_carry, to + c)
+                    grad_h = load(past, 0)
+                    if lag == 0:
+                        grad_h = grad_h + get(seen, c, H)
+                    retreat(cell, grad_h, past, apart, at(lagged, to + c), apart, here, before, r, c)
+        for g in range(blocks):
+            to, source = at(places.deltas, g * apart), at(lagged, g * apart)
+            if lag == 0:
+                copy_rows(to, row, source, row, reached * B, c0, c1)
+            else:
+                add_rows(to, row, source, row, reached * B, c0, c1)
+        if t0 == 0 and reached > 0:
+            for i in range(states):
+                add_rows(at(carry, i * block), row, at(lagged_carry, i * apart), row, B, c0, c1)
+    meet(meetings, mine.among)

@@ -1,0 +1,351 @@
+"""Networks: chains of steps, one for each layer and direction, and the order in which a team takes them.
+
+A chain needs what the layer below has made of its steps, and no more; the directions of a layer need nothing of each
+other. With a batch of many rows for each thread, every thread takes its rows through all chains and waits for nobody.
+With less, threads form groups, and these share the chains: each direction has one, or each layer, which then follows
+the one below by the count of its steps; so the weights of a chain stay in the cache of those who use them.
+
+Chain q = l D + d is direction d of layer l, of L layers and D directions. What it works on is a row of a table of
+addresses. Sizes as in `kernels.core.forward`, states by place as in `kernels.core.walk`.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from kernels.core.backward import (
+    ROWS,
+    Crew,
+    Given,
+    Wanted,
+    add_lots,
+    aligned,
+    backward,
+    is_one_hot,
+    lots_of,
+    sums_at,
+    sums_size,
+)
+from kernels.core.backward import memory as backward_memory
+from kernels.core.cache import compiled
+from kernels.core.entering import NOTES, refuse
+from kernels.core.forward import Layer, Share, forward, workspace
+from kernels.core.forward import memory as forward_memory
+from kernels.core.recurrence import by_rows
+from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
+from kernels.core.team import FOREVER, assembled, available, count_steps, meet, part, share_out, steps_before
+from kernels.core.tiles import ONE, ZERO, get, put
+from kernels.core.walk import Walk, heading, ragged, section
+
+# Columns of a table.
+WEIGHTS, H0, HS, C, GATES, MORE = range(6)  # forward
+U, W, BACK_H0, BACK_HS, LAST, GRAD_U, GRAD_W, BIASES, GRAD_X, FIRST, BACK_GATES, BACK_MORE, C0 = range(13)  # backward
+
+ROW = 16  # of a table, and of the counters: two cache lines
+_DIRECTION_ROWS = 16  # sequences for each member, from which on the directions need no member of their own
+_FEW = 8  # sequences: with fewer, layers are shared by two members or more,
+_FOLLOWED_ROWS = np.int64(16)  # and a layer waits for no more than so many rows of the one above
+
+
+class Net(NamedTuple):
+    layers: Any
+    directions: Any
+    I: Any
+    H: Any
+    gates: Any
+    blocks: Any
+    states: Any
+
+
+def forward_cell(kind, H, c, gates, more, keep):
+    """Return what `advance` takes for its cell, from the addresses of c (B, H), gates (T, B, ...) and another array.
+
+    Overloaded for the type of `kind`.
+    """
+    raise NotImplementedError
+
+
+def backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+    """Return what `retreat` takes for its cell. Overloaded for the type of `kind`."""
+    raise NotImplementedError
+
+
+@compiled
+def note_forward(table, q, weights, h0, hs, c, gates, more):
+    """Write the addresses of a chain's arrays to its row of a table."""
+    row = table[q]
+    row[WEIGHTS], row[H0], row[HS] = weights.ctypes.data, h0.ctypes.data, hs.ctypes.data
+    row[C], row[GATES], row[MORE] = c.ctypes.data, gates.ctypes.data, more.ctypes.data
+
+
+@compiled
+def note_backward(table, q, u, w, h0, hs, last, grad_u, grad_w, biases, grad_x, first, gates, more, c0):
+    """Write the addresses of a chain's arrays to its row of a table."""
+    row = table[q]
+    row[U], row[W], row[LAST] = u.ctypes.data, w.ctypes.data, last.ctypes.data
+    row[BACK_H0], row[BACK_HS] = h0.ctypes.data, hs.ctypes.data
+    row[GRAD_U], row[GRAD_W], row[BIASES] = grad_u.ctypes.data, grad_w.ctypes.data, biases.ctypes.data
+    row[GRAD_X], row[FIRST] = grad_x.ctypes.data, first.ctypes.data
+    row[BACK_GATES], row[BACK_MORE], row[C0] = gates.ctypes.data, more.ctypes.data, c0.ctypes.data
+
+
+@intrinsic
+def _reach(typingctx, p, address):
+    """Return a pointer like p to an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[1], args[0].type)
+
+    return p(p, types.int64), codegen
+
+
+@compiled
+def _whole_walk(places, hs, steps):
+    """Return the walk through all sequences: of one length if `places` is empty, else see `kernels.core.walk`."""
+    B = hs.shape[1]
+    if places.size:
+        return ragged(pointer(places), B, steps)
+    nowhere = pointer(places)
+    return Walk(steps, B, ZERO, ZERO, ONE, B, False, nowhere, nowhere, nowhere)
+
+
+@compiled
+def _inputs(net, q):
+    """Return how many inputs a chain has."""
+    return net.I if q < net.directions else net.directions * net.H
+
+
+@compiled
+def _widest(net):
+    """Return the most inputs that a layer has."""
+    return max(net.I, net.directions * net.H if net.layers > 1 else ZERO)
+
+
+@compiled
+def _counters(net, groups):
+    """Return a row for the steps of each chain, one for what is there already, one for nobody, and the groups' own."""
+    chains = net.layers * net.directions
+    counters = np.zeros((chains + 2 + groups, ROW), np.int64)
+    counters[chains, 0] = FOREVER
+    return counters
+
+
+@compiled
+def _group(member, members, groups):
+    """Return a member's group, where it stands in there, and of how many."""
+    for group in range(groups):
+        first, last = part(members, group, groups)
+        if first <= member < last:
+            return group, member - first, last - first
+    return groups, ZERO, ZERO  # never: the parts are all
+
+
+@compiled
+def _await(net, counters, layer, steps):
+    """Wait until both directions of a layer are complete."""
+    for d in range(net.directions):
+        available(at(pointer(counters), (layer * net.directions + d) * ROW), steps - 1, steps)
+
+
+# Forward.
+
+
+@compiled
+def _forward_groups(net, B, members):
+    """Return how many groups share the chains, 0 if every member takes its rows through all of them."""
+    if members == 1 or (by_rows(B, members) and (net.directions == 1 or _DIRECTION_ROWS * members <= B)):
+        return ZERO
+    return min(members, net.directions if net.directions > 1 else net.layers)
+
+
+@compiled
+def ahead(team, kind, net, table, weights, x, hs, places, steps, keep):
+    """Compute the states of a network, as a team: of the last layer hs (T, B, D H), and all that the table names.
+
+    `weights` are those of any chain.
+    """
+    team = assembled(team)
+    members, walk = len(team), _whole_walk(places, hs, steps)
+    groups = _forward_groups(net, walk.B, members)
+    if groups:
+        parts, rows, among = groups, walk.B, (members + groups - 1) // groups
+    else:
+        parts, rows, among = members, (walk.B + members - 1) // members, ONE
+    each = forward_memory(pointer(weights), steps, rows, among, _widest(net), net.H, net.blocks)
+    scratch = workspace(parts * each, weights, hs)
+    counters = _counters(net, groups)
+    addresses = (pointer(table), pointer(weights), pointer(x), pointer(hs))
+    share_out(_ahead_part, team, (team, kind, net, walk, *addresses, each, groups, keep, counters, scratch))
+    refuse(weights, scratch)
+
+
+@compiled
+def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, groups, keep, counters, scratch):
+    """Take one member's chains, or its rows through all of them."""
+    members, turn, (L, D) = len(team), steps_before(team), (net.layers, net.directions)
+    chains, steps = L * D, walk.steps
+    notes = align(pointer(scratch))
+    here = at(notes, NOTES)
+    share, group = Share(ZERO, ONE, pointer(team)), ZERO
+    if groups:
+        group, me, among = _group(member, members, groups)
+        share = Share(me, among, at(pointer(counters), (chains + 2 + group) * ROW))
+        here = at(here, group * each)
+    else:
+        walk, here = section(walk, member, members), at(here, member * each)
+    for q in range(group, chains, max(groups, ONE)):
+        l, d = q // D, q % D
+        leader, follower = at(pointer(counters), chains * ROW), at(pointer(counters), (chains + 1) * ROW)
+        if groups:
+            follower = at(pointer(counters), q * ROW)
+            if l > 0 and D > 1:
+                _await(net, counters, l - 1, steps)
+            elif l > 0:
+                leader = at(pointer(counters), (q - 1) * ROW)
+        row = at(table, q * ROW)
+        w, h0, out = _reach(weights, row[WEIGHTS]), _reach(hs, row[H0]), at(_reach(hs, row[HS]), d * net.H)
+        c, gates, more = _reach(hs, row[C]), _reach(hs, row[GATES]), _reach(hs, row[MORE])
+        cell, way = forward_cell(kind, net.H, c, gates, more, keep), heading(walk, d)
+        if l == 0:
+            layer = Layer(w, x, h0, out, D * net.H, net.I, net.H, net.gates, net.blocks)
+            forward(share, turn, way, layer, cell, notes, here, leader, follower)
+        else:
+            below = _reach(hs, at(table, (l - 1) * D * ROW)[HS])
+            upper = Layer(w, below, h0, out, D * net.H, D * net.H, net.H, net.gates, net.blocks)
+            forward(share, turn, way, upper, cell, notes, here, leader, follower)
+    if member == 0:
+        count_steps(team, steps)
+
+
+# Backward.
+
+
+@compiled
+def _backward_groups(net, B, members):
+    """Return how many groups share the chains."""
+    if net.directions > 1:
+        return min(members, net.directions)
+    return ONE if by_rows(B, members) else min(members, net.layers)
+
+
+@compiled
+def back(team, kind, net, table, x, grad_hs, places, steps):
+    """Compute the gradients of a network that the table names, as a team, from grad_hs (T, B, D H)."""
+    team = assembled(team)
+    members, walk, n = len(team), _whole_walk(places, grad_hs, steps), lanes(pointer(grad_hs))
+    lots = lots_of(steps, walk.B, _widest(net), net.H, net.gates)
+    groups = _backward_groups(net, walk.B, members)
+    followed = net.directions == 1 and net.layers > 1 and walk.B < _FEW
+    at_a_time = _FOLLOWED_ROWS if followed else ROWS  # of however many members: the sums depend on it
+    parts, rows, sums = groups, walk.B, ZERO
+    if lots > 1:
+        parts, rows = min(lots, members), (walk.B + lots - 1) // lots
+        sums = net.directions * sums_size(net.I, net.H, net.gates, net.blocks)
+        inner = sums_size(net.directions * net.H, net.H, net.gates, net.blocks)
+        sums += (net.layers - 1) * net.directions * inner
+    inside = (net.H, net.gates, net.blocks, net.states)
+    each = backward_memory(steps, rows, net.I, *inside, is_one_hot(pointer(x)), at_a_time, n)
+    if net.layers > 1:
+        each = max(each, backward_memory(steps, rows, net.directions * net.H, *inside, False, at_a_time, n))
+    each = aligned(each)
+    scratch = np.empty(parts * each + (lots - 1) * sums + ALIGNMENT, grad_hs.dtype)
+    counters = _counters(net, groups)
+    addresses = (pointer(table), pointer(x), pointer(grad_hs))
+    plan = (each, groups, lots, sums, at_a_time)
+    share_out(_back_part, team, (team, kind, net, walk, *addresses, *plan, grad_hs.shape[0], counters, scratch))
+
+
+@compiled
+def _back_part(
+    member, team, kind, net, walk, table, x, grad_hs, each, groups, lots, sums, at_a_time, T, counters, scratch
+):  # fmt: skip
+    """Take one member's part of the chains, from the last layer to the first, or its lots through all of them."""
+    members, meetings, (L, D) = len(team), pointer(team), (net.layers, net.directions)
+    chains, steps = L * D, walk.steps
+    scratch = align(pointer(scratch))
+    nobody = at(pointer(counters), (chains + 1) * ROW)
+    if lots > 1:
+        others = at(scratch, min(lots, members) * each)
+        crew, leader = Crew(ZERO, ONE, True, meetings), at(pointer(counters), chains * ROW)
+        for lot in range(member, lots, members):
+            to = at(others, (lot - 1) * sums)
+            own, here = section(walk, lot, lots), at(scratch, member * each)
+            for i in range(chains):
+                q = (L - 1 - i // D) * D + i % D
+                _chain_back(q, crew, kind, net, own, table, x, grad_hs, here, lot, to, at_a_time, leader, nobody)
+                to = at(to, sums_size(_inputs(net, q), net.H, net.gates, net.blocks))
+        meet(meetings, members)
+        to = others
+        for i in range(chains):
+            q = (L - 1 - i // D) * D + i % D
+            I = _inputs(net, q)
+            wanted = _wanted(table, q, grad_hs)
+            add_lots(member, members, wanted, to, sums, lots, I, net.H, net.gates, net.blocks)
+            to = at(to, sums_size(I, net.H, net.gates, net.blocks))
+    else:
+        group, me, among = _group(member, members, groups)
+        crew = Crew(me, among, by_rows(walk.B, among), at(pointer(counters), (chains + 2 + group) * ROW))
+        here = at(scratch, group * each)
+        for i in range(group, chains, groups):
+            q = (L - 1 - i // D) * D + i % D
+            leader = at(pointer(counters), chains * ROW)
+            if i >= D and D > 1:
+                _await(net, counters, q // D + 1, steps)
+            elif i >= D:
+                leader = at(pointer(counters), (q + 1) * ROW)
+            follower = at(pointer(counters), q * ROW)
+            _chain_back(
+                q, crew, kind, net, walk, table, x, grad_hs, here, ZERO, scratch, at_a_time, leader, follower
+            )  # fmt: skip
+        meet(meetings, members)
+    if D > 1 and not is_one_hot(x):
+        first, last = part(T * walk.B, member, members)
+        one, other = _reach(grad_hs, table[GRAD_X]), _reach(grad_hs, table[ROW + GRAD_X])
+        _add(at(one, first * net.I), at(other, first * net.I), (last - first) * net.I)
+
+
+@compiled
+def _add(to, source, size):
+    for c in range(0, size, lanes(to)):
+        put(to, c, get(to, c, size) + get(source, c, size), size)
+
+
+@compiled
+def _wanted(table, q, numbers):
+    row = at(table, q * ROW)
+    u, w, biases = _reach(numbers, row[GRAD_U]), _reach(numbers, row[GRAD_W]), _reach(numbers, row[BIASES])
+    return Wanted(u, w, biases, _reach(numbers, row[GRAD_X]), _reach(numbers, row[FIRST]))
+
+
+@compiled
+def _chain_back(
+    q, crew, kind, net, walk, table, x, grad_hs, scratch, lot, sums, at_a_time, leader, follower
+):  # fmt: skip
+    """Take one member's part of a chain; the sums of a lot but the first go to `sums`."""
+    D, H = net.directions, net.H
+    l, d = q // D, q % D
+    row, numbers = at(table, q * ROW), grad_hs
+    h0, hs = _reach(numbers, row[BACK_H0]), at(_reach(numbers, row[BACK_HS]), d * H)
+    more = grad_hs = at(grad_hs, d * H)
+    if l < net.layers - 1:
+        above = at(table, (l + 1) * D * ROW)
+        grad_hs = at(_reach(numbers, above[GRAD_X]), d * H)
+        more = at(_reach(numbers, above[(D - 1) * ROW + GRAD_X]), d * H)
+    has_more = ONE if D > 1 and l < net.layers - 1 else ZERO
+    gates, kept = _reach(numbers, row[BACK_GATES]), _reach(numbers, row[BACK_MORE])
+    cell = backward_cell(kind, H, hs, D * H, h0, _reach(numbers, row[C0]), gates, kept)
+    way, wanted = heading(walk, d), _wanted(table, q, numbers)
+    if lot > 0:
+        wanted = sums_at(wanted, sums, _inputs(net, q), H, net.gates)
+    weights = (_reach(numbers, row[U]), _reach(numbers, row[W]))
+    gradients = (grad_hs, more, has_more, D * H, _reach(numbers, row[LAST]))
+    sizes = (H, net.gates, net.blocks, net.states)
+    if l == 0:
+        given = Given(x, *weights, h0, hs, *gradients, net.I, *sizes)
+        backward(crew, way, given, cell, wanted, scratch, at_a_time, leader, follower)
+    else:
+        below = _reach(numbers, at(table, (l - 1) * D * ROW)[BACK_HS])
+        inner = Given(below, *weights, h0, hs, *gradients, D * H, *sizes)
+        backward(crew, way, inner, cell, wanted, scratch, at_a_time, leader, follower)
