@@ -43,7 +43,9 @@ from kernels.core.tiles import (
 )
 from kernels.core.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
 
-_ROWS = 128  # of the input projection at a time: it stays in the cache until the recurrence has used it
+ROWS = np.int64(128)  # of the input projection at a time: it stays in the cache until the recurrence has used it
+FOLLOWED = np.int64(8)  # where the layer above waits for them: a tile's rows
+_FOLLOWING = 4  # steps that it waits for where it can: to multiply by U a step at a time takes as long as by W
 
 
 class Layer(NamedTuple):
@@ -85,10 +87,10 @@ def layer(weights, I, x, h0, hs, gates, blocks):
 
 
 @compiled
-def memory(w, steps, rows, among, I, H, blocks):
+def memory(w, steps, rows, among, I, H, blocks, at_a_time):
     """Return how much memory so many members need to walk through time together: see `forward`."""
     n = lanes(w)
-    most = chunk_rows(steps, rows, _ROWS)
+    most = chunk_rows(steps, rows, at_a_time)
     rounded = (among + 2) * rows * entered_row(w, H) if is_rounded(w) else 0
     return (most * blocks + 2 * rows) * padded(H, n) + among * most * entered_row(w, I) + rounded
 
@@ -108,9 +110,9 @@ def ahead_through(team, walk, layer, cell, weights, hs):
     team = assembled(team)
     I, H, blocks, B, members = layer.I, layer.H, layer.blocks, walk.B, len(team)
     if by_rows(B, members):
-        size = members * memory(layer.weights, walk.steps, (B + members - 1) // members, ONE, I, H, blocks)
+        size = members * memory(layer.weights, walk.steps, (B + members - 1) // members, ONE, I, H, blocks, ROWS)
     else:
-        size = memory(layer.weights, walk.steps, B, members, I, H, blocks)
+        size = memory(layer.weights, walk.steps, B, members, I, H, blocks, ROWS)
     scratch = workspace(size, weights, hs)
     share_out(_forward_layer, team, (team, walk, layer, cell, scratch))
     refuse(weights, scratch)
@@ -124,21 +126,22 @@ def _forward_layer(member, team, walk, layer, cell, scratch):
     mine = at(notes, NOTES)
     if by_rows(walk.B, members):
         rows = (walk.B + members - 1) // members
-        own = memory(align(layer.weights), walk.steps, rows, ONE, layer.I, layer.H, layer.blocks)
+        own = memory(align(layer.weights), walk.steps, rows, ONE, layer.I, layer.H, layer.blocks, ROWS)
         share, walk, mine = Share(ZERO, ONE, pointer(team)), section(walk, member, members), at(mine, member * own)
     else:
         share = Share(member, members, pointer(team))
-    forward(share, turn, walk, layer, cell, notes, mine, None, None)
+    forward(share, turn, walk, layer, cell, notes, mine, ROWS, None, None)
     if member == 0:
         count_steps(team, walk.steps)
 
 
 @compiled
-def forward(share, turn, walk, layer, cell, notes, scratch, leader, follower):
+def forward(share, turn, walk, layer, cell, notes, scratch, at_a_time, leader, follower):
     """Compute one member's columns of hs, of the sequences of a walk.
 
     What is multiplied is `entered` before: below float32 it is rounded into a buffer of its own, else it is there.
-    `leader` counts the steps of x that are there, and `follower` those of hs; None for all, and for nobody.
+    Of the inputs no more than `at_a_time` rows are multiplied at a time. `leader` counts the steps of x that are there,
+    and `follower` those of hs; None for all, and for nobody.
     """
     I, H, gates, blocks = layer.I, layer.H, layer.gates, layer.blocks
     me, among, rows, steps = share.me, share.among, walk.rows, steps_of(walk)
@@ -153,7 +156,7 @@ def forward(share, turn, walk, layer, cell, notes, scratch, leader, follower):
     b = like(at(W, gates * w_size), layer.hs)
 
     row, x_row, h_row = padded(H, n), entered_row(U, I), entered_row(U, H)
-    most = chunk_rows(walk.steps, rows, _ROWS)
+    most = chunk_rows(walk.steps, rows, at_a_time)
     block, apart = rows * row, most * row
     sums = scratch  # (blocks, most, row)
     before = at(sums, blocks * apart)  # (rows, row): h_{t-1},
@@ -172,7 +175,7 @@ def forward(share, turn, walk, layer, cell, notes, scratch, leader, follower):
     mark = full(load(before, 0), 0.0)
     t0 = ZERO
     while t0 < steps:
-        there = available(leader, t0, steps)
+        there = available(leader, min(t0 + _FOLLOWING, steps) - 1, steps)
         count = many = ZERO
         while t0 + count < there and many + rows_at(walk, t0 + count) <= most:
             many += rows_at(walk, t0 + count)
@@ -204,8 +207,8 @@ def forward(share, turn, walk, layer, cell, notes, scratch, leader, follower):
             first += live
             if t < steps - 1 or is_heard(follower):
                 meet(share.meetings, among)
+            post(follower, t + 1, me)
         t0 += count
-        post(follower, t0, me)
     end_matrices(U)
     note(U, notes, fault, mark)
 

@@ -31,7 +31,8 @@ from kernels.core.backward import (
 from kernels.core.backward import memory as backward_memory
 from kernels.core.cache import compiled
 from kernels.core.entering import NOTES, refuse
-from kernels.core.forward import Layer, Share, forward, workspace
+from kernels.core.forward import FOLLOWED, Layer, Share, forward, workspace
+from kernels.core.forward import ROWS as FORWARD_ROWS
 from kernels.core.forward import memory as forward_memory
 from kernels.core.recurrence import by_rows
 from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
@@ -173,16 +174,17 @@ def ahead(team, kind, net, table, weights, x, hs, places, steps, keep):
         parts, rows, among = groups, walk.B, (members + groups - 1) // groups
     else:
         parts, rows, among = members, (walk.B + members - 1) // members, ONE
-    each = forward_memory(pointer(weights), steps, rows, among, _widest(net), net.H, net.blocks)
+    at_a_time = FOLLOWED if groups and net.directions == 1 else FORWARD_ROWS
+    each = forward_memory(pointer(weights), steps, rows, among, _widest(net), net.H, net.blocks, at_a_time)
     scratch = workspace(parts * each, weights, hs)
     counters = _counters(net, groups)
     addresses = (pointer(table), pointer(weights), pointer(x), pointer(hs))
-    share_out(_ahead_part, team, (team, kind, net, walk, *addresses, each, groups, keep, counters, scratch))
+    share_out(_ahead_part, team, (team, kind, net, walk, *addresses, each, groups, at_a_time, keep, counters, scratch))
     refuse(weights, scratch)
 
 
 @compiled
-def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, groups, keep, counters, scratch):
+def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, groups, at_a_time, keep, counters, scratch):
     """Take one member's chains, or its rows through all of them."""
     members, turn, (L, D) = len(team), steps_before(team), (net.layers, net.directions)
     chains, steps = L * D, walk.steps
@@ -210,11 +212,11 @@ def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, grou
         cell, way = forward_cell(kind, net.H, c, gates, more, keep), heading(walk, d)
         if l == 0:
             layer = Layer(w, x, h0, out, D * net.H, net.I, net.H, net.gates, net.blocks)
-            forward(share, turn, way, layer, cell, notes, here, leader, follower)
+            forward(share, turn, way, layer, cell, notes, here, at_a_time, leader, follower)
         else:
             below = _reach(hs, at(table, (l - 1) * D * ROW)[HS])
             upper = Layer(w, below, h0, out, D * net.H, D * net.H, net.H, net.gates, net.blocks)
-            forward(share, turn, way, upper, cell, notes, here, leader, follower)
+            forward(share, turn, way, upper, cell, notes, here, at_a_time, leader, follower)
     if member == 0:
         count_steps(team, steps)
 

@@ -33,6 +33,7 @@ _ROWS_EACH = 4
 WORTH_SHARING = 2_000_000  # multiplications: fewer are done before another thread, awake, has done its part
 _PATIENCE = 300  # spins that so many are worth: half of the time that they take
 _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
+_WORTH_FOLLOWING = 9_216  # recurrent weights of a layer: with fewer a step is done before another thread hears of it
 _ACTIVATION = 64  # multiplications take as long
 
 
@@ -60,7 +61,8 @@ def network_size(most, L, D, T, B, I, H, gates, together=1):
     most = most()
     by_rows = min(most, B // _ROWS_EACH)
     by_columns = max(1, min(H // 24, gates * H * H // (18_432 * together)))
-    return max(1, by_rows, min(most, (D if D > 1 else L) * by_columns)), _PATIENCE * work // WORTH_SHARING
+    chains = D if D > 1 else (L if gates * H * H >= _WORTH_FOLLOWING * together else 1)
+    return max(1, by_rows, min(most, chains * by_columns)), _PATIENCE * work // WORTH_SHARING
 
 
 @compiled
