@@ -15,6 +15,7 @@ indices, integers (T, B). No input is written to, and every array that is return
 Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,6 +150,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
 
 
+@cache
 def as_layers():
     """Return what `kernels.stack` needs to know of the cell."""
     return Cell(_GruKind(0), Params, State, GATES, BLOCKS, (3, 1), prepare, _merge)
@@ -184,7 +186,7 @@ class _GruBackward(NamedTuple):
     inner: Any  # (T, B, H)
     hs: Any  # (T, B, hs_row)
     hs_row: int
-    initial: Any  # (B, H)  h_0, by place
+    initial: Any  # (B, H)  h_0
     H: int
 
 
@@ -204,10 +206,10 @@ def _step(team, weights, I, x_t, h0, h):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, row, place, c):
+def _advance(cell, sums, apart, previous, row, b, c):
     if is_a(cell, _GruForward):
 
-        def advance(cell, sums, apart, previous, row, place, c):
+        def advance(cell, sums, apart, previous, row, b, c):
             r, z = sigmoid(load(sums, apart)), sigmoid(load(sums, 2 * apart))
             inner = load(sums, 3 * apart)
             n = tanh(multiply_add(r, inner, load(sums, 0)))
@@ -236,15 +238,15 @@ def _bptt(
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
     if is_a(cell, _GruBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
             H = cell.H
             gates = at(cell.gates, row * 3 * H)
             r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
             inner = get(at(cell.inner, row * H), c, H)
-            previous = at(cell.hs, before * cell.hs_row) if before >= 0 else at(cell.initial, place * H)
+            previous = at(cell.hs, before * cell.hs_row) if before >= 0 else at(cell.initial, b * H)
 
             one = full(r, 1.0)
             delta_n = grad_h * (one - z) * (one - n * n)

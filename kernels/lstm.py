@@ -17,6 +17,7 @@ indices, integers (T, B). No input is written to, and every array that is return
 Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,6 +151,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     return Gradients(_merge(U, W, biases), x if x.size else None, State(*(a.copy() for a in first)))
 
 
+@cache
 def as_layers():
     """Return what `kernels.stack` needs to know of the cell."""
     return Cell(_LstmKind(0), Params, State, GATES, BLOCKS, (4, 1), prepare, _merge)
@@ -174,7 +176,7 @@ def _forward(params, x, state, keep):
 class _LstmForward(NamedTuple):
     """Addresses and sizes: an array's reference is counted whenever it is touched, which takes as long as a tanh."""
 
-    c: Any  # (B, H)  of the step before, and then of this one, by place
+    c: Any  # (B, H)  of the step before, and then of this one
     gates: Any  # (T, B, 4H)
     cs: Any  # (T, B, H)
     keep: bool  # gates and cs
@@ -184,7 +186,7 @@ class _LstmForward(NamedTuple):
 class _LstmBackward(NamedTuple):
     gates: Any  # (T, B, 4H)
     cs: Any  # (T, B, H)
-    initial: Any  # (B, H)  c_0, by place
+    initial: Any  # (B, H)  c_0
     H: int
 
 
@@ -204,14 +206,14 @@ def _step(team, weights, I, x_t, h0, h, c):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, row, place, c):
+def _advance(cell, sums, apart, previous, row, b, c):
     if is_a(cell, _LstmForward):
 
-        def advance(cell, sums, apart, previous, row, place, c):
+        def advance(cell, sums, apart, previous, row, b, c):
             H = cell.H
             i, f = sigmoid(load(sums, 0)), sigmoid(load(sums, apart))
             g, o = tanh(load(sums, 2 * apart)), sigmoid(load(sums, 3 * apart))
-            memory = at(cell.c, place * H)
+            memory = at(cell.c, b * H)
             c_t = multiply_add(f, get(memory, c, H), i * g)
             put(memory, c, c_t, H)
             if cell.keep:
@@ -239,16 +241,16 @@ def _bptt(
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
     if is_a(cell, _LstmBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
             H = cell.H
             gates = at(cell.gates, row * 4 * H)
             i, f = get(gates, c, H), get(at(gates, H), c, H)
             g, o = get(at(gates, 2 * H), c, H), get(at(gates, 3 * H), c, H)
             squashed = tanh(get(at(cell.cs, row * H), c, H))
-            memory = at(cell.cs, before * H) if before >= 0 else at(cell.initial, place * H)
+            memory = at(cell.cs, before * H) if before >= 0 else at(cell.initial, b * H)
             c_before = get(memory, c, H)
 
             one = full(i, 1.0)

@@ -189,9 +189,9 @@ def _step(team, weights, I, x_t, h0, h, activation):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, row, place, c):
+def _advance(cell, sums, apart, previous, row, b, c):
     if is_a(cell, _RnnForward):
-        return lambda cell, sums, apart, previous, row, place, c: activate(load(sums, 0), cell.activation)
+        return lambda cell, sums, apart, previous, row, b, c: activate(load(sums, 0), cell.activation)
 
 
 @take_read_only
@@ -207,10 +207,10 @@ def _bptt(
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
     if is_a(cell, _RnnBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
+        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
             """delta = dL/dh_t act'(a_t)"""
             h = get(at(cell.hs, row * cell.hs_row), c, cell.H)
             store(deltas, 0, grad_h * slope(h, cell.activation))

@@ -22,6 +22,7 @@ from kernels.core.checks import check_array, check_fields, check_input, check_pa
 from kernels.core.doors import Gradients, Output, Prepared, check_full, nothing, take_read_only
 from kernels.core.recurrence import network_size
 from kernels.core.team import most_threads, on_a_team
+from kernels.core.walk import place_by_length
 
 __all__ = ["Gradients", "Output", "Trace"]
 
@@ -82,7 +83,7 @@ def infer(cell, params, x, state=None, lengths=None, **options):
 def forward(cell, params, x, state=None, lengths=None, **options):
     """Run over x (T, B, I) or (T, B) from `state` (zero if None) and return the trace that `bptt` needs."""
     hs, last, initial, kept = _forward(_described(cell, options), params, x, state, lengths, keep=True)
-    return Trace(hs[-1], last, x, initial, lengths, hs[:-1], kept)
+    return Trace(hs[-1], last, x, initial, lengths, tuple(hs[:-1]), kept)
 
 
 def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
@@ -94,7 +95,7 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
     I, H, L, D = _check_params(cell, params)
     dtype = params[0][0].W.dtype
     T, B = _check_trace(cell, trace, I, H, L, D, dtype)
-    order = _order("trace.lengths", trace.lengths, T, B)
+    steps, places = _places("trace.lengths", trace.lengths, T, B)
     check_array("grad_hs", grad_hs, (T, B, D * H), dtype)
     if grad_state is not None:
         _check_states("grad_state", grad_state, cell, L, D, (B, H), dtype)
@@ -104,9 +105,9 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
     for q in range(L * D):
         l, d = divmod(q, D)
         U, W, *_ = params[l][d]
-        start, last = order.sorted(trace.initial[l][d]), np.zeros((len(cell.State._fields), B, H), dtype)
+        start, last = trace.initial[l][d], np.zeros((len(cell.State._fields), B, H), dtype)
         if grad_state is not None:
-            last[:] = order.sorted(grad_state[l][d])
+            last[:] = grad_state[l][d]
         gradients = (np.empty(U.shape, dtype), np.empty(W.shape, dtype), np.empty((cell.blocks, H), dtype))
         grad_x = nothing(dtype) if l == 0 and one_hot else begin((T, B, U.shape[1]), dtype)
         gates, more = trace.kept[l][d] or (nothing(dtype), nothing(dtype))
@@ -114,9 +115,9 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
         _note_backward(table, q, *held[-1])
     net = network.Net(L, D, I, H, cell.gates, cell.blocks, len(cell.State._fields))
     size = network_size(most_threads, L, D, T, B, I, H, cell.gates)
-    on_a_team(_back, size, (cell.kind, net, table, trace.x, grad_hs, order.places, order.steps))
+    on_a_team(_back, size, (cell.kind, net, table, trace.x, grad_hs, places, steps))
     found = [cell.merge(*arrays[5:8]) for arrays in held]
-    states = [cell.State(*map(order.unsorted, arrays[9])) for arrays in held]
+    states = [cell.State(*(a.copy() for a in arrays[9])) for arrays in held]
     return Gradients(_tree(found, D), None if one_hot else held[0][8], _tree(states, D))
 
 
@@ -127,68 +128,41 @@ def _forward(cell, params, x, state, lengths, keep):
     if keep:
         check_full(weights[0])
     T, B = check_input("x", x, ("T", "B"), I, dtype)
-    order = _order("lengths", lengths, T, B)
-    if state is None:
-        state = _tree([cell.State(*(np.zeros((B, H), dtype) for _ in cell.State._fields)) for _ in weights], D)
-    else:
+    steps, places = _places("lengths", lengths, T, B)
+    if state is not None:
         _check_states("state", state, cell, L, D, (B, H), dtype)
+    elif keep:
+        state = _tree([cell.State(*np.zeros((len(cell.State._fields), B, H), dtype)) for _ in weights], D)
 
     hs = [np.empty((T, B, D * H), dtype) for _ in range(L - 1)]
     hs.append((np.empty if lengths is None else np.zeros)((T, B, D * H), dtype))
-    table, held, kept = np.empty((L * D, network.ROW), np.int64), [], []
+    table, held, kept, zero = np.empty((L * D, network.ROW), np.int64), [], [], None
     for q, one in enumerate(weights):
         l, d = divmod(q, D)
-        start = order.sorted(state[l][d])
-        c = np.array(start[-1])
+        if state is None:
+            zero = np.zeros((B, H), dtype) if zero is None else zero
+            start = (zero, zero)
+        else:
+            start = state[l][d]
+        c = np.array(start[1]) if len(cell.State._fields) > 1 else nothing(dtype)
         kept.append(tuple(np.empty((T, B, n * H), dtype) for n in cell.keeps) if keep else ())
         gates, more = kept[-1] or (nothing(dtype), nothing(dtype))
-        held.append((one.weights, start[0], hs[l], c, gates, more))
+        held.append((one.weights, start[0], hs[l], c, gates, more, np.empty((B, H), dtype)))
         _note_forward(table, q, *held[-1])
     net = network.Net(L, D, I, H, cell.gates, cell.blocks, len(cell.State._fields))
     size = network_size(most_threads, L, D, T, B, I, H, cell.gates, weights[0].together)
-    arrays = (table, weights[0].weights, x, hs[-1], order.places)
-    on_a_team(_ahead, size, (cell.kind, net, *arrays, order.steps, keep))
-    last = [_last(cell, order, hs[q // D], q % D, H, held[q][3]) for q in range(L * D)]
-    return tuple(hs), _tree(last, D), state, _tree(kept, D)
-
-
-def _last(cell, order, hs, d, H, c):
-    """Return the State after the last step of a direction, from its layer's hs (T, B, D H) and, by place, c."""
-    if d == 0 and order.ends is not None:
-        h = hs[order.ends, np.arange(len(order.ends)), :H]
-    else:
-        h = hs[0 if d else order.steps - 1, :, d * H : (d + 1) * H].copy()
-    return cell.State(h, order.unsorted(c)) if len(cell.State._fields) > 1 else cell.State(h)
-
-
-class _Order(NamedTuple):
-    """In which order the sequences are taken: the longest first, where their lengths differ."""
-
-    steps: int  # of the longest
-    places: np.ndarray  # see `kernels.core.walk.ragged`; empty where all have these steps
-    order: np.ndarray | None
-    ends: np.ndarray | None  # (B,)  each one's last step
-
-    def sorted(self, state):
-        """Return the arrays of a state in this order."""
-        return state if self.order is None else tuple(a.take(self.order, axis=0) for a in state)
-
-    def unsorted(self, a):
-        """Return an array in the order of the user's sequences."""
-        if self.order is None:
-            return a.copy()
-        back = np.empty_like(a)
-        back[self.order] = a
-        return back
+    on_a_team(_ahead, size, (cell.kind, net, table, weights[0].weights, x, hs[-1], places, steps, keep))
+    last = [cell.State(*(arrays[6], arrays[3])[: len(cell.State._fields)]) for arrays in held]
+    return hs, _tree(last, D), state, _tree(kept, D)
 
 
 _ALL = np.empty(0, np.int64)
 
 
-def _order(name, lengths, T, B):
-    """Return the _Order of `lengths` after checking them."""
+def _places(name, lengths, T, B):
+    """Return the steps of the longest sequence, and how they are placed if their lengths differ, else nothing."""
     if lengths is None:
-        return _Order(T, _ALL, None, None)
+        return T, _ALL
     if not isinstance(lengths, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray or None, got {type(lengths).__name__}")
     if lengths.dtype.kind not in "iu":
@@ -198,13 +172,7 @@ def _order(name, lengths, T, B):
     least, most = int(lengths.min()), int(lengths.max())
     if least < 1 or most > T:
         raise ValueError(f"{name}: expected integers from 1 to {T}, got {least} to {most}")
-    if least == most:
-        return _Order(most, _ALL, None, None)
-    lengths = lengths.astype(np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    ordered = lengths[order]
-    live = B - np.searchsorted(ordered[::-1], np.arange(most), side="right")
-    return _Order(most, np.concatenate((order, ordered, live)), order, lengths - 1)
+    return most, _ALL if least == most else _place(lengths.astype(np.int64), most)
 
 
 def _tree(chains, D):
@@ -321,6 +289,7 @@ def _check_trace(cell, trace, I, H, L, D, dtype):
 
 # Compiled here, where what it calls comes from: a cell's own code as well.
 
+_place = take_read_only(place_by_length)
 _note_forward = take_read_only(network.note_forward)
 _note_backward = take_read_only(network.note_backward)
 

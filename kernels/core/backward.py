@@ -52,8 +52,8 @@ _LONG = 16  # steps, from which on it pays to pack the weights for every lot
 _NARROW = 200_000  # weights: what keeps in a core's own cache
 
 
-def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, place, c):
-    """Write the deltas of a step, dL/d(each block's sums), of the units from c on, of the sequence at a place.
+def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+    """Write the deltas of a step, dL/d(each block's sums), of the units from c on, of sequence b.
 
     grad_h is dL/dh_t, complete. `carry` is where the gradients lie that reach the state past the products, one for
     each array of the state: dL/dc_t for the LSTM; they are to be replaced by those of step t-1, and that of h is
@@ -69,13 +69,13 @@ class Given(NamedTuple):
     x: Any  # (T, B, I), or (T, B) indices
     U: Any  # (G H, I)
     W: Any  # (G H, H)
-    h0: Any  # (B, H)  by place
+    h0: Any  # (B, H)
     hs: Any  # (T, B, hs_row)
     grad_hs: Any  # (T, B, hs_row)
     more: Any  # (T, B, hs_row)  to be added to it, if `has_more`
     has_more: Any
     hs_row: Any
-    grad_last: Any  # (states, B, H)  of the last state, by place
+    grad_last: Any  # (states, B, H)  of the last state
     I: Any
     H: Any
     gates: Any
@@ -90,7 +90,7 @@ class Wanted(NamedTuple):
     W: Any  # (G H, H)
     biases: Any  # (blocks, H)
     x: Any  # (T, B, I), or nothing if x is one-hot
-    first: Any  # (states, B, H)  of the initial state, by place
+    first: Any  # (states, B, H)  of the initial state
 
 
 class Crew(NamedTuple):
@@ -365,7 +365,7 @@ def backward(crew, walk, given, cell, wanted, scratch, at_a_time, leader, follow
     own, first, stride = walk, ZERO, ONE
     if crew.by_rows and among > 1:
         own = section(walk, crew.me, among)
-        first, stride = sequence(own, 0), sequence(own, 1) - sequence(own, 0)
+        first, stride = own.first, own.stride
     mine, places = _part(crew, size, first, stride), _places(size, wanted, scratch)
 
     _begin(size, mine, own, places, given)
@@ -407,11 +407,11 @@ def _begin(size, mine, own, places, given):
     fill_rows_zero(places.sum_b, row, size.blocks, mine.v0, mine.v1)
     if size.one_hot:
         fill_rows_zero(places.sum_U, row, size.gates * I, mine.v0, mine.v1)
-    place, apart = sequence(own, 0), sequence(own, 1) - sequence(own, 0)
     for i in range(size.states):
-        to = at(places.carry, i * size.block + mine.first * row)
-        source = at(given.grad_last, (i * own.B + place) * H)
-        copy_rows(to, mine.stride * row, source, apart * H, own.rows, mine.c0, min(mine.c1, H))
+        for r in range(own.rows):
+            to = at(places.carry, i * size.block + (mine.first + r * mine.stride) * row)
+            source = at(given.grad_last, (i * own.B + sequence(own, r)) * H)
+            copy_rows(to, row, source, H, ONE, mine.c0, min(mine.c1, H))
 
 
 @compiled
@@ -435,7 +435,7 @@ def _walk_back(t0, t1, many, steps, size, mine, own, walk, places, given, cell, 
             )  # fmt: skip
         here -= rows_at(walk, t)
         for r in range(rows_at(own, t)):
-            place, at_t = sequence(own, r), row_at(own, t, r)
+            b, at_t = sequence(own, r), row_at(own, t, r)
             before = row_at(own, t - 1, r) if t > 0 else -1
             seen, more = at(given.grad_hs, at_t * hs_row), at(given.more, at_t * hs_row)
             to = start + r * stride
@@ -444,7 +444,7 @@ def _walk_back(t0, t1, many, steps, size, mine, own, walk, places, given, cell, 
                 grad_h = load(past, 0) + get(seen, c, H)
                 if given.has_more:
                     grad_h = grad_h + get(more, c, H)
-                retreat(cell, grad_h, past, size.block, at(deltas, here * row + to + c), apart, at_t, before, place, c)
+                retreat(cell, grad_h, past, size.block, at(deltas, here * row + to + c), apart, at_t, before, b, c)
         meet(meetings, mine.among)
 
 
@@ -484,12 +484,12 @@ def _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given,
 @compiled
 def _pack_states(t0, t1, many, size, mine, walk, places, given):
     H, k = size.H, ZERO
-    apart = (sequence(walk, 1) - sequence(walk, 0)) * H
     for t in range(t0, t1):
         rows = rows_at(walk, t)
         if t == 0:
-            source = at(given.h0, sequence(walk, 0) * H - k * apart)
-            pack_rows(places.states_in, source, apart, k, k + rows, many, H, mine.p0, mine.p1)
+            for r in range(rows):
+                source = at(given.h0, sequence(walk, r) * H)
+                pack_rows(places.states_in, source, ZERO, r, r + 1, many, H, mine.p0, mine.p1)
         else:
             beside = side_by_side(walk, rows)
             for r in range(0, rows, beside):
@@ -549,15 +549,16 @@ def _write_grad_x(t0, t1, k0, k1, size, walk, places, wanted):
 def _end(size, mine, own, places, given, wanted):
     """Write dL/dh_0 = delta_1 W, with what comes past the products, and the sums that are not in their place yet."""
     I, H, row = size.I, size.H, size.row
-    stride, place, apart = mine.stride * row, sequence(own, 0), sequence(own, 1) - sequence(own, 0)
+    stride = mine.stride * row
     for i in range(size.states):
         to = at(places.carry, i * size.block + mine.first * row)
         if i == 0:
             a = at(places.deltas, (size.blocks - size.gates) * size.apart + mine.first * row)
             w, rows = places.W, own.rows
             multiply(to, ZERO, stride, a, size.apart, stride, w, size.gates, rows, H, H, mine.w0, mine.w1, ZERO, own.B)
-        first = at(wanted.first, (i * own.B + place) * H)
-        write_rows(first, apart * H, to, stride, own.rows, mine.c0, mine.c1, H)
+        for r in range(own.rows):
+            first = at(wanted.first, (i * own.B + sequence(own, r)) * H)
+            write_rows(first, H, at(to, r * stride), row, ONE, mine.c0, mine.c1, H)
 
     spare_w, spare_u = _sums_size(size)
     for g in range(size.gates):

@@ -53,7 +53,7 @@ class Layer(NamedTuple):
 
     weights: Any  # as `pack` lays them out
     x: Any  # (T, B, I), or (T, B) indices
-    h0: Any  # (B, H)  by place
+    h0: Any  # (B, H)
     hs: Any  # (T, B, hs_row)
     hs_row: Any
     I: Any
@@ -70,8 +70,8 @@ class Share(NamedTuple):
     meetings: Any
 
 
-def advance(cell, sums, apart, previous, row, place, c):
-    """Return h_t of the units from c on, of the sequence at a place, and keep what the cell wants to keep.
+def advance(cell, sums, apart, previous, row, b, c):
+    """Return h_t of the units from c on, of sequence b, and keep what the cell wants to keep.
 
     `sums` is where the first block of these units lies, the next ones `apart` elements on; `previous` is their
     h_{t-1}. `row` is that of the step in arrays (T B, ...). Overloaded for the type of `cell`.
@@ -92,7 +92,7 @@ def memory(w, steps, rows, among, I, H, blocks, at_a_time):
     n = lanes(w)
     most = chunk_rows(steps, rows, at_a_time)
     rounded = (among + 2) * rows * entered_row(w, H) if is_rounded(w) else 0
-    return (most * blocks + 2 * rows) * padded(H, n) + among * most * entered_row(w, I) + rounded
+    return (most * blocks + (2 + among) * rows) * padded(H, n) + among * most * entered_row(w, I) + rounded
 
 
 @compiled
@@ -153,7 +153,7 @@ def forward(share, turn, walk, layer, cell, notes, scratch, at_a_time, leader, f
     u_depth, w_depth = depth(U, I), depth(U, H)
     u_size, w_size = packed_size(u_depth + behind(U), H, n), packed_size(w_depth + behind(U), H, n)
     W = at(U, gates * u_size)
-    b = like(at(W, gates * w_size), layer.hs)
+    biases = like(at(W, gates * w_size), layer.hs)
 
     row, x_row, h_row = padded(H, n), entered_row(U, I), entered_row(U, H)
     most = chunk_rows(walk.steps, rows, at_a_time)
@@ -161,17 +161,19 @@ def forward(share, turn, walk, layer, cell, notes, scratch, at_a_time, leader, f
     sums = scratch  # (blocks, most, row)
     before = at(sums, blocks * apart)  # (rows, row): h_{t-1},
     now = at(before, block)  # and h_t
-    entered = at(like(at(now, block), U), before_row(U))  # (rows, h_row): h_t as it is multiplied, below float32,
+    begin = at(now, (1 + me) * block)  # and h_0 of all units, of this member
+    rest = at(now, (1 + among) * block)
+    entered = at(like(rest, U), before_row(U))  # (rows, h_row): h_t as it is multiplied, below float32,
     entering = at(entered, rows * h_row if is_rounded(U) else ZERO)
     start = at(entering, (1 + me) * rows * h_row if is_rounded(U) else ZERO)  # and h_0, of this member
     xs = at(start, (among - me) * rows * h_row if is_rounded(U) else ZERO)
     xs = at(xs, me * most * x_row)  # (most, x_row), of this member
 
-    # complete, while `before` has a member's columns alone
-    h0, h0_row = at(layer.h0, sequence(walk, 0) * H), (sequence(walk, 1) - sequence(walk, 0)) * H
-    state, state_row, fault = enter_states(U, h0, h0_row, H, rows, start, h_row)
+    for r in range(rows):
+        copy_rows(at(begin, r * row), row, at(layer.h0, sequence(walk, r) * H), H, ONE, ZERO, H)
+    state, state_row, fault = enter_states(U, begin, row, H, rows, start, h_row)
     begin_states(entered, 2 * rows, h_row, layer.hs)
-    copy_rows(before, row, h0, h0_row, rows, c0, min(c1, H))
+    copy_rows(before, row, begin, row, rows, c0, min(c1, H))
     mark = full(load(before, 0), 0.0)
     t0 = ZERO
     while t0 < steps:
@@ -181,7 +183,7 @@ def forward(share, turn, walk, layer, cell, notes, scratch, at_a_time, leader, f
             many += rows_at(walk, t0 + count)
             count += 1
         for g in range(blocks):
-            copy_rows(at(sums, g * apart), row, at(b, g * whole(H, n) * n), ZERO, many, c0, c1)
+            copy_rows(at(sums, g * apart), row, at(biases, g * whole(H, n) * n), ZERO, many, c0, c1)
         fault |= project(sums, apart, row, xs, x_row, walk, t0, count, many, layer, U, u_size, p0, p1)
         first = ZERO  # row of the step in this chunk
         for t in range(t0, t0 + count):
@@ -193,11 +195,11 @@ def forward(share, turn, walk, layer, cell, notes, scratch, at_a_time, leader, f
             )  # fmt: skip
             turn += 1
             for r in range(live):
-                place, at_t = sequence(walk, r), row_at(walk, t, r)
+                b, at_t = sequence(walk, r), row_at(walk, t, r)
                 out = at(layer.hs, at_t * layer.hs_row)
                 for c in range(c0, c1, n):
                     at_c = r * row + c
-                    h = advance(cell, at(step, at_c), apart, load(before, at_c), at_t, place, c)
+                    h = advance(cell, at(step, at_c), apart, load(before, at_c), at_t, b, c)
                     store(now, at_c, h)
                     put(out, c, h, H)
                     mark = enter_state(at(entering, r * h_row), c, h, mark)

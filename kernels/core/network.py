@@ -6,7 +6,7 @@ With less, threads form groups, and these share the chains: each direction has o
 the one below by the count of its steps; so the weights of a chain stay in the cache of those who use them.
 
 Chain q = l D + d is direction d of layer l, of L layers and D directions. What it works on is a row of a table of
-addresses. Sizes as in `kernels.core.forward`, states by place as in `kernels.core.walk`.
+addresses. Sizes as in `kernels.core.forward`.
 """
 
 from typing import Any, NamedTuple
@@ -38,10 +38,10 @@ from kernels.core.recurrence import by_rows
 from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
 from kernels.core.team import FOREVER, assembled, available, count_steps, meet, part, share_out, steps_before
 from kernels.core.tiles import ONE, ZERO, get, put
-from kernels.core.walk import Walk, heading, ragged, section
+from kernels.core.walk import Walk, heading, length_of, ragged, row_at, section, sequence
 
 # Columns of a table.
-WEIGHTS, H0, HS, C, GATES, MORE = range(6)  # forward
+WEIGHTS, H0, HS, C, GATES, MORE, LAST_H = range(7)  # forward
 U, W, BACK_H0, BACK_HS, LAST, GRAD_U, GRAD_W, BIASES, GRAD_X, FIRST, BACK_GATES, BACK_MORE, C0 = range(13)  # backward
 
 ROW = 16  # of a table, and of the counters: two cache lines
@@ -74,11 +74,11 @@ def backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
 
 
 @compiled
-def note_forward(table, q, weights, h0, hs, c, gates, more):
+def note_forward(table, q, weights, h0, hs, c, gates, more, last_h):
     """Write the addresses of a chain's arrays to its row of a table."""
     row = table[q]
     row[WEIGHTS], row[H0], row[HS] = weights.ctypes.data, h0.ctypes.data, hs.ctypes.data
-    row[C], row[GATES], row[MORE] = c.ctypes.data, gates.ctypes.data, more.ctypes.data
+    row[C], row[GATES], row[MORE], row[LAST_H] = c.ctypes.data, gates.ctypes.data, more.ctypes.data, last_h.ctypes.data
 
 
 @compiled
@@ -217,8 +217,20 @@ def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, grou
             below = _reach(hs, at(table, (l - 1) * D * ROW)[HS])
             upper = Layer(w, below, h0, out, D * net.H, D * net.H, net.H, net.gates, net.blocks)
             forward(share, turn, way, upper, cell, notes, here, at_a_time, leader, follower)
+        if share.me == 0:
+            _keep_last(way, out, D * net.H, net.H, _reach(hs, row[LAST_H]))
     if member == 0:
         count_steps(team, steps)
+
+
+@compiled
+def _keep_last(walk, hs, hs_row, H, last):
+    """Write the last h (B, H) of each sequence of a walk."""
+    for r in range(walk.rows):
+        source = at(hs, row_at(walk, length_of(walk, r) - 1, r) * hs_row)
+        to = at(last, sequence(walk, r) * H)
+        for c in range(0, H, lanes(to)):
+            put(to, c, get(source, c, H), H)
 
 
 # Backward.

@@ -1,14 +1,16 @@
 """The way through time: how many sequences are under way at a step, and where a step of each lies in memory.
 
 Arrays lie as the user has them, (T, B, ...), and are reached by their rows, t B + b. A walk has steps t and sequences r
-of its own: the r-th one that it takes is the sequence that has the place `sequence(walk, r)` among all, and its step t
-is the row `row_at(walk, t, r)`. The backward direction begins where a sequence ends.
+of its own: the r-th one that it takes is the user's b = `sequence(walk, r)`, and its step t is the row
+`row_at(walk, t, r)`. The backward direction begins where a sequence ends.
 
 Sequences of several lengths are placed by their length, the longest first, so that those that are under way at a step
-are always the first ones, fewer and fewer. A state's rows, (B, H), lie in the order of the places.
+are always the first ones, fewer and fewer.
 """
 
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from kernels.core.cache import compiled, inlined
 from kernels.core.simd import at
@@ -44,18 +46,46 @@ def ragged(order, B, steps):
     return Walk(steps, B, ZERO, ZERO, ONE, B, True, order, at(order, B), at(order, 2 * B))
 
 
+@compiled
+def place_by_length(lengths, T):
+    """Return the order (B,) of sequences by their lengths (B,), these lengths, and how many have each of T steps.
+
+    All in one array. Where the sequences of a length begin follows from how many are longer.
+    """
+    B = len(lengths)
+    places = np.zeros(2 * B + T, np.int64)
+    live = places[2 * B :]
+    for length in lengths:
+        live[length - 1] += 1
+    for t in range(T - 2, -1, -1):
+        live[t] += live[t + 1]
+    begins = np.zeros(T, np.int64)
+    begins[: T - 1] = live[1:]
+    for b in range(B):
+        length = lengths[b]
+        place = begins[length - 1]
+        places[place], places[B + place] = b, length
+        begins[length - 1] += 1
+    return places
+
+
 @inlined
 def sequence(walk, r):
-    """Return the place of the r-th sequence of a walk among all."""
-    return walk.first + r * walk.stride
+    """Return which of the user's sequences is the r-th of a walk."""
+    place = walk.first + r * walk.stride
+    return walk.order[place] if walk.ragged else place
+
+
+@inlined
+def length_of(walk, r):
+    """Return how many steps the r-th sequence of a walk has."""
+    return walk.lengths[walk.first + r * walk.stride] if walk.ragged else walk.steps
 
 
 @inlined
 def row_at(walk, t, r):
     """Return the row of step t of the r-th sequence of a walk."""
-    place = sequence(walk, r)
-    b, length = (walk.order[place], walk.lengths[place]) if walk.ragged else (place, walk.steps)
-    return (length - 1 - t if walk.backward else t) * walk.B + b
+    return (length_of(walk, r) - 1 - t if walk.backward else t) * walk.B + sequence(walk, r)
 
 
 @inlined
@@ -79,7 +109,7 @@ def side_by_side(walk, rows):
 @inlined
 def steps_of(walk):
     """Return how many steps the longest sequence of a walk has."""
-    return walk.lengths[walk.first] if walk.ragged else walk.steps
+    return length_of(walk, 0)
 
 
 @compiled
