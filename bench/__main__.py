@@ -73,6 +73,9 @@ def run(
     batch: Annotated[str | None, _choice("batch")] = None,
     input: Annotated[str | None, _choice("input")] = None,
     dtype: Annotated[str | None, _choice("dtype")] = None,
+    layers: Annotated[str | None, _choice("layers")] = None,
+    directions: Annotated[str | None, _choice("directions")] = None,
+    lengths: Annotated[str | None, _choice("lengths")] = None,
     threads: Annotated[str | None, _choice("threads")] = None,
     implementations: Annotated[str | None, _choice("implementations")] = None,
     precision: Annotated[str | None, _choice("precision")] = None,
@@ -98,6 +101,9 @@ def run(
         batch=batch,
         input=input,
         dtype=dtype,
+        layers=layers,
+        directions=directions,
+        lengths=lengths,
         threads=threads,
     )
     current, resumed = open_run(planned, reports or REPORTS, fresh)

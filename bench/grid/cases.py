@@ -62,6 +62,16 @@ class Case:
         return np.random.default_rng([T, B]).integers((T + 1) // 2, T, B, endpoint=True)
 
     @property
+    def inputs(self):
+        """The input size of each layer."""
+        return [self.input_size] + [self.directions * self.hidden_size] * (self.layers - 1)
+
+    @property
+    def _rows(self):
+        """How many steps all sequences have together."""
+        return self.seq_len * self.batch_size if self.steps is None else int(self.steps.sum())
+
+    @property
     def low(self):
         """The dtype, if it is one below float32, which only U, W and what they are multiplied with have; or None."""
         return self.dtype if self.dtype in LOW else None
@@ -76,10 +86,11 @@ class Case:
         """Operations of one call: a multiply-add counts as two, and only matrix products count.
 
         With G blocks of H rows in the weights (RNN 1, GRU 3, LSTM 4), forward is 2 G H (I + H) for each of the T x B
-        states. BPTT has two products where forward has one, by the weights and by their inputs: twice as many.
+        states, or of as many as the sequences have, in each layer, with its own I, and direction. BPTT has two products
+        where forward has one, by the weights and by their inputs: twice as many.
         """
-        H, I = self.hidden_size, self.input_size
-        forward = 2 * GATES[self.cell] * H * (I + H) * self.seq_len * self.batch_size
+        H = self.hidden_size
+        forward = sum(2 * GATES[self.cell] * H * (I + H) for I in self.inputs) * self.directions * self._rows
         return {"forward_step": 1, "forward": 1, "bptt": 2, "train": 3}[self.operation] * forward
 
     @property
@@ -91,25 +102,32 @@ class Case:
         BPTT: U, x, hs, the initial state, dL/dhs and what forward kept for it (GRU: three gates and W_n h + c; LSTM:
         four gates and the cs), and the gradients of U, W, the biases, x and the initial state. Training: both, and
         what forward keeps is written before it is read. Below float32 U and W are smaller, and all else is float32.
+        Of a network it is the sum over layers and directions, but for a layer's input and its gradient, which the
+        directions share; steps behind a sequence's end are not there.
         """
-        H, I, T, B = self.hidden_size, self.input_size, self.seq_len, self.batch_size
-        rows = GATES[self.cell] * H
+        return sum(self._layer_bytes(I) for I in self.inputs)
+
+    def _layer_bytes(self, I):
+        H, B, D, rows = self.hidden_size, self.batch_size, self.directions, GATES[self.cell] * self.hidden_size
+        steps = self.seq_len if self.steps is None else int(self.steps.max())
         biases = rows + (H if self.cell == "gru" else 0)
         last_c = B * H if self.cell == "lstm" else 0
-        state, kept = B * H + last_c, KEPT[self.cell] * T * B * H
-        weights = T * rows * H + rows * I
-        forward = biases + T * B * (I + H) + state + last_c
-        read = T * B * (I + 2 * H) + state + kept
-        gradients = rows * (I + H) + biases + T * B * I + state
+        state, kept = B * H + last_c, KEPT[self.cell] * self._rows * H
+        weights = D * (steps * rows * H + rows * I)
+        forward = D * (biases + self._rows * H + state + last_c) + self._rows * I
+        read = D * (2 * self._rows * H + state + kept) + self._rows * I
+        gradients = D * (rows * (I + H) + biases + state) + self._rows * I
         bptt = read + gradients
-        train = forward + kept + bptt
+        train = forward + D * kept + bptt
         numbers = {"forward_step": forward, "forward": forward, "bptt": bptt, "train": train}[self.operation]
         times = 2 if self.operation == "train" else 1
         return times * weights * BYTES[self.dtype] + numbers * BYTES[self.number]
 
 
 class Grid(NamedTuple):
-    """All combinations of these, but for those below float32 that are no inference."""
+    """All combinations of these, but for those below float32 that are no inference, and those of a single step that
+    have no end to begin from: two directions, or lengths.
+    """
 
     hidden: tuple
     batch: tuple
@@ -119,19 +137,25 @@ class Grid(NamedTuple):
     dtype: tuple = ("float32",)
     input: tuple = (None,)  # None: 1 where B = 1, else H
     cell: tuple = ("rnn",)
+    layers: tuple = (1,)
+    directions: tuple = (1,)
+    lengths: tuple = ("full",)
 
     def cases(self):
-        for cell, operation, H, T, B, I, dtype, threads in product(
-            self.cell, self.operation, self.hidden, self.seq_len, self.batch, self.input, self.dtype, self.threads
+        sizes = (self.hidden, self.seq_len, self.batch, self.input)
+        networks = (self.layers, self.directions, self.lengths)
+        for cell, operation, H, T, B, I, dtype, threads, L, D, lengths in product(
+            self.cell, self.operation, *sizes, self.dtype, self.threads, *networks
         ):
-            if dtype in LOW and operation not in LOW_OPERATIONS:
+            one_step = operation == "forward_step"
+            if (dtype in LOW and operation not in LOW_OPERATIONS) or (one_step and (D > 1 or lengths != "full")):
                 continue
-            steps = 1 if operation == "forward_step" else T
-            yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads)
+            steps = 1 if one_step else T
+            yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads, L, D, lengths)
 
 
 # The fields of a Grid that are no numbers.
-NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": (*DTYPES, *LOW)}
+NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": (*DTYPES, *LOW), "lengths": LENGTHS}
 
 
 def parse(name, text, where):
@@ -153,6 +177,8 @@ def check(name, values, where):
             raise ChoiceError(f"{where}: expected {either(NAMES[name])}, got {brief(value)}")
         if name not in NAMES and not (type(value) is int and value > 0):
             raise ChoiceError(f"{where}: expected whole numbers of 1 or more, got {brief(value)}")
+        if name == "directions" and value > 2:
+            raise ChoiceError(f"{where}: expected 1 or 2, got {brief(value)}")
     return tuple(values)
 
 

@@ -58,6 +58,7 @@ MOST_CASES = 100_000  # in a run
 CELLS = ("rnn", "gru", "lstm")
 INFERENCE, TRAINING = ("forward",), ("train",)
 BELOW = ("bfloat16", "int8")
+NETWORKS: dict = {"input": (64,), "layers": (1, 2), "directions": (1, 2), "lengths": ("full", "ragged")}
 
 PRESETS = {
     "quick": Preset(
@@ -112,6 +113,15 @@ PRESETS = {
         effort=Effort(round_s=0.01, fewest=9, case_s=1.5),
         implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
     ),
+    "networks": Preset(
+        "one and two layers, one and two directions, full and ragged lengths, with one and two threads",
+        grids=(
+            Grid((64, 256), (1, 32), (50,), INFERENCE + TRAINING, (1, 2), **NETWORKS, cell=("lstm",)),
+            Grid((128,), (1, 32), (50,), INFERENCE + TRAINING, (1, 2), **NETWORKS, cell=("rnn", "gru")),
+        ),
+        effort=Effort(round_s=0.015, fewest=7, case_s=1.0),
+        implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
+    ),
     "deepbench": Preset(
         "the recurrent layers of Baidu's DeepBench, training and inference, with I = 1 (see bench/grid/presets.py)",
         grids=(
@@ -144,6 +154,9 @@ OPTIONS = {
     "batch": "Batch sizes B.",
     "input": "Input sizes I. By default 1 where B = 1, and H otherwise.",
     "dtype": "float32, float64; and below them, for forward_step and forward: bfloat16, int8.",
+    "layers": "Layers upon each other, each the input of the next.",
+    "directions": "1, or 2 for a network that reads each sequence from its end as well.",
+    "lengths": "full, all sequences of T steps, or ragged: lengths drawn from T/2 to T, the same for each T and B.",
     "threads": "Thread counts; each gets processes of its own.",
     "implementations": "Who takes part: numpy, numba-jit, numba-simd, torch...",
     "precision": "How well the rounds are to tell each ratio, half a 95% interval, before a case is done: 3%.",
@@ -188,6 +201,9 @@ def choose(preset, cpus, **choices):
     cases = dict.fromkeys(case for grid in grids for case in grid.cases())
     if not cases and any(grid.threads for grid in grids):
         operations = dict.fromkeys(name for grid in grids for name in grid.operation)
+        if not any(set(grid.dtype) & set(BELOW) for grid in grids):
+            got = "forward_step alone, which knows neither two directions nor lengths"
+            raise ChoiceError(f"--operation: expected {either(OPERATIONS[1:])}, got {got}")
         raise ChoiceError(f"--operation: expected {either(LOW_OPERATIONS)} below float32, got {', '.join(operations)}")
     if not cases:
         raise ChoiceError(f"--preset: all of its thread counts are beyond {cpus}, the CPUs this process may use")
@@ -207,7 +223,8 @@ def share(text, where):
 
 
 def _sizes(case):
-    return case.hidden_size, case.batch_size, case.input_size, case.seq_len
+    network = (case.layers, case.directions, case.lengths)
+    return *network, case.hidden_size, case.batch_size, case.input_size, case.seq_len
 
 
 def _from_table(table, path):

@@ -63,13 +63,13 @@ def named(tree, prefix="", levels="ld"):
     return parts
 
 
-def prepare_cell(cell, case, inputs, low=None):
-    """Prepare a case for a module with the interface that `reference` and `kernels` share.
+def prepare_cell(cell, stack, case, inputs, low=None):
+    """Prepare a case for a cell's module, with the interface that `reference` and `kernels` share, and their `stack`.
 
     `low` is the dtype to which it rounds the weights, or None.
     """
     if case.network:
-        raise UnsupportedError("networks are not taken yet")
+        return _prepare_network(cell, stack, case, inputs, low)
     sets = [cell.Params(*params) for params in inputs.params]
     state = cell.State(*inputs.state)
     x, grad_hs = inputs.x, inputs.grad_hs
@@ -93,5 +93,38 @@ def prepare_cell(cell, case, inputs, low=None):
     def train():
         params = next(turns)
         return cell.bptt(params, cell.forward(params, x, state), grad_hs)
+
+    return Prepared(train, named)
+
+
+def _prepare_network(cell, stack, case, inputs, low):
+    """Prepare a network, whose params and states are those of each layer and direction."""
+
+    def of(kind, tree):
+        return tuple(tuple(kind(*one) for one in layer) for layer in tree)
+
+    sets, state = [of(cell.Params, params) for params in inputs.params], of(cell.State, inputs.state)
+    x, grad_hs, lengths = inputs.x, inputs.grad_hs, inputs.lengths
+
+    if case.operation in ("forward_step", "forward"):
+        weights = stack.prepare(cell, sets[0], low)
+        follows = low or case.number
+        if case.operation == "forward":
+            return Prepared(lambda: stack.infer(cell, weights, x, state, lengths), named, follows=follows)
+        x_t = x[0]
+
+        def step():
+            return stack.forward_step(cell, weights, x_t, state)
+
+        return Prepared(step, lambda state: named(state, "state"), follows=follows)
+    if case.operation == "bptt":
+        trace = stack.forward(cell, sets[0], x, state, lengths)
+        return Prepared(lambda: stack.bptt(cell, sets[0], trace, grad_hs), named)
+
+    turns = cycle(sets)
+
+    def train():
+        params = next(turns)
+        return stack.bptt(cell, params, stack.forward(cell, params, x, state, lengths), grad_hs)
 
     return Prepared(train, named)

@@ -5,7 +5,8 @@ bptt starts from a trace and returns the gradients of the weights, the biases, x
 with its trace and bptt, from plain arrays that change with every call, so that laying out the weights is inside.
 Argument checks and the allocation of the results are inside every timing. Compiled code is kept on disk, so
 compile times shrink from a second run on. Below float32 `prepare` rounds the weights; what is multiplied with them is
-rounded as it comes, inside every timing, and everything else is float32.
+rounded as it comes, inside every timing, and everything else is float32. A network is one call of compiled code, and
+placing the sequences by their lengths is inside it.
 """
 
 from importlib import import_module
@@ -32,4 +33,6 @@ def prepare(case, inputs):
 
     if numba.config.DISABLE_JIT:
         raise UnsupportedError("NUMBA_DISABLE_JIT is set: nothing is compiled")
-    return prepare_cell(import_module(f"kernels.{case.cell}"), case, inputs, case.low)
+    from kernels import stack
+
+    return prepare_cell(import_module(f"kernels.{case.cell}"), stack, case, inputs, case.low)

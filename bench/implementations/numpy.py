@@ -3,13 +3,15 @@
 Forward computes the input projection as one product over all steps, then a product a step. BPTT's backward
 recurrence is a product a step, and each weight gradient one product over all steps. Every call allocates its
 results, as NumPy does. Library defaults, with the BLAS threads of the case. In a case below float32 it computes in
-float32.
+float32. A network is run cell by cell; where lengths differ, time is cut where sequences end, and those that go on are
+copied together.
 """
 
 from importlib import import_module
 from importlib.metadata import version as package_version
 
 from bench.implementations import prepare_cell
+from reference import stack
 
 
 def version():
@@ -21,4 +23,4 @@ def start(threads):
 
 
 def prepare(case, inputs):
-    return prepare_cell(import_module(f"reference.{case.cell}"), case, inputs)
+    return prepare_cell(import_module(f"reference.{case.cell}"), stack, case, inputs)

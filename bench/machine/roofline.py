@@ -3,6 +3,7 @@
 A row's bound is the longer of two times: its operations at the FMA peak, and its bytes at the bandwidth of the level of
 memory that holds its weights (Williams, Waterman and Patterson 2009, "Roofline"). That level is the first one whose
 size, over all threads, holds them: each of two threads holds half of the weights, and the last cache is shared by all.
+In a network they are those of its largest layer in a direction, which can pass through all steps before the next.
 Operations and bytes are those of `bench.grid.cases.Case`. The share of the bound, `peak_fraction`, is the bound over
 the measured time; its inverse says how many times as fast the row could still become. The share can exceed 1 where the
 weights are a little larger than a level, since a part of them stays in the faster one.
@@ -77,7 +78,8 @@ def _rate(roofline: dict, dtype: str, threads: int, of: Callable) -> float:
 
 def holding_level(row: dict, roofline: dict) -> str:
     """Return the name of the level of memory that holds the weights of a row."""
-    numbers = GATES[row["cell"]] * row["hidden_size"] * (row["input_size"] + row["hidden_size"] + 1)
+    H, inner = row["hidden_size"], row["directions"] * row["hidden_size"] if row["layers"] > 1 else 0
+    numbers = GATES[row["cell"]] * H * (max(row["input_size"], inner) + H + 1)
     weights = numbers * BYTES[row["dtype"]]
     measured, sizes = levels(roofline), roofline["levels"]
     for name in sizes:

@@ -130,6 +130,7 @@ def sheet(draws: Sequence[Draw], columns: int = 3, size: tuple[float, float] = S
 def facet_label(case: dict, varied: set[str]) -> str:
     """Say what a chart holds fixed; of cell, dtype, threads and machine only what varies between charts."""
     words = [str(case["cell"]).upper()] if "cell" in varied else []
+    words += [case["network"]] if case.get("network") else []
     words += [
         str(case[name]) for name in ("operation", "dtype") if name in case and (name != "dtype" or name in varied)
     ]

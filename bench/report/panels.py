@@ -18,7 +18,8 @@ from bench.report.charts import GRID, INK, SIZE, Draw, facet_label, line, look
 from bench.results.formats import count, in_order, short, typical
 from bench.results.statistics import geometric_mean, tells
 
-FACETS = ["machine", "dtype", "threads", "operation", "batch_size", "cell"]  # the last one changes the fastest
+# The last one changes the fastest.
+FACETS = ["machine", "dtype", "threads", "operation", "batch_size", "network", "cell"]
 LEAST_LOSS = 2.0**-24  # float32's own rounding: less is not told apart from it
 AXES = {"hidden_size": "hidden size H (units)", "seq_len": "sequence length T (steps)"}
 
@@ -61,12 +62,12 @@ def _time_panel(rows: pd.DataFrame, x: str) -> Draw:
 def heat_panels(duels: pd.DataFrame) -> dict[str, Panel]:
     """Return heatmaps of `speedup` over hidden size, a row for each operation, batch size and sequence length.
 
-    There is one for each cell, number of threads, dtype and machine; `verdict` decides how a value is written. All
-    share one scale of colours: blue is faster, red is slower and white is 1.
+    There is one for each cell, network, number of threads, dtype and machine; `verdict` decides how a value is written.
+    All share one scale of colours: blue is faster, red is slower and white is 1.
     """
     strongest = float(np.clip(np.abs(np.log2(duels["speedup"])).max(), 1, 4)) if len(duels) else 1.0
     panels = {}
-    for label, group in _facets(duels, ["machine", "dtype", "threads", "cell"]):
+    for label, group in _facets(duels, ["machine", "dtype", "threads", "network", "cell"]):
         kinds = ["operation", "batch_size", "seq_len", "inputs"]
         values = group.pivot_table(index=kinds, columns="hidden_size", values="speedup", aggfunc="last")
         values = values.sort_index(key=lambda level: level.map(in_order))

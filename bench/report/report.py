@@ -172,6 +172,8 @@ def _kinds(facts: Facts) -> pd.DataFrame:
 
 
 def _kind_name(kind: str, value) -> str:
+    if kind == "network":
+        return value or "one layer, one direction"
     words = {"cell": "{u}", "batch_size": "B = {v}", "threads": "{v} thread" + ("" if value == 1 else "s")}
     return words.get(kind, "{v}").format(v=value, u=str(value).upper())
 
@@ -221,14 +223,15 @@ def _drawn(sheet: Sheet) -> Markup:
 
 def _scaling_table(facts: Facts) -> Markup:
     """Return how many times as fast each case is with more threads, an implementation a column."""
-    case = ["machine", "cell", "operation", "hidden_size", "input_size", "seq_len", "batch_size", "dtype", "threads"]
+    sizes = ["hidden_size", "input_size", "seq_len", "batch_size"]
+    case = ["machine", "cell", "network", "operation", *sizes, "dtype", "threads"]
     wide = facts.scaling.pivot_table(index=case, columns="implementation", values="times").reset_index()
     wide = wide.sort_values(case, key=lambda column: column.map(in_order))
     for name in facts.implementations:
         if name in wide:
             wide[name] = [(times(value), value) if pd.notna(value) else None for value in wide[name]]
     names = [name for name in facts.implementations if name in wide]
-    kept = [name for name in case if name not in ("machine", "dtype") or wide[name].nunique() > 1]
+    kept = [name for name in case if name not in ("machine", "network", "dtype") or wide[name].nunique() > 1]
     shown = wide[[*kept, *names]].rename(columns=_HEADINGS)
     words = (
         "Times as fast as with one thread. Thread counts did not take turns: a few percent may be the machine's drift."
@@ -240,6 +243,7 @@ def _scaling_table(facts: Facts) -> Markup:
 _HEADINGS = {
     "machine": "Machine",
     "cell": "Cell",
+    "network": "Network",
     "operation": "Operation",
     "hidden_size": "H",
     "input_size": "I",
@@ -260,6 +264,7 @@ def _rows_section(facts: Facts) -> Markup:
         {
             "Machine": rows["machine"],
             "Cell": rows["cell"],
+            "Network": rows["network"],
             "Operation": rows["operation"],
             "H": rows["hidden_size"],
             "I": rows["input_size"],
@@ -281,16 +286,14 @@ def _rows_section(facts: Facts) -> Markup:
             "Pays after": _pairs(rows["calls_to_pay"], calls),
         }
     )
-    kept = [name for name in shown if name not in ("Machine", "Cell", "dtype", "Status") or shown[name].nunique() > 1]
+    alike = ("Machine", "Cell", "Network", "dtype", "Status")
+    kept = [name for name in shown if name not in alike or shown[name].nunique() > 1]
     if rows["loss"].isna().all():
         kept.remove("Loss")
     if rows["peak_fraction"].isna().all():
         kept = [name for name in kept if name not in ("Of the bound", "How much is left")]
-    choices = [
-        name
-        for name in ("Machine", "Cell", "Operation", "B", "dtype", "Threads", "Implementation", "Status", "Verdict")
-        if name in kept
-    ]
+    about = ("Machine", "Cell", "Network", "Operation", "B", "dtype", "Threads")
+    choices = [name for name in (*about, "Implementation", "Status", "Verdict") if name in kept]
     return page.section(
         "All rows",
         page.paragraph(

@@ -42,7 +42,17 @@ def answer(facts: Facts) -> list[str]:
                 f"Against whichever other is the fastest in each case it is {typical(rivals['speedup'])} as fast"
                 f"{_of_cases(rivals)}. {_verdicts(rivals)}."
             )
-    return sentences + below(facts)
+    return sentences + below(facts) + ragged(facts)
+
+
+def ragged(facts: Facts) -> list[str]:
+    """Return what ragged lengths are, where there are some."""
+    if not (facts.rows["lengths"] == "ragged").any():
+        return []
+    return [
+        "Ragged: the sequences of a batch have lengths drawn uniformly from T/2 to T, the same for each T and B and for "
+        "everybody; behind a sequence's end there is nothing to compute, and operations and bytes count none."
+    ]
 
 
 def below(facts: Facts) -> list[str]:
@@ -119,9 +129,23 @@ def scope(facts: Facts) -> str:
         cells = listed([cell.upper() for cell in sorted(rows["cell"].unique(), key=in_order)])
         threads = listed([str(count) for count in sorted(rows["threads"].unique())])
         dtypes = listed(sorted(rows["dtype"].unique()))
-        what = f"{cells}, {dtypes}, {threads} thread{'' if threads == '1' else 's'}"
+        networks = [f", {words}" for words in [_networks(rows)] if words]
+        what = f"{cells}{''.join(networks)}, {dtypes}, {threads} thread{'' if threads == '1' else 's'}"
     days = sorted({run.info["started"][:10] for run in facts.runs})
     return f"{what}, on {'; '.join(facts.machines)}, {listed(days)}."
+
+
+def _networks(rows: pd.DataFrame) -> str:
+    """Return which layers, directions and lengths the rows have, where these are not one, one and full."""
+    found = []
+    for name, noun in (("layers", "layer"), ("directions", "direction")):
+        values = sorted(rows[name].unique())
+        if values != [1]:
+            found.append(f"{listed([str(value) for value in values])} {noun}{'' if values == [1] else 's'}")
+    lengths = sorted(rows["lengths"].unique())
+    if lengths != ["full"]:
+        found.append(f"{listed(lengths)} lengths")
+    return ", ".join(found)
 
 
 def warnings(facts: Facts) -> list[str]:
@@ -173,7 +197,7 @@ def threads(facts: Facts) -> list[str]:
 
 def case_name(row: pd.Series, varied: set[str]) -> str:
     """Name a case in a line; of cell, dtype, threads and machine only what is in `varied`."""
-    case = {name: row[name] for name in ("cell", "operation", "dtype", "threads", "machine", "batch_size")}
+    case = {name: row[name] for name in ("cell", "network", "operation", "dtype", "threads", "machine", "batch_size")}
     sizes = f"H = {row['hidden_size']}, I = {row['input_size']}, T = {row['seq_len']}"
     return f"{charts.facet_label(case, varied)}, {sizes}"
 

@@ -22,7 +22,7 @@ from rich.text import Text
 from scipy import stats
 
 from bench.implementations import BESIDE, RUNGS
-from bench.results.formats import seconds, short
+from bench.results.formats import network, seconds, short
 from bench.results.runs import KEY, Run, key
 from bench.results.statistics import Interval, ratio_of_medians, round_ratios, verdict
 from bench.results.tables import machine_name
@@ -116,7 +116,8 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     rows = Table("Case", "Implementation", "Old", "New", "Times as fast", "Verdict", title="Changes")
     colours = {"faster": "green", "slower": "red"}
     for row in shown.itertuples():
-        case = f"{row.cell} {row.operation} H{row.hidden_size} I{row.input_size} T{row.seq_len} B{row.batch_size}"
+        sizes = f"H{row.hidden_size} I{row.input_size} T{row.seq_len} B{row.batch_size}"
+        case = " ".join(filter(None, (row.cell, network(row._asdict()), row.operation, sizes)))
         change = "" if pd.isna(row.change) else f"{row.change:.2f}"
         if pd.notna(row.change_low):
             change += f" ({short(row.change_low)} – {short(row.change_high)})"

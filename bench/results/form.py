@@ -2,8 +2,8 @@
 
 Runs come from other people and from older versions, so that they are checked once, where they are read. A form is a
 `Kind`; a dict of forms by name; a list of one form, for any number of values; `Named(form)`, for values by names that
-are not known beforehand; or `Maybe(form)`, for what may be None or not there and is None then. Fields without a form
-are kept as they are.
+are not known beforehand; `Maybe(form)`, for what may be None or not there and is None then; or `Or(value, form)`, for
+what may not be there and is that value then. Fields without a form are kept as they are.
 """
 
 import sys
@@ -12,7 +12,7 @@ from datetime import datetime
 from reprlib import repr as brief
 from typing import Any, NamedTuple
 
-from bench.grid.cases import DTYPES, GATES, LOW, OPERATIONS, either
+from bench.grid.cases import DTYPES, GATES, LENGTHS, LOW, OPERATIONS, either
 
 
 class ResultsError(Exception):
@@ -31,6 +31,13 @@ NAME = Kind(
 
 
 class Maybe(NamedTuple):
+    form: Any
+
+
+class Or(NamedTuple):
+    """What an older version did not write, since it had nothing else to say."""
+
+    otherwise: Any
     form: Any
 
 
@@ -56,6 +63,8 @@ def check(value: Any, form: Any, where: str) -> None:
         case Maybe():
             if value is not None:
                 check(value, form.form, where)
+        case Or():
+            check(value, form.form, where)
         case Named():
             check(value, TABLE, where)
             for name in value:
@@ -68,9 +77,10 @@ def check(value: Any, form: Any, where: str) -> None:
         case dict():
             check(value, TABLE, where)
             for name, kind in form.items():
-                if name not in value and not isinstance(kind, Maybe):
+                if name not in value and not isinstance(kind, (Maybe, Or)):
                     raise ResultsError(f"{where}: {name} is missing")
-                check(value.setdefault(name), kind, f"{where}: {name}")
+                otherwise = kind.otherwise if isinstance(kind, Or) else None
+                check(value.setdefault(name, otherwise), kind, f"{where}: {name}")
 
 
 def _number(low: float, high: float, words: str, types: tuple = (int, float)) -> Kind:
@@ -105,11 +115,14 @@ STATUS = _one_of(("ok", "absent", "unsupported", "wrong", "error"))
 
 ROW = {
     "cell": _one_of(GATES),
+    "layers": Or(1, WHOLE),
+    "directions": Or(1, _number(1, 2, "1 or 2", (int,))),
     "operation": _one_of(OPERATIONS),
     "hidden_size": WHOLE,
     "input_size": WHOLE,
     "seq_len": WHOLE,
     "batch_size": WHOLE,
+    "lengths": Or("full", _one_of(LENGTHS)),
     "dtype": _one_of((*DTYPES, *LOW)),
     "threads": WHOLE,
     "implementation": NAME,

@@ -73,6 +73,14 @@ def calls(value: float) -> str:
     return "never" if np.isinf(value) else count(max(value, 1))
 
 
+def network(row) -> str:
+    """Return what makes a network of a row, "2 layers, ragged", or "" for one layer of one direction, all lengths T."""
+    words = [counted(row["layers"], "layer")] if row["layers"] > 1 else []
+    words += ["2 directions"] if row["directions"] > 1 else []
+    words += [row["lengths"]] if row["lengths"] != "full" else []
+    return ", ".join(words)
+
+
 def listed(words: Sequence[str]) -> str:
     """Return "a, b and c"."""
     *rest, last = words or [""]

@@ -22,11 +22,14 @@ REPORTS = Path("reports")  # where run folders go, below the current folder
 MOST_BYTES = {"run.json": 2**24, "rows.jsonl": 2**28}  # of a file that is read: some 100,000 rows
 KEY = (
     "cell",
+    "layers",
+    "directions",
     "operation",
     "hidden_size",
     "input_size",
     "seq_len",
     "batch_size",
+    "lengths",
     "dtype",
     "threads",
     "implementation",

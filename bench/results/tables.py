@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.implementations import BESIDE, OURS, RUNGS
 from bench.machine import roofline
-from bench.results.formats import in_order, typical
+from bench.results.formats import in_order, network, typical
 from bench.results.runs import KEY, Run
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 
@@ -48,6 +48,7 @@ MORE = [
     "message",
     "run",
     "machine",
+    "network",
 ]
 CASE = [name for name in KEY if name != "implementation"]
 FLOAT32 = f"{OURS}-float32"  # ours in float32, beside a case below it
@@ -124,7 +125,7 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [_row(row, case, run) for run in runs for case in _cases(run) for row in case.values()]
     frame = pd.DataFrame(rows, columns=[*SCHEMA, *MORE])
     # Code is compiled for the first case that needs it: that is what a user pays whose only case is any of these.
-    alike = ["run", "machine", "implementation", "cell", "operation", "dtype", "threads"]
+    alike = ["run", "machine", "implementation", "cell", "network", "operation", "dtype", "threads"]
     compile_s = frame.groupby(alike)["compile_s"].transform("max").astype(float)
     calls = compile_s / (frame["median_s"] * (frame["speedup"] - 1))
     others = frame["verdict"].isin(VERDICTS) & compile_s.notna()
@@ -145,7 +146,8 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
             mine = times.pop(ours, None)
             if mine is None or not times:
                 continue
-            about = {name: case[ours][name] for name in CASE} | {"machine": machine_name(run)}
+            about = {name: case[ours][name] for name in CASE}
+            about |= {"machine": machine_name(run), "network": network(case[ours])}
             ratios = {name: paired_ratio(theirs, mine) for name, theirs in times.items()}
             rivals = [name for name in times if name not in BESIDE]
             if len(rivals) > 1:
@@ -154,7 +156,7 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
             for name, ratio in ratios.items():
                 medians = {"median_s": np.median(mine), "other_s": np.median(times[name])}
                 found.append({**about, "against": name, **_speedup(ratio), "verdict": verdict(ratio), **medians})
-    columns = [*CASE, "machine", "against", *_speedup(Interval(1, 1, 1)), "verdict", "median_s", "other_s"]
+    columns = [*CASE, "machine", "network", "against", *_speedup(Interval(1, 1, 1)), "verdict", "median_s", "other_s"]
     return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *CASE, "against"], keep="last")
 
 
@@ -197,7 +199,7 @@ def by_kind(duels: pd.DataFrame) -> pd.DataFrame:
     `kind` names what the cases have in common, a column of `duels` and its value in `value`, for all columns of which
     there are several values; all cases together come first.
     """
-    kinds = ["machine", "cell", "operation", "batch_size", "threads", "dtype"]
+    kinds = ["machine", "cell", "network", "operation", "batch_size", "threads", "dtype"]
     groups = [("all", "all cases", duels)]
     for kind in kinds:
         if duels[kind].nunique() > 1:
@@ -250,7 +252,7 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
     baseline = run.info["baseline"]
     columns = {name: row.get(name) for name in [*SCHEMA, *MORE] if name in row}
     columns |= {"baseline": baseline, "repeats": len(row["times"]), "run": run.info["name"]}
-    columns["machine"] = machine_name(run)
+    columns |= {"machine": machine_name(run), "network": network(row)}
     if row["status"] != "ok" or not row["times"]:
         return columns
     median, low, high = median_interval(row["times"])
