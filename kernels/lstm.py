@@ -159,7 +159,7 @@ def as_layers():
 
 def _merge(U, W, biases):
     """Return Params of these weights, and of the biases (GATES, H) as they are packed."""
-    return Params(U, W, biases.reshape(-1))
+    return Params(U, W, biases.flatten())
 
 
 def _forward(params, x, state, keep):

@@ -145,7 +145,7 @@ def as_layers(activation="tanh"):
 
 def _merge(U, W, biases):
     """Return Params of these weights, and of the biases (1, H) as they are packed."""
-    return Params(U, W, biases.reshape(-1))
+    return Params(U, W, biases.flatten())
 
 
 def _forward(params, x, state, activation):

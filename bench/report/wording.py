@@ -50,8 +50,8 @@ def ragged(facts: Facts) -> list[str]:
     if not (facts.rows["lengths"] == "ragged").any():
         return []
     return [
-        "Ragged: the sequences of a batch have lengths drawn uniformly from T/2 to T, the same for each T and B and for "
-        "everybody; behind a sequence's end there is nothing to compute, and operations and bytes count none."
+        "Ragged: the sequences of a batch have lengths drawn uniformly from T/2 to T, the same for each T and B and "
+        "for everybody; behind a sequence's end there is nothing to compute, and operations and bytes count none."
     ]
 
 

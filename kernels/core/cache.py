@@ -1,10 +1,10 @@
 """`compiled`: Numba's `njit`, with its results kept on disk for the next process.
 
 Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of all
-sources in the function's package and in this one has a folder of its own, since that is where what it calls comes from,
-be it by an overload for somebody's type; Numba adds the CPU, its features and its own version to the key. The folders
-lie in NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), else in a folder of the user's in TMPDIR, and may be deleted
-at any time. Where none can be written, code is compiled for this process alone, and a warning says so once.
+sources in the function's package has a folder of its own, since that is where what it calls comes from, be it by an
+overload for a cell's type; Numba adds the CPU, its features and its own version to the key. The folders lie in
+NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), else in a folder of the user's in TMPDIR, and may be deleted at any
+time. Where none can be written, code is compiled for this process alone, and a warning says so once.
 """
 
 import hashlib
@@ -22,8 +22,6 @@ from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 from kernels.core.host import MATRICES
-
-_HERE = Path(__file__).parents[1]  # the package of the kernels
 
 
 def base_folder(*below):
@@ -84,9 +82,8 @@ def _folder(sources):
 
 def _digest(folder):
     digest = hashlib.sha256(os.fsencode(folder) + bytes([MATRICES]))
-    for package in {folder: None, _HERE: None}:
-        for source in sorted(path for path in package.rglob("*.py") if path.is_file()):
-            digest.update(source.read_bytes())
+    for source in sorted(path for path in folder.rglob("*.py") if path.is_file()):
+        digest.update(source.read_bytes())
     return digest.hexdigest()
 
 

@@ -63,6 +63,18 @@ def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
     assert second != first
 
 
+def test_a_change_of_a_cell_has_what_lies_below_it_compiled_anew(checkout):
+    """What is compiled in core takes the cell's own code in, by overloads for its type."""
+    (checkout / "kernels" / "core" / "probe.py").write_text(MODULE)
+    program = PROGRAM.replace("kernels.probe", "kernels.core.probe")
+    *_, first = run(checkout, program)
+    path = checkout / "kernels" / "lstm.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    hits, misses, second = run(checkout, program)
+    assert (hits, misses) == (0, 1)
+    assert second != first
+
+
 def test_the_compiled_reference_outlives_changes_of_the_kernels(checkout):
     """It takes longest to compile, and does not know the kernels."""
     (checkout / "outside").mkdir()
