@@ -7,6 +7,10 @@ are slower there. Both return the gradients of the weights, x and the initial st
 before, each call waits for its results (`block_until_ready`), and these stay JAX's arrays. XLA's threads are fixed
 at start, by the environment of the worker. float64 switches `jax_enable_x64` on. In bfloat16 U and W are rounded once,
 what they are multiplied with as it comes, and products are summed in float32; everything else is float32.
+
+A network is one jitted function, with a scan for each layer and direction. Sequences of several lengths are masked in
+the scan: behind a sequence's end its state stays, and hs is zero; the other direction goes through the sequences turned
+round within their lengths, which is a gather before the scan and one behind it.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -15,7 +19,8 @@ from itertools import cycle
 
 import numpy as np
 
-from bench.implementations import Prepared, UnsupportedError
+from bench.grid.inputs import over
+from bench.implementations import Prepared, UnsupportedError, named
 
 
 def version():
@@ -39,6 +44,8 @@ def prepare(case, inputs):
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     ready = jax.block_until_ready
     step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[case.cell]
+    if case.network:
+        return _network(case, inputs, step)
     x, state, grad_hs = jax.device_put((inputs.x, tuple(inputs.state), inputs.grad_hs))
     weights = tuple(inputs.params[0])
     transposed = jax.device_put(tuple(np.ascontiguousarray(a.T) for a in weights))
@@ -77,15 +84,104 @@ def prepare(case, inputs):
     return Prepared(lambda: ready(train(next(turns), x, state, grad_hs)), outputs)
 
 
-def _run(step, weights, x, state):
-    """Return hs and the last state, from U (I, G H) and W (H, G H) transposed."""
+def _network(case, inputs, step):
+    """Prepare a network."""
+    import jax
+
+    ready = jax.block_until_ready
+    x, grad_hs = jax.device_put((inputs.x, inputs.grad_hs))
+    sets, state = [_plain(params) for params in inputs.params], jax.device_put(_plain(inputs.state))
+    transposed = jax.device_put(over(sets[0], lambda a: np.ascontiguousarray(a.T)))
+    if case.low:
+        transposed = tuple(
+            tuple((*(a.astype(case.low) for a in one[:2]), *one[2:]) for one in layer) for layer in transposed
+        )
+    lengths, Params, State = inputs.lengths, type(inputs.params[0][0][0]), type(inputs.state[0][0])
+
+    def arrays(tree, kind):
+        return tuple(tuple(kind(*map(np.asarray, one)) for one in layer) for layer in tree)
+
+    if case.operation == "forward_step":
+        x_t = x[:1]
+        one = jax.jit(lambda weights, x_t, state: _stack(step, weights, x_t, state, None)[1])
+        return Prepared(lambda: ready(one(transposed, x_t, state)), lambda last: named(arrays(last, State), "state"))
+    if case.operation == "forward":
+        run = jax.jit(lambda weights, x, state: _stack(step, weights, x, state, lengths))
+
+        def outputs(result):
+            hs, last = result
+            return {"hs": np.asarray(hs)} | named(arrays(last, State), "state")
+
+        return Prepared(lambda: ready(run(transposed, x, state)), outputs)
+
+    def gradients(result):
+        params, x, state = result
+        return {"x": np.asarray(x)} | named(arrays(params, Params), "params") | named(arrays(state, State), "state")
+
+    def vjp(weights, x, state):
+        def hs(weights, *data):
+            return _stack(step, jax.tree.map(lambda a: a.T, weights), *data, lengths)[0]
+
+        return jax.vjp(hs, weights, x, state)[1]
+
+    if case.operation == "bptt":
+        residuals = jax.jit(vjp)(jax.device_put(sets[0]), x, state)
+        backward = jax.jit(lambda residuals, grad_hs: residuals(grad_hs))
+        return Prepared(lambda: ready(backward(residuals, grad_hs)), gradients)
+
+    turns = cycle([jax.device_put(params) for params in sets])
+    train = jax.jit(lambda weights, x, state, grad_hs: vjp(weights, x, state)(grad_hs))
+    return Prepared(lambda: ready(train(next(turns), x, state, grad_hs)), gradients)
+
+
+def _plain(tree):
+    """Return layers of directions of plain tuples."""
+    return tuple(tuple(tuple(one) for one in layer) for layer in tree)
+
+
+def _stack(step, weights, x, state, lengths):
+    """Return hs of the last layer and the last states of a network."""
+    import jax.numpy as jnp
+
+    T, B = x.shape[:2]
+    ends = np.full(B, T) if lengths is None else lengths
+    steps = np.arange(T)[:, None]
+    live = None if lengths is None else steps < ends
+    turn = np.where(steps < ends, ends - 1 - steps, steps)  # its own inverse
+    last = []
+    for layer, before in zip(weights, state, strict=True):
+        outputs, after = [], []
+        for d, (one, start) in enumerate(zip(layer, before, strict=True)):
+            backward = (lambda a: a[::-1] if lengths is None else a[turn, np.arange(B)]) if d else (lambda a: a)
+            hs, end = _run(step, one, backward(x), start, live)
+            outputs.append(backward(hs))
+            after.append(end)
+        x = jnp.concatenate(outputs, axis=-1)
+        last.append(tuple(after))
+    return x, tuple(last)
+
+
+def _run(step, weights, x, state, live=None):
+    """Return hs and the last state, from U (I, G H) and W (H, G H) transposed; `live` (T, B): what steps there are."""
+    import jax.numpy as jnp
     from jax import lax
 
     def advance(state, projected):
         state = step(weights, projected, state)
         return state, state[0]
 
-    state, hs = lax.scan(advance, state, _project(weights, x))
+    def advance_live(before, given):
+        projected, live = given
+        after = tuple(
+            jnp.where(live[:, None], a, b) for a, b in zip(step(weights, projected, before), before, strict=True)
+        )
+        return after, jnp.where(live[:, None], after[0], 0)
+
+    projected = _project(weights, x)
+    if live is None:
+        state, hs = lax.scan(advance, state, projected)
+    else:
+        state, hs = lax.scan(advance_live, state, (projected, live))
     return hs, state
 
 

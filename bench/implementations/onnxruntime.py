@@ -1,10 +1,11 @@
-"""ONNX Runtime's RNN, GRU and LSTM operators on the CPU, in a graph of one such node with the weights as constants.
+"""ONNX Runtime's RNN, GRU and LSTM operators on the CPU, in a graph of such nodes with the weights as constants.
 
 The session packs the weights when it is built. Inputs and outputs are bound to NumPy's memory once (IOBinding), so a
 call copies nothing at the border and writes its results to the same place each time. forward_step is the same
 operator over a sequence of one. Library defaults, with `intra_op_num_threads`. Inference alone, in float32 and, of the
 LSTM, in int8: its `quantize_dynamic` makes a DynamicQuantizeLSTM of the node, with a scale for each of the two weight
-matrices, and rounds x and h to 8 bits in every step; what goes in and out stays float32.
+matrices, and rounds x and h to 8 bits in every step; what goes in and out stays float32. A network is a node a layer,
+of one direction or bidirectional, with its `sequence_lens`, and between two a Transpose and a Reshape.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bench.implementations import Prepared, UnsupportedError
+from bench.implementations import Prepared, UnsupportedError, named
 from reference.layouts import to_onnx
 
 _options: dict = {}  # of the sessions in this process
@@ -54,9 +55,14 @@ def prepare(case, inputs):
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
-    arrays = {"x": inputs.x} | {field: part[None] for field, part in inputs.state._asdict().items()}
-    results = {"hs": np.empty((T, 1, B, H), case.number)}
-    results |= {f"state.{field}": np.empty((1, B, H), case.number) for field in inputs.state._fields}
+    L, D, states = case.layers, case.directions, inputs.state if case.network else ((inputs.state,),)
+    fields = states[0][0]._fields
+    arrays = {"x": inputs.x}
+    arrays |= {
+        f"{field}{l}": np.stack([getattr(one, field) for one in states[l]]) for l in range(L) for field in fields
+    }
+    results = {"hs": np.empty((T, B, D * H) if D > 1 else (T, 1, B, H), case.number)}
+    results |= {f"last.{field}{l}": np.empty((D, B, H), case.number) for l in range(L) for field in fields}
     binding = session.io_binding()
     for name, array in arrays.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
@@ -64,10 +70,12 @@ def prepare(case, inputs):
         binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
     def outputs(_):
-        named = {name: array.reshape(-1, B, H) if name == "hs" else array[0] for name, array in results.items()}
-        if case.operation == "forward_step":
-            del named["hs"]
-        return named
+        last = [
+            tuple(type(states[0][0])(*(results[f"last.{field}{l}"][d] for field in fields)) for d in range(D))
+            for l in range(L)
+        ]
+        found = named(tuple(last) if case.network else last[0][0], "state")
+        return found if case.operation == "forward_step" else {"hs": results["hs"].reshape(T, B, D * H)} | found
 
     def call(_alive=(arrays, results)):  # the binding points to their memory and holds no reference
         session.run_with_iobinding(binding)
@@ -87,23 +95,46 @@ def _quantized(model):
 
 
 def _model(case, inputs):
-    """Return a model of one node, from x (T, B, I) and the state (1, B, H) to hs (T, 1, B, H) and the last state."""
+    """Return a model from x (T, B, I) and each layer's state (D, B, H) to hs and the last states.
+
+    hs is (T, 1, B, H), or (T, B, 2 H) of two directions, and a layer's state is "h0", "c0", "h1"...
+    """
     from onnx import TensorProto, helper, numpy_helper
 
-    T, B, I, H = case.seq_len, case.batch_size, case.input_size, case.hidden_size
-    first = inputs.state._fields
-    last = [f"state.{field}" for field in first]
+    T, B, I, H, D = case.seq_len, case.batch_size, case.input_size, case.hidden_size, case.directions
+    layers, states = (inputs.params[0], inputs.state) if case.network else (((inputs.params[0],),), ((inputs.state,),))
+    fields = states[0][0]._fields
 
     def value(name, *shape):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    reset = {"linear_before_reset": 1} if case.cell == "gru" else {}
-    node = helper.make_node(case.cell.upper(), ["x", "W", "R", "B", "", *first], ["hs", *last], hidden_size=H, **reset)
+    options = {"hidden_size": H, "direction": "bidirectional" if D > 1 else "forward"}
+    if case.cell == "gru":
+        options["linear_before_reset"] = 1
+    constants, nodes, x = [], [], "x"
+    if case.steps is not None:
+        constants.append(numpy_helper.from_array(case.steps.astype(np.int32), "lengths"))
+    constants.append(numpy_helper.from_array(np.array([T, B, D * H]), "shape"))
+    for l, layer in enumerate(layers):
+        weights = [np.concatenate(arrays) for arrays in zip(*map(to_onnx, layer), strict=True)]
+        names = [f"{name}{l}" for name in "WRB"]
+        constants += [numpy_helper.from_array(a, name) for a, name in zip(weights, names, strict=True)]
+        lengths = "lengths" if case.steps is not None else ""
+        last = [f"last.{field}{l}" for field in fields]
+        top = l == len(layers) - 1
+        hs = "hs" if top and D == 1 else f"hs{l}"
+        given = [x, *names, lengths, *(f"{field}{l}" for field in fields)]
+        nodes.append(helper.make_node(case.cell.upper(), given, [hs, *last], **options))
+        if not top or D > 1:
+            nodes.append(helper.make_node("Transpose", [hs], [f"turned{l}"], perm=[0, 2, 1, 3]))
+            x = "hs" if top else f"x{l + 1}"
+            nodes.append(helper.make_node("Reshape", [f"turned{l}", "shape"], [x]))
+    each = [(l, field) for l in range(len(layers)) for field in fields]
     graph = helper.make_graph(
-        [node],
+        nodes,
         case.cell,
-        [value("x", T, B, I), *(value(name, 1, B, H) for name in first)],
-        [value("hs", T, 1, B, H), *(value(name, 1, B, H) for name in last)],
-        [numpy_helper.from_array(a, name) for a, name in zip(to_onnx(inputs.params[0]), "WRB", strict=True)],
+        [value("x", T, B, I), *(value(f"{field}{l}", D, B, H) for l, field in each)],
+        [value("hs", *((T, B, D * H) if D > 1 else (T, 1, B, H))), *(value(f"last.{f}{l}", D, B, H) for l, f in each)],
+        constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)

@@ -4,7 +4,8 @@ The weights are constants of the model, which is compiled for latency: in full f
 or in bfloat16 where it is asked for, by `INFERENCE_PRECISION_HINT`. What goes in and out is float32 in both.
 Inputs and outputs are tensors over NumPy's memory, set once, so a call copies nothing at the border and writes its
 results to the same place each time. A Sequence wants the batch first; the transposes around it vanish when the model
-is compiled, as the plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference alone.
+is compiled, as the plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference alone. A network is a
+Sequence a layer, of one direction or bidirectional, with the sequences' lengths.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -50,6 +51,8 @@ def prepare(case, inputs):
     if case.low and hint.upper() not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UnsupportedError("it has no bfloat16 on this CPU")
 
+    if case.network:
+        return _network(case, inputs, core, hint)
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
     names = [f"state.{field}" for field in inputs.state._fields]
     if case.operation == "forward_step":
@@ -59,19 +62,64 @@ def prepare(case, inputs):
         model, arrays = _sequence(case, inputs), (inputs.x, *(part[:, None] for part in inputs.state))
         results = {"hs": np.empty((T, B, 1, H), np.float32)} | {n: np.empty((B, 1, H), np.float32) for n in names}
 
+    def outputs(_):
+        return {name: array.reshape((T, B, H) if name == "hs" else (B, H)) for name, array in results.items()}
+
+    return Prepared(_bound(core, model, hint, arrays, list(results.values())), outputs)
+
+
+def _bound(core, model, hint, arrays, results):
+    """Return a function that runs a model from and to these arrays."""
+    import openvino
+
     request = core.compile_model(model, "CPU", _config | {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
     for n, array in enumerate(arrays):
         request.set_input_tensor(n, openvino.Tensor(array, shared_memory=True))
-    for n, array in enumerate(results.values()):
+    for n, array in enumerate(results):
         request.set_output_tensor(n, openvino.Tensor(array, shared_memory=True))
-
-    def outputs(_):
-        return {name: array.reshape((T, B, H) if name == "hs" else (B, H)) for name, array in results.items()}
 
     def call(_alive=(arrays, results)):  # the request points to their memory and holds no reference
         request.infer(share_outputs=True)
 
-    return Prepared(call, outputs)
+    return call
+
+
+def _network(case, inputs, core, hint):
+    """Prepare a network: from x (T, B, I) and each part of a layer's state (B, D, H) to hs (T, B, D, H) and these."""
+    from openvino import Model
+    from openvino import opset13 as ops
+
+    T, B, I, H, D = case.seq_len, case.batch_size, case.input_size, case.hidden_size, case.directions
+    fields = inputs.state[0][0]._fields
+    ends = np.full(B, T) if inputs.lengths is None else inputs.lengths
+    lengths = ops.constant(ends.astype(np.int32))
+    x = ops.parameter((T, B, I), np.float32)
+    state = [[ops.parameter((B, D, H), np.float32) for _ in fields] for _ in inputs.state]
+    below, last = ops.transpose(x, np.array([1, 0, 2])), []
+    for l, layer in enumerate(inputs.params[0]):
+        weights = [np.concatenate(a) for a in zip(*(_weights(case, one) for one in layer), strict=True)]
+        sequence, direction = getattr(ops, f"{case.cell}_sequence"), "bidirectional" if D > 1 else "forward"
+        constants = map(ops.constant, weights)
+        hs, *after = sequence(below, *state[l], lengths, *constants, H, direction, **OPTIONS[case.cell]).outputs()
+        last += after
+        if l < case.layers - 1:  # hs (B, D, T, H) to (B, T, D H)
+            below = ops.reshape(ops.transpose(hs, np.array([0, 2, 1, 3])), np.array([B, T, D * H]), False)
+    time_first = ops.transpose(hs, np.array([2, 0, 1, 3]))
+    model = Model([ops.result(a) for a in (time_first, *last)], [x, *(one for layer in state for one in layer)])
+
+    arrays = [inputs.x]
+    arrays += [np.stack([one[n] for one in layer], axis=1) for layer in inputs.state for n in range(len(fields))]
+    results = [np.empty((T, B, D, H), np.float32), *(np.empty((B, D, H), np.float32) for _ in last)]
+
+    def outputs(_):
+        hs, *parts = results
+        found = {} if case.operation == "forward_step" else {"hs": hs.reshape(T, B, D * H)}
+        for n, part in enumerate(parts):
+            l, field = n // len(fields), fields[n % len(fields)]
+            found |= {f"state.l{l}.d{d}.{field}": np.ascontiguousarray(part[:, d]) for d in range(D)}
+        return found
+
+    return Prepared(_bound(core, model, hint, arrays, results), outputs)
 
 
 def _step(case, inputs):

@@ -10,11 +10,17 @@ with `torch.set_num_threads`.
 bfloat16 is `.bfloat16()` of the module: x, the state and the results are bfloat16 as well, the LSTM's c among them, and
 are converted outside the timings. int8 is `torch.ao.quantization.quantize_dynamic`, which has no `torch.nn.RNN` but its
 Cell: weights with one scale for each matrix, x and h rounded to 8 bits in every step, and float32 in and out.
+
+A network is one module of `num_layers` and `bidirectional`, whose forward_step is a sequence of one. Sequences of
+several lengths are packed by `pack_padded_sequence` with `enforce_sorted=False`, and padded again to T steps, inside
+every timing, as users do.
 """
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import cycle
+
+import numpy as np
 
 from bench.implementations import Prepared, UnsupportedError
 from reference.layouts import to_torch
@@ -38,9 +44,11 @@ def prepare(case, inputs):
 
     if case.dtype == "int8" and not hasattr(getattr(torch, "ao", None), "quantization"):
         raise UnsupportedError("this version of it has no torch.ao.quantization any more")
-    if case.dtype == "int8" and case.cell == "rnn" and case.operation == "forward":
+    if case.dtype == "int8" and case.cell == "rnn" and (case.operation == "forward" or case.network):
         raise UnsupportedError("its quantize_dynamic leaves torch.nn.RNN as it is")
 
+    if case.network:
+        return _network(case, inputs)
     given = map(torch.from_numpy, (inputs.x, inputs.grad_hs, *inputs.state))
     x, grad_hs, *first = (a.bfloat16() for a in given) if case.dtype == "bfloat16" else given
     names = [f"state.{field}" for field in inputs.state._fields]
@@ -90,17 +98,82 @@ def prepare(case, inputs):
     return Prepared(train, gradients)
 
 
+def _network(case, inputs):
+    """Prepare a network, whose states are (layers directions, B, H) each."""
+    import torch
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+    def as_tensor(a):
+        return torch.from_numpy(a).bfloat16() if case.dtype == "bfloat16" else torch.from_numpy(a)
+
+    chains = [one for layer in inputs.state for one in layer]
+    fields, names = chains[0]._fields, [f"l{q // case.directions}.d{q % case.directions}" for q in range(len(chains))]
+    x, grad_hs = as_tensor(inputs.x), as_tensor(inputs.grad_hs)
+    first = [as_tensor(np.stack([one[n] for one in chains])) for n in range(len(fields))]
+    state, lengths = _joined(first), None if inputs.lengths is None else torch.from_numpy(inputs.lengths)
+
+    def run(module, x):
+        if lengths is None:
+            return module(x, state)
+        packed, last = module(pack_padded_sequence(x, lengths, enforce_sorted=False), state)
+        return pad_packed_sequence(packed, total_length=case.seq_len)[0], last
+
+    def states(parts):
+        arrays = {field: as_array(part) for field, part in zip(fields, parts, strict=True)}
+        return {f"state.{name}.{field}": a[q] for field, a in arrays.items() for q, name in enumerate(names)}
+
+    if case.operation in ("forward_step", "forward"):
+        module, x = _module("", case, inputs.params[0]), x if case.operation == "forward" else x[:1]
+
+        def outputs(result):
+            hs, last = result
+            return ({"hs": as_array(hs)} if case.operation == "forward" else {}) | states(_parts(last))
+
+        return Prepared(lambda: run(module, x), outputs, torch.inference_mode)
+
+    modules = [_module("", case, params) for params in inputs.params]
+    for data in (x, *first):
+        data.requires_grad_()
+    weights = [[weight for weight in module.parameters() if weight.requires_grad] for module in modules]
+
+    def gradients(result):
+        given, (x, *first) = list(result[: len(weights[0])]), result[len(weights[0]) :]
+        arrays = {"x": x.numpy()} | states(first)
+        params = [one for layer in inputs.params[0] for one in layer]
+        for name, one in zip(names, params, strict=True):
+            for field in one._fields:
+                a = given.pop(0).numpy()
+                arrays[f"params.{name}.{field}"] = a[-case.hidden_size :] if field == "c" else a
+        return arrays
+
+    if case.operation == "bptt":
+        hs, _ = run(modules[0], x)
+        wanted = (*weights[0], x, *first)
+        return Prepared(lambda: torch.autograd.grad(hs, wanted, grad_hs, retain_graph=True), gradients)
+
+    turns = cycle(zip(modules, weights, strict=True))
+
+    def train():
+        module, inputs = next(turns)
+        return torch.autograd.grad(run(module, x)[0], (*inputs, x, *first), grad_hs)
+
+    return Prepared(train, gradients)
+
+
 def _module(kind, case, params):
-    """Return a module of torch.nn with our weights: a layer, or a "Cell"."""
+    """Return a module of torch.nn with our weights: layers, or a "Cell"."""
     import torch
 
-    name = case.cell.upper() + kind
-    module = getattr(torch.nn, name)(case.input_size, case.hidden_size, dtype=getattr(torch, case.number))
+    options = {} if kind else {"num_layers": case.layers, "bidirectional": case.directions == 2}
+    dtype = getattr(torch, case.number)
+    module = getattr(torch.nn, case.cell.upper() + kind)(case.input_size, case.hidden_size, dtype=dtype, **options)
+    chains = [one for layer in params for one in layer] if case.network else [params]
+    values = [value for one in chains for value in to_torch(one).values()]
     with torch.no_grad():
-        for parameter, value in zip(module.parameters(), to_torch(params).values(), strict=True):
+        for parameter, value in zip(module.parameters(), values, strict=True):
             parameter.copy_(torch.from_numpy(value))
-    *_, bias_hh = module.parameters()
-    bias_hh.requires_grad_(case.cell == "gru")
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_("bias_hh" not in name or case.cell == "gru")
     if case.dtype == "bfloat16":
         return module.bfloat16()
     if case.dtype == "int8":

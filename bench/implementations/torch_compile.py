@@ -32,6 +32,8 @@ def start(threads):
 def prepare(case, inputs):
     import torch
 
+    if case.network:
+        raise UnsupportedError("here it compiles one layer of one direction: each more takes as long again to compile")
     if case.operation == "bptt":
         raise UnsupportedError("the backward pass is compiled with its forward, and timed in train")
     if case.seq_len > LONGEST:
