@@ -146,7 +146,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     h = np.empty((B, H), dtype)
     wanted = (U, W, biases, x, h[None])
     kept = (trace.gates, trace.inner)
-    run_bptt(_bptt, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
     return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
 
 
@@ -229,12 +229,12 @@ def _advance(cell, sums, apart, previous, row, b, c):
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
-    grad_U, grad_W, grad_biases, grad_x, grad_first, gates, inner,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, inner,
 ):  # fmt: skip
     source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
     to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _GruBackward(pointer(gates), pointer(inner), pointer(hs), hs.shape[2], pointer(h0), h0.shape[1])
-    back_through(team, even(hs, pointer(team)), source, cell, to, window, hs)
+    back_through(team, even(hs, pointer(team)), source, cell, to, window, scratch)
 
 
 @overload(retreat, jit_options=INLINE)

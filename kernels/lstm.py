@@ -147,7 +147,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     first = np.empty((STATES, B, H), dtype)
     wanted = (U, W, biases, x, first)
     kept = (trace.gates, trace.cs, trace.initial.c)
-    run_bptt(_bptt, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
     return Gradients(_merge(U, W, biases), x if x.size else None, State(*(a.copy() for a in first)))
 
 
@@ -232,12 +232,12 @@ def _advance(cell, sums, apart, previous, row, b, c):
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
-    grad_U, grad_W, grad_biases, grad_x, grad_first, gates, cs, c0,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, cs, c0,
 ):  # fmt: skip
     source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
     to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _LstmBackward(pointer(gates), pointer(cs), pointer(c0), c0.shape[1])
-    back_through(team, even(hs, pointer(team)), source, cell, to, window, hs)
+    back_through(team, even(hs, pointer(team)), source, cell, to, window, scratch)
 
 
 @overload(retreat, jit_options=INLINE)

@@ -134,7 +134,7 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
     wanted = (U, W, biases, x, h[None])
-    run_bptt(_bptt, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
+    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
     return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
 
 
@@ -198,12 +198,12 @@ def _advance(cell, sums, apart, previous, row, b, c):
 @compiled
 def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
-    grad_U, grad_W, grad_biases, grad_x, grad_first, activation,
+    grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, activation,
 ):  # fmt: skip
     source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
     to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _RnnBackward(pointer(hs), hs.shape[2], hs.shape[2], activation)
-    back_through(team, even(hs, pointer(team)), source, cell, to, window, hs)
+    back_through(team, even(hs, pointer(team)), source, cell, to, window, scratch)
 
 
 @overload(retreat, jit_options=INLINE)

@@ -12,6 +12,7 @@ A call is one call of compiled code (`kernels.core.network`): threads share sequ
 directions have a thread each, or layers, each of which follows the one below.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from kernels.core.cache import compiled
 from kernels.core.checks import check_array, check_fields, check_input, check_params, check_size, check_state
 from kernels.core.doors import Gradients, Output, Prepared, check_full, nothing, take_read_only
 from kernels.core.recurrence import network_size
+from kernels.core.simd import vector_lanes
 from kernels.core.team import most_threads, on_a_team
 from kernels.core.walk import place_by_length
 
@@ -115,7 +117,8 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
         _note_backward(table, q, *held[-1])
     net = network.Net(L, D, I, H, cell.gates, cell.blocks, len(cell.State._fields))
     size = network_size(most_threads, L, D, T, B, I, H, cell.gates)
-    on_a_team(_back, size, (cell.kind, net, table, trace.x, grad_hs, places, steps))
+    scratch = np.empty(_back_memory(net, steps, B, one_hot, size[0], vector_lanes(dtype)), dtype)
+    on_a_team(_back, size, (cell.kind, net, table, trace.x, grad_hs, places, steps, scratch))
     found = [cell.merge(*arrays[5:8]) for arrays in held]
     states = [cell.State(*(a.copy() for a in arrays[9])) for arrays in held]
     return Gradients(_tree(found, D), None if one_hot else held[0][8], _tree(states, D))
@@ -289,6 +292,7 @@ def _check_trace(cell, trace, I, H, L, D, dtype):
 
 # Compiled here, where what it calls comes from: a cell's own code as well.
 
+_back_memory = lru_cache(maxsize=4096)(network.back_memory)
 _place = take_read_only(place_by_length)
 _note_forward = take_read_only(network.note_forward)
 _note_backward = take_read_only(network.note_backward)
@@ -302,5 +306,5 @@ def _ahead(team, kind, net, table, weights, x, hs, places, steps, keep):
 
 @take_read_only
 @compiled
-def _back(team, kind, net, table, x, grad_hs, places, steps):
-    network.back(team, kind, net, table, x, grad_hs, places, steps)
+def _back(team, kind, net, table, x, grad_hs, places, steps, scratch):
+    network.back(team, kind, net, table, x, grad_hs, places, steps, scratch)

@@ -5,8 +5,6 @@ from itertools import product
 from reprlib import repr as brief
 from typing import NamedTuple
 
-import numpy as np
-
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # a cell's name and the blocks of H rows in its weights
 KEPT = {"rnn": 0, "gru": 4, "lstm": 5}  # the arrays (T, B, H) that forward keeps for BPTT beside hs
 OPERATIONS = ("forward_step", "forward", "bptt", "train")
@@ -58,6 +56,8 @@ class Case:
         """The lengths (B,) of the sequences, uniform from T/2 to T and the same for each T and B; None if all are T."""
         if self.lengths == "full":
             return None
+        import numpy as np  # not for --help
+
         T, B = self.seq_len, self.batch_size
         return np.random.default_rng([T, B]).integers((T + 1) // 2, T, B, endpoint=True)
 

@@ -308,15 +308,17 @@ def _add_lots(member, members, to, source, apart, lots, size):
 
 
 @compiled
-def back_through(team, walk, given, cell, wanted, window, hs):
+def layer_memory(T, B, I, H, gates, blocks, states, one_hot, window, members, n):
+    """Return the size of the `scratch` of `back_through`; what is enough for more members is enough for one."""
+    lots = lots_of(T, B, I, H, gates) if window < 0 else 1
+    each = _size(_sizes(T, (B + lots - 1) // lots, I, H, gates, blocks, states, one_hot, ROWS, n), window)
+    return min(lots, members) * aligned(each) + (lots - 1) * sums_size(I, H, gates, blocks)
+
+
+@compiled
+def back_through(team, walk, given, cell, wanted, window, scratch):
     """Compute the gradients of one layer alone, as a team; through a window if it is not negative."""
     team = assembled(team)
-    T, B, I, H, gates, n = walk.steps, walk.B, given.I, given.H, given.gates, lanes(given.W)
-    lots = lots_of(T, B, I, H, gates) if window < 0 else 1
-    rows = (B + lots - 1) // lots
-    each = _size(_sizes(T, rows, I, H, gates, given.blocks, given.states, is_one_hot(given.x), ROWS, n), window)
-    size = min(lots, len(team)) * aligned(each) + (lots - 1) * sums_size(I, H, gates, given.blocks)
-    scratch = np.empty(size + ALIGNMENT, hs.dtype)
     if window < 0:
         share_out(_backward_layer, team, (team, walk, given, cell, wanted, scratch))
     else:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
+from kernels.core.backward import layer_memory
 from kernels.core.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
 from kernels.core.recurrence import pack, team_size
 from kernels.core.rounding import KINDS, packed_units, panel_rows
@@ -188,18 +189,25 @@ def run_forward(work, prepared, x, h0, *arrays):
     on_a_team(work, size, (weights, I, x, h0, *arrays))
 
 
-def run_bptt(work, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
+def run_bptt(work, blocks, states, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
     """Call a cell's compiled bptt on a team.
 
-    `wanted` are the gradients' arrays (U, W, biases, x, the initial state's), and `kept` what the cell needs to know of
-    its forward pass.
+    `states` is how many arrays a state has, `wanted` are the gradients' arrays (U, W, biases, x, the initial state's),
+    and `kept` what the cell needs to know of its forward pass.
     """
     U, W, x, hs = params.U, params.W, trace.x, trace.hs
     (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
     window = -1 if truncate is None or truncate >= T - 1 else int(truncate)
+    size = team_size(most_threads, T, B, I, H, gates)
+    sizes = (T, B, I, H, gates, blocks, states, x.ndim == 2, window, size[0], vector_lanes(hs.dtype))
+    scratch = _scratch(_bptt_memory(*sizes), hs.dtype)
     # Arrays one by one: a NamedTuple of them takes 1.5 µs more to cross from Python, a tenth of a small call.
-    arguments = (x, U, W, trace.initial.h, hs, grad_hs, grad_last, window, *wanted, *kept)
-    on_a_team(work, team_size(most_threads, T, B, I, H, gates), arguments)
+    arguments = (x, U, W, trace.initial.h, hs, grad_hs, grad_last, window, *wanted, scratch, *kept)
+    on_a_team(work, size, arguments)
+
+
+# To call compiled code takes as long as a small step: not where it can be helped.
+_bptt_memory = lru_cache(maxsize=4096)(layer_memory)
 
 
 def _scratch(size, dtype):

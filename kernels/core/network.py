@@ -245,29 +245,39 @@ def _backward_groups(net, B, members):
 
 
 @compiled
-def back(team, kind, net, table, x, grad_hs, places, steps):
-    """Compute the gradients of a network that the table names, as a team, from grad_hs (T, B, D H)."""
-    team = assembled(team)
-    members, walk, n = len(team), _whole_walk(places, grad_hs, steps), lanes(pointer(grad_hs))
-    lots = lots_of(steps, walk.B, _widest(net), net.H, net.gates)
-    groups = _backward_groups(net, walk.B, members)
-    followed = net.directions == 1 and net.layers > 1 and walk.B < _FEW
+def _plan_back(net, steps, B, one_hot, members, n):
+    """Return how much memory a group or a lot needs, how many groups and lots there are, the room for a lot's sums,
+    and how many rows to take at a time."""
+    lots = lots_of(steps, B, _widest(net), net.H, net.gates)
+    groups = _backward_groups(net, B, members)
+    followed = net.directions == 1 and net.layers > 1 and B < _FEW
     at_a_time = _FOLLOWED_ROWS if followed else ROWS  # of however many members: the sums depend on it
-    parts, rows, sums = groups, walk.B, ZERO
-    if lots > 1:
-        parts, rows = min(lots, members), (walk.B + lots - 1) // lots
-        sums = net.directions * sums_size(net.I, net.H, net.gates, net.blocks)
-        inner = sums_size(net.directions * net.H, net.H, net.gates, net.blocks)
-        sums += (net.layers - 1) * net.directions * inner
+    rows, sums = (B + lots - 1) // lots, ZERO
+    for q in range(net.layers * net.directions):
+        sums += sums_size(_inputs(net, q), net.H, net.gates, net.blocks)
     inside = (net.H, net.gates, net.blocks, net.states)
-    each = backward_memory(steps, rows, net.I, *inside, is_one_hot(pointer(x)), at_a_time, n)
+    each = backward_memory(steps, rows, net.I, *inside, one_hot, at_a_time, n)
     if net.layers > 1:
         each = max(each, backward_memory(steps, rows, net.directions * net.H, *inside, False, at_a_time, n))
-    each = aligned(each)
-    scratch = np.empty(parts * each + (lots - 1) * sums + ALIGNMENT, grad_hs.dtype)
-    counters = _counters(net, groups)
+    return aligned(each), groups, lots, sums, at_a_time
+
+
+@compiled
+def back_memory(net, steps, B, one_hot, members, n):
+    """Return the size of the `scratch` of `back`; what is enough for more members is enough for fewer."""
+    each, _, lots, sums, _ = _plan_back(net, steps, B, one_hot, members, n)
+    most = min(lots if lots > 1 else max(net.layers, net.directions), members)
+    return most * each + (lots - 1) * sums + ALIGNMENT
+
+
+@compiled
+def back(team, kind, net, table, x, grad_hs, places, steps, scratch):
+    """Compute the gradients of a network that the table names, as a team, from grad_hs (T, B, D H)."""
+    team = assembled(team)
+    walk, n = _whole_walk(places, grad_hs, steps), lanes(pointer(grad_hs))
+    plan = _plan_back(net, steps, walk.B, is_one_hot(pointer(x)), len(team), n)
+    counters = _counters(net, plan[1])
     addresses = (pointer(table), pointer(x), pointer(grad_hs))
-    plan = (each, groups, lots, sums, at_a_time)
     share_out(_back_part, team, (team, kind, net, walk, *addresses, *plan, grad_hs.shape[0], counters, scratch))
 
 

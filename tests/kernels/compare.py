@@ -68,12 +68,12 @@ def _draw_state(cell, size, dtype, rng):
 
 
 def named(value, name=""):
-    """Return the arrays of a nested NamedTuple by their names, such as "params.U"."""
+    """Return the arrays of a nested NamedTuple by their names, such as "params.U", or "params.0.1.U" of a network."""
     if isinstance(value, np.ndarray):
         return {name: value}
     return {
         key: a
-        for field, part in zip(value._fields, value, strict=True)
+        for field, part in zip(getattr(value, "_fields", map(str, range(len(value)))), value, strict=True)
         if part is not None
         for key, a in named(part, f"{name}.{field}" if name else field).items()
     }
@@ -85,8 +85,10 @@ def rebuild(value, cell, array=np.copy):
         return None
     if isinstance(value, np.ndarray):
         return array(value)
-    kind = getattr(cell, type(value).__name__, type(value))
-    return kind(*(rebuild(part, cell, array) for part in value))
+    parts = [rebuild(part, cell, array) for part in value]
+    if not hasattr(value, "_fields"):
+        return tuple(parts)
+    return getattr(cell, type(value).__name__, type(value))(*parts)
 
 
 def assert_close(comp, reference, inputs, call, n):

@@ -21,11 +21,14 @@ INFO = {
 def row(n, **about):
     return {
         "cell": "rnn",
+        "layers": 1,
+        "directions": 1,
         "operation": "forward",
         "hidden_size": n,
         "input_size": 1,
         "seq_len": 50,
         "batch_size": 1,
+        "lengths": "full",
         "dtype": "float32",
         "threads": 1,
         "implementation": "numpy",
@@ -355,3 +358,13 @@ def test_what_a_full_disk_cannot_hold_is_named_and_the_file_before_it_kept(run):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (run.folder / "run.json").read_bytes() == before
     assert {path.name for path in run.folder.iterdir()} == {"run.json", "rows.jsonl"}
+
+
+def test_a_row_without_networks_is_one_layer_of_one_direction(run):
+    """Runs written before there were any."""
+    old = {name: value for name, value in row(1).items() if name not in ("layers", "directions", "lengths")}
+    run.append(row(1))
+    path = run.folder / "rows.jsonl"
+    path.write_text(json.dumps(old) + "\n")
+    run.finish()
+    assert Run.load(run.folder).rows == [row(1)]

@@ -11,7 +11,7 @@ from tests.bench.synthetic import LOSSES, LOW, ROOFLINE, SPEEDUPS, make_run
 SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": [10, 50], "batch_size": [1]}
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
 DESIGN = (
-    "cell,operation,hidden_size,input_size,seq_len,batch_size,dtype,threads,implementation,version,status,max_error,"
+    "cell,layers,directions,operation,hidden_size,input_size,seq_len,batch_size,lengths,dtype,threads,implementation,version,status,max_error,"
     "loss,compile_s,repeats,median_s,low_s,high_s,baseline,speedup,speedup_low,speedup_high,gflops,peak_fraction"
 )
 

@@ -169,7 +169,7 @@ def test_no_array_of_the_reference_is_spared_from_erring(cell):
     c = Case(cell, "train", 4, 3, 2, 2, "float32", 1)
     arrays = inputs.over(inputs.make(c, 0), lambda array: array.astype(np.float64))
     disturb = disturbing("float32", np.random.default_rng(0))
-    params, x, state, grad_hs = inputs.over(arrays, disturb)
+    params, x, state, grad_hs, _ = inputs.over(arrays, disturb)
     module = import_module(f"reference.{cell}")
     trace = module.forward(params[0], x, state)
     for name, array in (named(trace) | named(module.bptt(params[0], trace, grad_hs))).items():
