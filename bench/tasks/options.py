@@ -21,6 +21,7 @@ def option(words: str, default: str | bool = False) -> Any:
 
 
 Resume = Annotated[Path | None, option("Go on with the training that was kept in this folder, with its settings.")]
+Layers = Annotated[str | None, option("Layers, each of which reads the states of the one below.", "1")]
 Output = Annotated[Path | None, option("The report's folder.", "reports/<time>-<task>, or that of --resume")]
 
 

@@ -5,7 +5,7 @@ types, or a dataclass or NamedTuple of them, whose own checks are made, too.
 """
 
 import reprlib
-from dataclasses import fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,11 @@ WORDS = {
     dict: "a table",
     list: "a list",
 }
+
+
+def later(default: Any) -> Any:
+    """Return the field of a dataclass that older files do not have: there it has its default."""
+    return field(default=default, metadata={"later": True})
 
 
 def read(kind: type[T], value: Any, where: str) -> T:
@@ -41,7 +46,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return value
     if is_dataclass(kind):
         expect(isinstance(value, dict), where, WORDS[dict], reprlib.repr(value))
-        return _build(kind, [field.name for field in fields(kind)], value, where)
+        known = {field.name: field for field in fields(kind)}
+        missing = {name: field.default for name, field in known.items() if field.metadata.get("later")}
+        return _build(kind, list(known), missing | value, where)
     if hasattr(kind, "_fields"):
         names = kind._fields
         expect(isinstance(value, list) and len(value) == len(names), where, ", ".join(names), reprlib.repr(value))

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from bench.grid.cases import ChoiceError
 from bench.tasks.learning.checkpoint import Arrays, Tree, fingerprint
-from bench.tasks.learning.forms import expect, read
+from bench.tasks.learning.forms import expect, later, read
 from bench.tasks.learning.learners import check, check_arrays, obstacle
 from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.model import ACTIVATIONS, CELLS, Batch, Model
@@ -89,11 +89,13 @@ class Settings(Checked):
     threads: int = 1
     bias: bool = True
     weights: str = FAN_IN  # the range they are drawn from
+    layers: int = later(1)
+    bidirectional: bool = later(False)
 
     def __post_init__(self) -> None:
         for name, choices in (("cell", CELLS), ("activation", ACTIVATIONS), ("optimizer", tuple(SLOTS))):
             self._expect(name, " or ".join(choices), getattr(self, name) in choices)
-        for name in ("hidden", "epochs", "batch", "seeds"):
+        for name in ("hidden", "epochs", "batch", "seeds", "layers"):
             self._expect(name, "a whole number of 1 or more", getattr(self, name) >= 1)
         self._expect_threads()
         for name in ("truncate", "seed"):
@@ -145,6 +147,8 @@ class Course:
             raise ChoiceError(f"--batch: expected at most {records}, the training records, got {settings.batch}")
         input_size, output_size = sizes or (x.shape[2], y.shape[-1])
         reach = settings.truncate if loss == "last" and settings.truncate + 1 < T else None
+        if reach is not None and (settings.layers > 1 or settings.bidirectional):
+            raise ChoiceError(f"--truncate: expected {T - 1} or more, full BPTT, in such a network, got {reach}")
         self.settings = settings
         self.data = data
         self.model = Model(
@@ -156,6 +160,8 @@ class Course:
             activation=settings.activation,
             truncate=reach,
             bias=settings.bias,
+            layers=settings.layers,
+            directions=2 if settings.bidirectional else 1,
         )
         self.optimizer = Optimizer(
             settings.optimizer,

@@ -1,4 +1,7 @@
-"""The weights of a model: the cell's own (U, W and b; the GRU's c) and the head's, V (O, H) and d (O,), by name."""
+"""The weights of a model: the cells' own (U, W and b; the GRU's c) and the head's, V (O, D H) and d (O,), by name.
+
+Those of the first layer's forward direction have these names, and the others' end in PyTorch's "_l1" or "_l0_reverse".
+"""
 
 import math
 from typing import Any
@@ -14,10 +17,12 @@ Weights = dict[str, np.ndarray]
 
 def shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Return the shape of every weight by its name."""
-    H, rows = model.hidden_size, GATES[model.cell] * model.hidden_size
-    found = {"U": (rows, model.input_size), "W": (rows, H), "b": (rows,)}
-    found |= {"c": (H,)} if model.cell == "gru" else {}
-    return found | {"V": (model.output_size, H), "d": (model.output_size,)}
+    H, D, rows = model.hidden_size, model.directions, GATES[model.cell] * model.hidden_size
+    found: dict[str, tuple[int, ...]] = {}
+    for q, chain in enumerate(model.chains):
+        found |= {f"U{chain}": (rows, D * H if q >= D else model.input_size), f"W{chain}": (rows, H)}
+        found |= {f"b{chain}": (rows,)} | ({f"c{chain}": (H,)} if model.cell == "gru" else {})
+    return found | {"V": (model.output_size, D * H), "d": (model.output_size,)}
 
 
 def check(arrays: dict[str, Any], expected: dict[str, tuple[int, ...]], where: str, finite: bool = True) -> None:
@@ -32,11 +37,15 @@ def check(arrays: dict[str, Any], expected: dict[str, tuple[int, ...]], where: s
 
 
 def init_weights(model: Model, rng: np.random.Generator, dtype: Any = np.float32) -> Weights:
-    """Draw every weight of the cell and of the head uniformly from ±1/sqrt(H), but d: it is zero."""
-    bound = 1 / math.sqrt(model.hidden_size)
-    V = rng.uniform(-bound, bound, (model.output_size, model.hidden_size)).astype(dtype)
-    params = cell("numpy", model.cell).init_params(model.input_size, model.hidden_size, rng, dtype)
-    return params._asdict() | {"V": V, "d": np.zeros(model.output_size, dtype)}
+    """Draw every weight of the cells and of the head uniformly from ±1/sqrt(H), but d: it is zero."""
+    bound, D, H = 1 / math.sqrt(model.hidden_size), model.directions, model.hidden_size
+    V = rng.uniform(-bound, bound, (model.output_size, D * H)).astype(dtype)
+    weights: Weights = {}
+    for q, chain in enumerate(model.chains):
+        inputs = D * H if q >= D else model.input_size
+        params = cell("numpy", model.cell).init_params(inputs, H, rng, dtype)
+        weights |= {name + chain: array for name, array in params._asdict().items()}
+    return weights | {"V": V, "d": np.zeros(model.output_size, dtype)}
 
 
 def init_weights_unit(model: Model, rng: np.random.Generator, dtype: Any = np.float32) -> Weights:

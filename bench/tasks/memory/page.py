@@ -54,7 +54,7 @@ def write(races: Sequence[Race[Drawn]], folder: Path, command: str) -> Path:
                 "nobody learned from.",
             ),
         ),
-        page.section("The task", page.paragraph(_task(course))),
+        page.section("The task", page.paragraph(_task(course) + _directions(course))),
         page.section(
             "The error as it learns",
             page.paragraph(
@@ -82,7 +82,9 @@ def write(races: Sequence[Race[Drawn]], folder: Path, command: str) -> Path:
         ),
     ]
     title = "Copying what was long ago" if isinstance(course, Copy) else "Adding two numbers from long ago"
-    lead = f"Over {plural(course.length, 'step')}, {race_report.where(course.settings.threads, described)}"
+    network = " and ".join(_network(course))
+    where = race_report.where(course.settings.threads, described)
+    lead = f"Over {plural(course.length, 'step')}{network and f', in {network}'}, {where}"
     return race_report.write(folder, metrics, figures, page.render(title, blocks, lead))
 
 
@@ -114,6 +116,27 @@ def summary(races: Sequence[Race[Drawn]]) -> list[str]:
     if any(race.outcome == "interrupted" for race in races):
         words.insert(0, "Interrupted: this is how far it got.")
     return words
+
+
+def _network(course: Drawn) -> list[str]:
+    """Return in words how the network is more than one layer of one direction."""
+    layers = [f"{course.settings.layers} layers"] if course.settings.layers > 1 else []
+    return layers + ["both directions"] * course.settings.bidirectional
+
+
+def _directions(course: Drawn) -> str:
+    """Return what the backward direction is good for in a task."""
+    if not course.settings.bidirectional:
+        return ""
+    if isinstance(course, Copy):
+        return (
+            " The direction that reads from the end has met no symbol by the time they are to be said: it can count "
+            "the answers left, and remembers nothing."
+        )
+    return (
+        " The direction that reads from the end is asked after the first step, and has the mark of the first half "
+        "behind it for fewer steps than the other."
+    )
 
 
 def _task(course: Drawn) -> str:

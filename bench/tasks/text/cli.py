@@ -12,6 +12,7 @@ import typer
 from bench.grid.cases import ChoiceError
 from bench.tasks.options import (
     Laps,
+    Layers,
     Output,
     Resume,
     command_line,
@@ -27,6 +28,7 @@ def text(
     file: Annotated[Path | None, option("A UTF-8 text to learn.", "Shakespeare's plays, from the text extra")] = None,
     cell: Annotated[str | None, option("rnn, gru or lstm.", "gru")] = None,
     hidden: Annotated[str | None, option("Hidden units.", "256")] = None,
+    layers: Layers = None,
     seq_len: Annotated[str | None, option("Characters that the gradient flows back through.", "64")] = None,
     batch: Annotated[str | None, option("Streams that the text is read in, side by side.", "32")] = None,
     optimizer: Annotated[str | None, option("sgd, adagrad or adam.", "adam")] = None,
@@ -63,6 +65,7 @@ def text(
     settings = {
         "cell": cell,
         "hidden": hidden,
+        "layers": layers,
         "seq_len": seq_len,
         "batch": batch,
         "optimizer": optimizer,

@@ -149,7 +149,8 @@ def _millions(count: float) -> str:
 
 
 def _units(lesson: Lesson) -> str:
-    return f"{lesson.settings.hidden} {lesson.settings.cell.upper()} units"
+    layers = f"{lesson.settings.layers} layers of " if lesson.settings.layers > 1 else ""
+    return f"{layers}{lesson.settings.hidden} {lesson.settings.cell.upper()} units"
 
 
 def write(

@@ -61,7 +61,7 @@ def measure(lesson: Lesson) -> list[Precision]:
                 seconds[dtype] if apart[dtype] <= TOLERANCE else [],
                 apart[dtype],
                 _stored(weights, dtype),
-                ours[0].weights.nbytes + sum(a.nbytes for a in ours[1]),
+                network.nbytes(ours),
             )
             for dtype, ours in prepared.items()
         ]
@@ -92,14 +92,14 @@ def _difference(network: Network, prepared: Any, weights: Weights, dtype: str, t
     twin = reference.prepare(weights, dtype)
     state, apart, largest = network.predict(prepared, text[:1, np.newaxis])[1], 0.0, 0.0
     for index in text[1:]:
-        expected, _ = reference.step(twin, np.array([index]), reference.state(state._asdict()))
+        expected, _ = reference.step(twin, np.array([index]), reference.state(network.named(state)))
         outputs, state = network.step(prepared, np.array([index]), state)
         apart, largest = max(apart, np.abs(outputs - expected).max()), max(largest, np.abs(expected).max())
     return float(apart / largest) if largest else float(apart)
 
 
 def _stored(weights: Weights, dtype: str) -> int:
-    matrices = weights["U"], weights["W"]
+    matrices = [array for name, array in weights.items() if name[0] in "UW"]
     scales = 4 * sum(map(len, matrices)) if dtype == "int8" else 0
-    rest = sum(array.nbytes for name, array in weights.items() if name not in "UW")
+    rest = sum(array.nbytes for name, array in weights.items() if name[0] not in "UW")
     return NUMBER[dtype] * sum(matrix.size for matrix in matrices) + scales + rest

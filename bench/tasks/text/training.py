@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 
 from bench.grid.cases import ChoiceError
 from bench.tasks.learning import checkpoint, learners
-from bench.tasks.learning.forms import expect, read
+from bench.tasks.learning.forms import expect, later, read
 from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.learning.model import CELLS, RUNGS, Batch, Model
 from bench.tasks.learning.network import Network
@@ -48,11 +48,12 @@ class Settings(Checked):
     clip_norm: float = 1.0  # bound on the norm of all gradients together
     seed: int = 0
     threads: int = 1
+    layers: int = later(1)
 
     def __post_init__(self) -> None:
         for name, choices in (("cell", CELLS), ("optimizer", tuple(SLOTS))):
             self._expect(name, " or ".join(choices), getattr(self, name) in choices)
-        for name, least in (("hidden", 1), ("seq_len", 1), ("batch", 1), ("seed", 0)):
+        for name, least in (("hidden", 1), ("layers", 1), ("seq_len", 1), ("batch", 1), ("seed", 0)):
             self._expect(name, f"a whole number of {least} or more", getattr(self, name) >= least)
         self._expect_threads()
         for name in ("learning_rate", "clip_norm"):
@@ -137,7 +138,7 @@ class Lesson:
         size = len(corpus.alphabet)
         self.corpus = corpus
         self.settings = settings
-        self.model = Model(settings.cell, size, settings.hidden, size, "softmax")
+        self.model = Model(settings.cell, size, settings.hidden, size, "softmax", layers=settings.layers)
         self.optimizer = Optimizer(settings.optimizer, settings.learning_rate, clip_norm=settings.clip_norm)
         self.streams = Streams(corpus.train, settings.batch, settings.seq_len)
         self.baselines = {part: text.baselines(corpus, getattr(corpus, part)) for part in ("validation", "test")}

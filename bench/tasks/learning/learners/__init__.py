@@ -68,7 +68,8 @@ def check_arrays(
     counted = steps.shape == () and steps.dtype.kind == "i" and bool(steps >= 0)
     expect(counted, f"{where}: steps", "a count", str(steps))
     batch = next((size for size in batches if state.shape[:1] == (size,)), max(batches))
-    expected |= {f"state.{name}": (batch, model.hidden_size) for name in ("hc" if model.cell == "lstm" else "h")}
+    parts = "hc" if model.cell == "lstm" else "h"
+    expected |= {f"state.{name}{chain}": (batch, model.hidden_size) for chain in model.chains for name in parts}
     check_weights(arrays, expected, where, finite=False)  # a memory of the optimizer may have run over
 
 

@@ -1,7 +1,8 @@
 """JAX: the whole step, from the batch to the new weights, in one compiled function.
 
-The gradients are `jax.value_and_grad`'s, the loop over time is `lax.scan`, with the input projection as one product
-before it; a one-hot input takes columns of U instead. The losses stay on the device until the last batch is done.
+The gradients are `jax.value_and_grad`'s. The loop over time is `lax.scan`, one for each layer and direction, with the
+input projection as one product before it; a one-hot input takes columns of U instead. The losses stay on the device
+until the last batch is done.
 """
 
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ class JaxLearner:
         self.model = model
         self.optimizer = optimizer
         self.steps = 0
-        self.state: Any = None
+        self.state: Any = None  # of each layer and direction, a tuple
         self._weights = {name: jnp.array(a) for name, a in weights.items()}
         names = model.weight_names
         self._slots = {s: {name: jnp.zeros_like(self._weights[name]) for name in names} for s in SLOTS[optimizer.name]}
@@ -46,7 +47,7 @@ class JaxLearner:
 
     def _zero_state(self, B):
         zero = np.zeros((B, self.model.hidden_size), self._weights["W"].dtype)
-        return (zero, zero) if self.model.cell == "lstm" else (zero,)
+        return ((zero, zero) if self.model.cell == "lstm" else (zero,),) * len(self.model.chains)
 
     def weights(self) -> Weights:
         return {name: np.array(a) for name, a in self._weights.items()}
@@ -56,7 +57,8 @@ class JaxLearner:
         for part, named in {"weights": self._weights, **self._slots}.items():
             arrays |= {f"{part}.{name}": np.array(a) for name, a in named.items()}
         if self.state is not None:
-            arrays |= {f"state.{name}": np.array(a) for name, a in zip("hc", self.state, strict=False)}
+            for chain, state in zip(self.model.chains, self.state, strict=True):
+                arrays |= {f"state.{name}{chain}": np.array(a) for name, a in zip("hc", state, strict=False)}
         return arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -65,8 +67,9 @@ class JaxLearner:
         self._slots = {
             slot: {name: jnp.array(arrays[f"{slot}.{name}"]) for name in named} for slot, named in self._slots.items()
         }
-        state = tuple(jnp.array(arrays[f"state.{name}"]) for name in "hc" if f"state.{name}" in arrays)
-        self.state = state or None
+        fields = [name for name in "hc" if f"state.{name}" in arrays]
+        states = (tuple(jnp.array(arrays[f"state.{name}{chain}"]) for name in fields) for chain in self.model.chains)
+        self.state = tuple(states) if fields else None
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
@@ -92,7 +95,9 @@ def _loss(model, weights, x, y, state):
         state = lax.stop_gradient(state)  # the loss sees the last state alone, so no gradient goes further back
         x = x[-model.truncate - 1 :]
     state, hs = _run(model, weights, x, state)
-    outputs = (state[0] if model.loss == "last" else hs) @ weights["V"].T + weights["d"]
+    if model.loss == "last":
+        hs = jnp.concatenate([last[0] for last in state[-model.directions :]], axis=-1)
+    outputs = hs @ weights["V"].T + weights["d"]
     if model.loss == "softmax":
         loss = -jnp.take_along_axis(jax.nn.log_softmax(outputs), y[..., None], axis=-1).mean()
     else:
@@ -101,10 +106,23 @@ def _loss(model, weights, x, y, state):
 
 
 def _run(model, weights, x, state):
-    """Return the last state, a tuple, and hs (T, B, H)."""
-    columns = weights["U"].T
-    inputs = (columns[x] if x.ndim == 2 else x @ columns) + weights["b"]
-    W = weights["W"].T
+    """Return the last states, a tuple for each layer and direction, and hs (T, B, D H)."""
+    D, last = model.directions, []
+    for begin in range(0, len(state), D):
+        sides = []
+        for q in range(begin, begin + D):
+            own, hs = _scan(model, weights, model.chains[q], x, state[q], q > begin)
+            last.append(own)
+            sides.append(hs)
+        x = jnp.concatenate(sides, axis=-1)
+    return tuple(last), x
+
+
+def _scan(model, weights, chain, x, state, reverse):
+    """Return the last state of a layer's direction, a tuple, and hs (T, B, H)."""
+    columns = weights[f"U{chain}"].T
+    inputs = (columns[x] if x.ndim == 2 else x @ columns) + weights[f"b{chain}"]
+    W = weights[f"W{chain}"].T
 
     def rnn(state, a):
         h = (jnp.tanh if model.activation == "tanh" else jax.nn.sigmoid)(a + state[0] @ W)
@@ -115,7 +133,7 @@ def _run(model, weights, x, state):
         a_r, a_z, a_n = jnp.split(a, 3, axis=-1)
         r, z, n = jnp.split(h @ W, 3, axis=-1)
         r, z = jax.nn.sigmoid(a_r + r), jax.nn.sigmoid(a_z + z)
-        n = jnp.tanh(a_n + r * (n + weights["c"]))
+        n = jnp.tanh(a_n + r * (n + weights[f"c{chain}"]))
         h = (1 - z) * n + z * h
         return (h,), h
 
@@ -126,7 +144,7 @@ def _run(model, weights, x, state):
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h
 
-    return lax.scan({"rnn": rnn, "gru": gru, "lstm": lstm}[model.cell], state, inputs)
+    return lax.scan({"rnn": rnn, "gru": gru, "lstm": lstm}[model.cell], state, inputs, reverse=reverse)
 
 
 def _update(optimizer, weights, gradients, slots, steps):

@@ -45,7 +45,7 @@ class RungLearner:
         for part, named in {"weights": self._weights, **self._slots}.items():
             arrays |= {f"{part}.{name}": a.copy() for name, a in named.items()}
         if self.state is not None:
-            arrays |= {f"state.{name}": a.copy() for name, a in self.state._asdict().items()}
+            arrays |= {f"state.{name}": a.copy() for name, a in self.network.named(self.state).items()}
         return arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -54,5 +54,5 @@ class RungLearner:
             named = self._weights if part == "weights" else self._slots[part]
             for name, a in named.items():
                 a[...] = arrays[f"{part}.{name}"]
-        state = {name: arrays[f"state.{name}"] for name in self.network.cell.State._fields if f"state.{name}" in arrays}
+        state = {name.removeprefix("state."): a for name, a in arrays.items() if name.startswith("state.")}
         self.state = self.network.state(state) if state else None

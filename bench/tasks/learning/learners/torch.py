@@ -29,9 +29,11 @@ class TorchLearner:
         self.model = model
         self.settings = optimizer
         self.steps = 0
-        self.state: Any = None  # (1, B, H), or a pair of them
+        self.state: Any = None  # (L D, B, H), or a pair of them
         dtype = torch.from_numpy(weights["W"]).dtype
-        self.rnn = MODULES[model.cell](model.input_size, model.hidden_size, dtype=dtype)
+        self.rnn = MODULES[model.cell](
+            model.input_size, model.hidden_size, model.layers, bidirectional=model.directions > 1, dtype=dtype
+        )
         self.parameters = self._parameters(weights)
         learning = [self.parameters[name] for name in model.weight_names]
         self.optimizer = OPTIMIZERS[optimizer.name](learning, lr=optimizer.learning_rate)
@@ -39,14 +41,17 @@ class TorchLearner:
     def _parameters(self, weights):
         """Return our weights by name, as the module's own parameters where it has them."""
         rnn, H = self.rnn, self.model.hidden_size
-        named = {"U": rnn.weight_ih_l0, "W": rnn.weight_hh_l0, "b": rnn.bias_ih_l0}
-        for name in ("V", "d"):
-            named[name] = torch.nn.Parameter(torch.from_numpy(weights[name].copy()))
-        with torch.no_grad():
-            rnn.bias_hh_l0.zero_()
-        if self.model.cell == "gru":  # the bias inside the reset product is the last third of its second bias
-            named["c"] = rnn.bias_hh_l0
-            rnn.bias_hh_l0.register_hook(lambda grad: torch.cat((torch.zeros_like(grad[: 2 * H]), grad[2 * H :])))
+        named = {name: torch.nn.Parameter(torch.from_numpy(weights[name].copy())) for name in ("V", "d")}
+        for chain in self.model.chains:
+            theirs = {"U": "weight_ih", "W": "weight_hh", "b": "bias_ih", "c": "bias_hh"}
+            own = {name: getattr(rnn, f"{their}{chain or '_l0'}") for name, their in theirs.items()}
+            second = own.pop("c")
+            with torch.no_grad():
+                second.zero_()
+            if self.model.cell == "gru":  # the bias inside the reset product is the last third of its second bias
+                own["c"] = second
+                second.register_hook(lambda grad: torch.cat((torch.zeros_like(grad[: 2 * H]), grad[2 * H :])))
+            named |= {name + chain: parameter for name, parameter in own.items()}
         for parameter in rnn.parameters():
             parameter.requires_grad_(False)
         for name, parameter in named.items():
@@ -57,7 +62,7 @@ class TorchLearner:
 
     def _own(self, name, parameter):
         """Return the part of a parameter, or of a tensor like it, that is our weight `name`."""
-        return parameter[2 * self.model.hidden_size :] if name == "c" else parameter
+        return parameter[2 * self.model.hidden_size :] if name.startswith("c") else parameter
 
     def learn(self, batches: Iterable[Batch]) -> list[float]:
         losses = []
@@ -86,7 +91,10 @@ class TorchLearner:
             x = x[-self.model.truncate - 1 :]
         hs, state = self.rnn(x, state)
         self.state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
-        outputs = functional.linear(hs[-1] if self.model.loss == "last" else hs, *self._head())
+        if self.model.loss == "last":
+            H = self.model.hidden_size
+            hs = torch.cat((hs[-1, :, :H], hs[0, :, H:]), -1) if self.model.directions > 1 else hs[-1]
+        outputs = functional.linear(hs, *self._head())
         if self.model.loss == "softmax":
             return functional.cross_entropy(outputs.flatten(0, 1), y.flatten().long())
         return 0.5 * (outputs - y).square().sum(-1).mean()
@@ -111,7 +119,9 @@ class TorchLearner:
         arrays |= {name: memory.numpy().copy() for name, memory in self._slots()}
         if self.state is not None:
             parts = self.state if isinstance(self.state, tuple) else (self.state,)
-            arrays |= {f"state.{name}": a[0].numpy().copy() for name, a in zip("hc", parts, strict=False)}
+            for name, part in zip("hc", parts, strict=False):
+                own = zip(self.model.chains, part, strict=True)
+                arrays |= {f"state.{name}{chain}": a.numpy().copy() for chain, a in own}
         return arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -128,5 +138,9 @@ class TorchLearner:
                     self._own(name, memory).copy_(torch.from_numpy(arrays[f"{slot}.{name}"]))
                     state[MEMORIES[self.settings.name][slot]] = memory
                 self.optimizer.state[parameter] = state
-        parts = [torch.from_numpy(arrays[f"state.{name}"].copy())[None] for name in "hc" if f"state.{name}" in arrays]
+        parts = [
+            torch.from_numpy(np.stack([arrays[f"state.{name}{chain}"] for chain in self.model.chains]))
+            for name in "hc"
+            if f"state.{name}" in arrays
+        ]
         self.state = None if not parts else tuple(parts) if len(parts) > 1 else parts[0]

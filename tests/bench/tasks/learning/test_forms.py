@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pytest
 
 from bench.grid.cases import ChoiceError
-from bench.tasks.learning.forms import read
+from bench.tasks.learning.forms import later, read
 
 
 class Pair(NamedTuple):
@@ -70,6 +70,20 @@ def test_what_has_another_form_is_named_in_one_line(changed, message):
         read(Form, JSON | changed, "file")
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 200
+
+
+def test_what_came_later_has_its_default_where_it_is_missing():
+    @dataclass
+    class Grown:
+        old: int = 3
+        new: int = later(7)
+
+    assert read(Grown, {"old": 1}, "file") == Grown(1, 7)
+    assert read(Grown, {"old": 1, "new": 2}, "file") == Grown(1, 2)
+    with pytest.raises(ChoiceError, match=r"^file: new: expected a whole number, got '2'$"):
+        read(Grown, {"old": 1, "new": "2"}, "file")
+    with pytest.raises(ChoiceError, match=r"^file: expected old, new, got new$"):
+        read(Grown, {"new": 2}, "file")
 
 
 def test_what_is_missing_is_named():

@@ -6,7 +6,7 @@ from bench.tasks.learning.learners import IMPLEMENTATIONS, check, make, obstacle
 from bench.tasks.learning.model import CELLS
 from bench.tasks.learning.optimizers import Optimizer
 from tests.bench.tasks.learning.examples import example
-from tests.bench.tasks.learning.test_network import there
+from tests.bench.tasks.learning.test_network import NETWORKS, there
 
 OPTIMIZERS = [
     Optimizer("sgd", 0.1),
@@ -48,6 +48,26 @@ def test_first_losses_agree(implementation, cell, loss):
     np.testing.assert_allclose(found, expected, rtol=2e-5)
     for name, weight in ref.weights().items():
         np.testing.assert_allclose(comp.weights()[name], weight, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("cell", "loss", "choices"), NETWORKS)
+@pytest.mark.parametrize("implementation", OTHERS)
+def test_networks_learn_alike(implementation, cell, loss, choices):
+    """The second half of the steps by a learner that took over from the reference, states and all."""
+    skip_absent(implementation, cell)
+    model, weights, batches = example(cell, loss, np.float32, **choices)
+    batches[1] = batches[1]._replace(fresh=model.directions > 1)  # the backward one has nothing to go on from
+    ref, comp = (make(name, model, OPTIMIZERS[2], weights) for name in ("numpy", implementation))
+    expected = ref.learn(batches * 3)
+    np.testing.assert_allclose(comp.learn(batches * 3), expected, rtol=2e-5)
+    assert set(comp.arrays()) == set(ref.arrays())
+    follower = make(implementation, model, OPTIMIZERS[2], weights)
+    follower.restore(ref.arrays())
+    expected = ref.learn(batches[1:] * 6)
+    assert expected[-1] < expected[0], "nothing learned proves nothing"
+    np.testing.assert_allclose(follower.learn(batches[1:] * 6), expected, rtol=2e-5)
+    for name, weight in ref.weights().items():
+        np.testing.assert_allclose(follower.weights()[name], weight, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("implementation", OTHERS)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from bench.tasks.learning import fused
-from bench.tasks.learning.model import CELLS, Model, cell
+from bench.tasks.learning.model import CELLS, LOSSES, Model, cell
 from bench.tasks.learning.network import Network
-from bench.tasks.learning.weights import init_weights, init_weights_unit
+from bench.tasks.learning.weights import init_weights, init_weights_unit, shapes
 from reference import head
 from tests.bench.tasks.learning.examples import example
 
@@ -17,11 +17,15 @@ def there(implementation, name):
         pytest.skip(f"{implementation} has no {name}")
 
 
-@pytest.mark.parametrize("loss", ["last", "every", "softmax"])
-@pytest.mark.parametrize("name", CELLS)
-def test_gradients_equal_central_differences(name, loss):
+NETWORKS = [("gru", "last", {"layers": 2, "directions": 2}), ("lstm", "softmax", {"layers": 3})]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "network"), [*((name, loss, {}) for name in CELLS for loss in LOSSES), *NETWORKS]
+)
+def test_gradients_equal_central_differences(name, loss, network):
     there("numpy", name)
-    model, weights, batches = example(name, loss)
+    model, weights, batches = example(name, loss, **network)
     network = Network(model, "numpy")
 
     def chunks():
@@ -44,7 +48,7 @@ def test_gradients_equal_central_differences(name, loss):
             assert gradient[at] == pytest.approx(numeric, rel=1e-6, abs=1e-9), f"{name}{at}"
 
 
-@pytest.mark.parametrize("loss", ["last", "every", "softmax"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_loss_is_of_the_predictions(loss):
     model, weights, (batch, _) = example(loss=loss)
     network = Network(model, "numpy")
@@ -122,7 +126,7 @@ def test_slopes_are_the_derivatives():
         model, weights, (batch, _) = example(activation=activation)
         network, x = Network(model, "numpy"), batch.x[:1]
         nudged = weights | {"b": weights["b"] + 1e-6}
-        first = [network.cell.infer(network._params(w), x, None, activation).hs for w in (weights, nudged)]
+        first = [network._one.infer(network._params(w), x, None, activation).hs for w in (weights, nudged)]
         np.testing.assert_allclose(network.slopes(weights, x), (first[1] - first[0]) / 1e-6, rtol=1e-4)
 
 
@@ -141,3 +145,42 @@ def test_unknown_names():
         cell("nump", "rnn")
     with pytest.raises(ValueError, match="cell: expected rnn, gru, lstm, got 'rnm'"):
         cell("numpy", "rnm")
+
+
+def test_the_head_sees_the_last_state_of_both_directions():
+    """Each has read the whole sequence: another first or last input changes both."""
+    model, weights, (batch, _) = example("lstm", directions=2)
+    network = Network(model, "numpy")
+    before, state = network.predict(weights, batch.x)
+    H = model.hidden_size
+    forward, backward = (state[0][d].h @ weights["V"][:, d * H : (d + 1) * H].T for d in (0, 1))
+    np.testing.assert_allclose(before, forward + backward + weights["d"], rtol=1e-12)
+    for step in (0, -1):
+        x = batch.x.copy()
+        x[step] += 1
+        after = network.predict(weights, x)[1]
+        assert all(np.abs(after[0][d].h - state[0][d].h).max() > 1e-3 for d in (0, 1))
+
+
+def test_names_of_a_networks_weights():
+    model = Model("gru", 3, 4, 2, layers=2, directions=2)
+    chains = "", "_l0_reverse", "_l1", "_l1_reverse"
+    assert model.chains == chains
+    assert model.weight_names == (*(name + chain for chain in chains for name in "UWbc"), "V", "d")
+    assert {name: a.shape for name, a in init_weights(model, np.random.default_rng(0)).items()} == shapes(model)
+    assert shapes(model)["U_l1_reverse"] == (12, 8)
+    assert shapes(model)["V"] == (2, 8)
+    assert Model("rnn", 3, 4, 2, layers=2, bias=False).weight_names == ("U", "W", "U_l1", "W_l1", "V")
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"layers": 0}, "layers: expected 1 or more, got 0"),
+        ({"directions": 3}, "directions: expected 1 or 2, got 3"),
+        ({"layers": 2, "truncate": 5}, "truncate: expected None in more than one layer or direction, got 5"),
+    ],
+)
+def test_networks_that_cannot_be(choices, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Model("gru", 3, 4, 2, **choices)

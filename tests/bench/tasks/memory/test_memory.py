@@ -116,7 +116,7 @@ def test_an_interrupt_before_the_first_epoch_leaves_no_folder(tmp_path, monkeypa
     ("about", "message"),
     [
         ({"options": {"length": "4"}, "races": {}}, "options: length: expected a whole number, got '4'"),
-        ({"options": {"cells": "rnn"}, "races": {}}, "options: expected length, implementation, .*, got cells"),
+        ({"options": {"cells": "rnn"}, "races": {}}, "options: expected length, layers, bidirectional, implementation, .*, got cells"),
         ({"options": {"cell": "rnn"}, "races": {"gru": {}}}, "races: expected rnn, got gru"),
         ({"options": {}, "races": {"gru": {}}}, "races: gru: expected settings, records, .*, got none"),
         ({"options": {}}, "expected options, races, got options"),
@@ -126,6 +126,40 @@ def test_a_forged_training_is_refused_in_one_line(tmp_path, about, message):
     checkpoint.save_training(tmp_path, "adding", about, {})
     with pytest.raises(ChoiceError, match=f"training.npz: {message}$"):
         CliRunner().invoke(app, ["adding", "--resume", str(tmp_path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("task", "words"), [("adding", "is asked after the first step"), ("copy", "count the answers")]
+)
+def test_a_network_of_layers_and_directions(tmp_path, task, words):
+    options = ["--layers", "2", "--bidirectional", "--cell", "lstm", "--length", "4", "--hidden", "4", "--seeds", "1"]
+    course = [task, *options, "--epochs", "3", "--output", str(tmp_path)]
+    done = CliRunner().invoke(app, course, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["cells"]["lstm"]["settings"]["layers"] == 2
+    assert metrics["cells"]["lstm"]["settings"]["bidirectional"] is True
+    html = (tmp_path / "report.html").read_text()
+    assert "steps, in 2 layers and both directions, on 1 thread" in html
+    assert words in html
+    _, kept = checkpoint.load_training(tmp_path, task)
+    assert kept["lstm"]["weights"]["numba-simd"]["U_l1_reverse"].shape == (16, 8)
+    again = CliRunner().invoke(app, [task, "--resume", str(tmp_path)], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layers", "0"], "--layers: expected a whole number of 1 or more, got 0"),
+        (["--layers", "two"], "--layers: expected a whole number, got 'two'"),
+        (["--layers", "2", "--truncate", "3"], "--truncate: expected 29 or more, full BPTT, in such a network, got 3"),
+        (["--resume", "x", "--bidirectional"], "--bidirectional: expected none beside --resume, got True"),
+    ],
+)
+def test_networks_that_are_refused(options, message):
+    with pytest.raises(ChoiceError, match=f"^{message}$"):
+        CliRunner().invoke(app, ["adding", *options], catch_exceptions=False)
 
 
 def test_a_length_too_short():

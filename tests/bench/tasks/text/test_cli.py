@@ -88,6 +88,17 @@ def test_text_is_written_in_every_dtype(tale):
             bench("generate", folder, "--dtype", dtype)
 
 
+def test_layers_are_trained_told_of_and_write(tale):
+    folder = tale.parent / "out"
+    done = bench("train", "text", "--file", tale, *TINY, "--layers", 2, "--steps", 10, "--output", folder)
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["settings"]["layers"] == 2
+    assert [one["dtype"] for one in metrics["precisions"] if one["characters_per_s"]] == ["float32", "bfloat16", "int8"]
+    assert "2 layers of " in (folder / "report.html").read_text()
+    assert len(bench("generate", folder, "--length", 30).stdout) == 30 + 1
+
+
 def test_where_nothing_is_compiled_the_dtypes_are_left_out(tale, monkeypatch):
     monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
     folder = tale.parent / "out"
@@ -168,6 +179,7 @@ def test_the_default_threads_are_those_that_may_be_used(tale, monkeypatch):
     ("options", "message"),
     [
         (["--hidden", "many"], "--hidden: expected a whole number, got 'many'"),
+        (["--layers", "0"], "--layers: expected a whole number of 1 or more, got 0"),
         (["--minutes", "0"], "--minutes: expected a number above 0, got 0.0"),
         (["--implementation", "numpie"], "--implementation: expected numpy, "),
         (["--resume", "nowhere"], "nowhere/training.npz: expected a saved text training: No such file or directory"),

@@ -55,7 +55,7 @@ def test_a_dtype_that_differs_from_the_reference_is_called_wrong_and_has_no_spee
     prepare = precision.Network.prepare
 
     def wrong(network, weights, dtype="float32"):
-        off = 1.01 if dtype == "int8" and network.cell.__name__.startswith("kernels") else 1
+        off = 1.01 if dtype == "int8" and network._one.__name__.startswith("kernels") else 1
         return prepare(network, weights | {"W": weights["W"] * np.float32(off)}, dtype)
 
     monkeypatch.setattr(precision.Network, "prepare", wrong)

@@ -65,7 +65,7 @@ def test_it_learns():
 
 def test_resumed_training_is_bit_for_bit_the_same(tmp_path):
     """Both stops lie within a round, the second one in the second pass over the text."""
-    whole = trained(150, replace(SMALL, batch=9, cell="lstm"))
+    whole = trained(150, replace(SMALL, batch=9, cell="lstm", layers=2))
     assert whole.streams.chunks < 50
     lesson = trained(37, whole.settings)
     for steps in (95, 150):
@@ -222,6 +222,17 @@ def test_generation_follows_its_seed():
     assert set(ref) == set(range(5))
 
 
+@pytest.mark.parametrize("implementation", ["numpy", "numba-simd"])
+def test_layers_write_step_by_step_what_they_read_at_once(implementation):
+    model = Model("lstm", 5, 6, 5, "softmax", layers=2)
+    network, weights = Network(model, implementation), init_weights(model, np.random.default_rng(0))
+    read = [0, 3]
+    for _ in range(20):
+        outputs, _ = network.predict(weights, np.array(read)[:, np.newaxis])
+        read.append(int(outputs[-1, 0].argmax()))
+    assert said(network, weights, 20, 0.0) == read[2:]
+
+
 def test_temperature_0_takes_the_likeliest():
     network, weights = taught()
     read = [0, 3]
@@ -297,6 +308,14 @@ def test_a_forged_model_is_refused_in_one_line(tmp_path, forged):
     assert str(raised.value).startswith(f"{tmp_path / 'model.npz'}: ")
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 300
+
+
+def test_a_model_of_before_there_were_layers_is_loaded(tmp_path):
+    network, weights = taught()
+    about = {"model": asdict(network.model), "alphabet": "abcd\n"}
+    del about["model"]["layers"], about["model"]["directions"]
+    checkpoint.save(tmp_path / "model.npz", generate.KIND, about, weights)
+    assert generate.load(tmp_path / "model.npz")[0] == network.model
 
 
 def test_a_model_is_loaded_as_it_was_saved(tmp_path):
