@@ -1,4 +1,4 @@
-"""`python -m tests.kernels.guard CELL DTYPE some|many|all`: every function of a cell's kernels on guarded memory.
+"""`python -m tests.kernels.guard CELL DTYPE some|many|all`: a cell's kernels and their networks on guarded memory.
 
 Each array, given or made, starts right behind a page that faults on touch, or ends right before one. Inputs
 lie in memory that cannot be written to. Threads share whatever can be shared, however small. A fault ends the
@@ -15,8 +15,10 @@ from unittest.mock import patch
 import numpy as np
 
 from kernels.core import recurrence
+from tests import networks
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
+from tests.kernels.test_stack import every_call
 
 PAGE = mmap.PAGESIZE
 NO_ACCESS, READ = 0, mmap.PROT_READ
@@ -47,25 +49,42 @@ def guarded(shape, dtype, at_end, content=None):
     return a
 
 
+def given(at_end):
+    return lambda a: guarded(a.shape, a.dtype, at_end, a)
+
+
 def check(cell, size, dtype, one_hot, options, at_end):
-    def given(a):
-        return guarded(a.shape, a.dtype, at_end, a)
+    inputs = draw(cell, size, dtype, one_hot=one_hot)
+    guards = calls(cell, rebuild(inputs, cell, given(at_end)), *options, array=given(at_end))
+    compare(calls(cell, inputs, *options), guards, results, at_end, f"{size}, {options}")
+
+
+def check_network(cell, shape, dtype, one_hot, at_end):
+    inputs = networks.draw(cell, shape, dtype, one_hot=one_hot)
+    guards = every_call(cell, networks.Inputs(*rebuild(tuple(inputs), cell, given(at_end))), array=given(at_end))
+    compare(every_call(cell, inputs), guards, networks.arrays, at_end, str(shape))
+
+
+def compare(plain, on_guarded, results, at_end, what):
+    """Call each function on plain memory and then on guarded memory, and compare their `results`."""
 
     def made(shape, dtype=float, *_, **__):
         return guarded(shape, dtype, at_end)
 
+    def zeros(shape, dtype=float, *_, **__):
+        a = made(shape, dtype)
+        a.fill(0)
+        return a
+
     def made_like(a, *_, **__):
         return made(a.shape, a.dtype)
 
-    inputs = draw(cell, size, dtype, one_hot=one_hot)
-    plain = calls(cell, inputs, *options)
-    on_guarded = calls(cell, rebuild(inputs, cell, given), *options, array=given)
     for name, call in plain.items():
         ref = results(call())
-        with patch.object(np, "empty", made), patch.object(np, "empty_like", made_like):
+        with patch.multiple(np, empty=made, empty_like=made_like, zeros=zeros):
             comp = results(on_guarded[name]())
         for key, a in comp.items():
-            np.testing.assert_array_equal(a, ref[key], err_msg=f"{name}: {key} ({size}, {options}, {at_end=})")
+            np.testing.assert_array_equal(a, ref[key], err_msg=f"{name}: {key} ({what}, {at_end=})")
 
 
 def sizes(amount):
@@ -76,9 +95,16 @@ def sizes(amount):
     return wide + every[:: {"some": 11, "many": 5, "all": 1}[amount]]
 
 
+def shapes(amount):
+    """Return networks whose sequences end at different steps, and ones whose layers follow each other."""
+    lengths, H, T, B = ("full", "ragged"), (1, 7, 17, 33, 65), (1, 5, 13), (1, 2, 3, 9, 33)
+    every = [networks.Shape(*size) for size in itertools.product((1, 2, 3), (1, 2), H, (1, 5), T, B, lengths)]
+    return every[:: {"some": 37, "many": 7, "all": 1}[amount]]  # which divide no axis, either
+
+
 def main(cell, dtype, amount):
     faulthandler.enable()
-    recurrence.WORTH_SHARING, recurrence._PATIENCE = 1, 10**9
+    recurrence.WORTH_SHARING, recurrence._PATIENCE, recurrence._WORTH_FOLLOWING = 1, 10**9, 1
     cell = find(cell)
     cases = list(itertools.product(sizes(amount), (False, True)))
     for n, (size, at_end) in enumerate(cases):
@@ -88,6 +114,10 @@ def main(cell, dtype, amount):
         one_hot = index if n // 2 % 3 == 2 else None
         print(size, *options, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
         check(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
+    for n, (shape, at_end) in enumerate(itertools.product(shapes(amount), (False, True))):
+        one_hot = np.int64 if dtype == "float32" and cell.name == "lstm" and n // 2 % 3 == 2 else None
+        print(shape, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
+        check_network(cell.kernels, shape, np.dtype(dtype), one_hot, at_end)
 
 
 if __name__ == "__main__":

@@ -128,11 +128,11 @@ def flat(tree):
     return [tree] if isinstance(tree, np.ndarray) else [a for part in tree for a in flat(part)]
 
 
-def every_call(cell, inputs):
-    """Return every function of a network with these inputs, by name."""
+def every_call(cell, inputs, array=np.copy):
+    """Return every function of a network with these inputs, by name; `array` copies what lies between two calls."""
     params, x, state, lengths, grad_hs, grad_state = inputs
     prepared = stack.prepare(cell, params)
-    trace = stack.forward(cell, params, x, state, lengths)
+    trace = rebuild(stack.forward(cell, params, x, state, lengths), stack, array)
     found = {
         "infer": lambda: stack.infer(cell, params, x, state, lengths),
         "infer prepared": lambda: stack.infer(cell, prepared, x, None, lengths),

@@ -12,8 +12,35 @@ def case(operation, cell="rnn", dtype="float32", T=5):
     return Case(cell, operation, 8, 3, T, 2, dtype, 1)
 
 
+def network(operation="forward", cell="rnn", L=2, D=2, lengths="ragged", T=5):
+    return Case(cell, operation, 8, 3, T, 2, "float32", 1, L, D, lengths)
+
+
 def test_id_reads():
     assert case("train", "gru").id == "gru-train-H8-I3-T5-B2-float32-1t"
+    assert network().id == "rnn-L2-D2-forward-H8-I3-T5-B2-ragged-float32-1t"
+
+
+def test_ragged_lengths_are_from_half_to_all_of_the_steps_and_the_same_for_everybody():
+    steps = Case("gru", "train", 16, 1, 9, 1000, "float64", 2, lengths="ragged").steps
+    assert (steps.min(), steps.max()) == (5, 9)
+    np.testing.assert_array_equal(Case("rnn", "forward", 3, 3, 9, 1000, "float32", 1, 2, 2, "ragged").steps, steps)
+    assert network(T=1).steps.tolist() == [1, 1]
+    assert case("forward").steps is None
+    arrays = inputs.make(network(), 0)
+    np.testing.assert_array_equal(arrays.lengths, network().steps)
+
+
+def test_a_network_is_the_sum_of_its_layers_and_directions_over_the_steps_that_are():
+    """Its second layer has 2 H inputs. Bytes: the directions share a layer's input, x or the states below."""
+    H, rows = 8, int(network().steps.sum())
+    assert network().flops == 2 * rows * 2 * H * ((3 + H) + (2 * H + H))
+    assert network("train").flops == 3 * network().flops
+    state, weights = 2 * H, network().steps.max() * H * H
+    below = 2 * (weights + H * 3 + H + rows * H + state) + rows * 3
+    above = 2 * (weights + H * 2 * H + H + rows * H + state) + rows * 2 * H
+    assert network().bytes == 4 * (below + above)
+    assert network(L=1, D=1, lengths="full").bytes == case("forward").bytes
 
 
 def test_operations_are_counted():

@@ -1,6 +1,8 @@
+from itertools import product
+
 import pytest
 
-from bench.grid.cases import OPERATIONS, ChoiceError
+from bench.grid.cases import LENGTHS, OPERATIONS, ChoiceError
 from bench.grid.presets import PRESETS, Effort, choose, find_preset, share
 
 CPUS = 2
@@ -37,6 +39,21 @@ def test_a_file_may_ask_for_dtypes_below_float32(tmp_path):
 def test_a_step_has_no_length():
     found = cases(cell="rnn", operation="forward_step", hidden="8", batch="1", seq_len="10,50", threads="1")
     assert [case.id for case in found] == ["rnn-forward_step-H8-I1-T1-B1-float32-1t"]
+
+
+def test_networks_are_every_combination_but_for_a_step_that_has_no_end():
+    chosen = {"cell": "gru", "operation": "forward_step,forward", "hidden": "8", "batch": "4", "threads": "1"}
+    found = cases(**chosen, layers="1,2", directions="1,2", lengths="full,ragged", seq_len="10")
+    networks = [(case.operation, case.layers, case.directions, case.lengths) for case in found]
+    steps = {("forward_step", L, 1, "full") for L in (1, 2)}
+    assert set(networks) == steps | {("forward", *network) for network in product((1, 2), (1, 2), LENGTHS)}
+    assert len(networks) == 10
+
+
+@pytest.mark.parametrize("choices", [{"directions": "2"}, {"lengths": "ragged"}])
+def test_a_step_alone_of_what_begins_at_the_end_leaves_nothing(choices):
+    with pytest.raises(ChoiceError, match="forward_step"):
+        cases(operation="forward_step", **choices)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -83,6 +100,9 @@ def test_deepbench_has_the_public_sizes():
             {"dtype": "int8", "operation": "train"},
             "--operation: expected forward_step or forward below float32, got train",
         ),
+        ({"layers": "0"}, "--layers: expected whole numbers of 1 or more, separated by commas, got '0'"),
+        ({"directions": "3"}, "--directions: expected 1 or 2, got 3"),
+        ({"lengths": "foo"}, "--lengths: expected full or ragged, got 'foo'"),
         ({"dtype": "float16"}, "--dtype: expected float32, float64, bfloat16 or int8, got 'float16'"),
     ],
 )

@@ -71,6 +71,30 @@ def test_within_the_budget_below_float32_or_unsupported(name, cell):
                 assert (reply["loss"] < 1e-5) == (name in IN_FLOAT32), case.id
 
 
+NETWORKS = [(2, 2, "ragged"), (2, 1, "full"), (1, 2, "ragged")]  # layers, directions, lengths
+QUICK = {"numba-jit": ("rnn",), "jax": ("gru", "lstm")}  # of the cells, since these compile for long
+
+
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("name", MODULES)
+def test_networks_are_right_or_unsupported(name, cell):
+    if import_module(MODULES[name]).version() is None:
+        pytest.skip(f"{name} is not installed")
+    if cell not in QUICK.get(name, GATES):
+        pytest.skip(f"{name} compiles for long: {', '.join(QUICK[name])} alone")
+    shapes = NETWORKS[:1] if name in QUICK else NETWORKS
+    with closing(Worker(MODULES[name], threads=1)) as worker:
+        worker.ask("start")
+        for (L, D, lengths), operation in product(shapes, OPERATIONS):
+            if operation == "forward_step" and (D > 1 or lengths != "full"):
+                continue
+            T = 1 if operation == "forward_step" else 6
+            case = Case(cell, operation, 17, 5, T, 4, "float32", 1, L, D, lengths)
+            reply = worker.ask("build", case=asdict(case), seed=0)
+            expected = "ok" if supports(name, operation, "float32") else "unsupported"
+            assert reply["status"] == expected, f"{case.id}: {reply['message']}"
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_docstring_says_what_is_timed(name):
     assert import_module(MODULES[name]).__doc__.count("\n") >= 3

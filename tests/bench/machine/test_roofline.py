@@ -9,6 +9,7 @@ from tests.bench.synthetic import ROOFLINE as KNOWN
 
 def row(**about):
     sizes = {"cell": "rnn", "hidden_size": 64, "input_size": 1, "dtype": "float32", "threads": 1}
+    sizes |= {"layers": 1, "directions": 1}
     return sizes | {"flops": 1e6, "bytes": 1e3} | about
 
 
@@ -27,6 +28,9 @@ def row(**about):
         ({"hidden_size": 100, "dtype": "int8"}, "L1"),
         ({"hidden_size": 100, "dtype": "bfloat16"}, "L1"),
         ({"hidden_size": 150, "dtype": "bfloat16"}, "L2"),
+        ({"layers": 2}, "L2"),  # whose upper layers have H inputs, and are at work one at a time
+        ({"directions": 2}, "L1"),
+        ({"layers": 2, "directions": 2, "hidden_size": 50}, "L1"),
     ],
 )
 def test_the_level_that_holds_the_weights(about, level):

@@ -52,6 +52,13 @@ def test_time_against_hidden_size(rows):
     assert len(axes.collections) == len(axes.lines)  # an interval a line
 
 
+def test_networks_have_panels_of_their_own(tmp_path):
+    grid = {"operation": ["forward"], "batch_size": [32], "seq_len": [50], "layers": [2], "directions": [1, 2]}
+    found = panels.time_panels(table([make_run(tmp_path / "run", **grid, lengths=["full", "ragged"])]), "hidden_size")
+    assert len(found) == 4
+    assert "2 layers, 2 directions, ragged, forward, B = 32, I = H, T = 50" in found
+
+
 def test_time_against_sequence_length_leaves_out_what_has_one_length(rows):
     found = panels.time_panels(rows, "seq_len")
     assert len(found) == 6

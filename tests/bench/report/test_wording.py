@@ -24,6 +24,16 @@ def test_nowhere_slower_is_said(tmp_path):
     assert wording.warnings(facts) == []
 
 
+def test_networks_are_said_and_ragged_is_explained(tmp_path):
+    grid = TINY | {"layers": [1, 2], "directions": [2], "lengths": ["full", "ragged"]}
+    facts = Facts([make_run(tmp_path / "run", **grid)])
+    assert "RNN, 1 and 2 layers, 2 directions, full and ragged lengths, float32, 1 thread" in wording.share_line(facts)
+    (ragged,) = wording.ragged(facts)
+    assert "lengths drawn uniformly from T/2 to T" in ragged
+    assert ragged in wording.answer(facts)
+    assert wording.ragged(Facts([make_run(tmp_path / "full", **TINY)])) == []
+
+
 def unlike(row):
     return 1.5 if row["hidden_size"] == 16 else 6.0
 

@@ -142,6 +142,16 @@ def test_kinds_are_what_varies(run):
     assert isinstance(kinds, pd.DataFrame)
 
 
+def test_networks_are_kinds_and_tell_cases_apart(tmp_path):
+    grid = TINY | {"layers": [1, 2], "directions": [1, 2], "lengths": ["full", "ragged"]}
+    found = duels([make_run(tmp_path / "run", **grid)], "numba-simd")
+    networks = by_kind(found).query("kind == 'network'")["value"]
+    assert networks.nunique() == 8
+    assert "2 layers, 2 directions, ragged" in set(networks)
+    one = duels([make_run(tmp_path / "one", **TINY)], "numba-simd")
+    assert len(found.query("against == 'numpy'")) == 8 * len(one.query("against == 'numpy'"))
+
+
 def test_below_float32_speedups_are_over_our_own_float32_and_have_a_loss_beside_them(tmp_path):
     run = make_run(tmp_path / "run", noise=0, **TINY | LOW)
     found = below([run])

@@ -37,6 +37,28 @@ def planted(case, arrays):
     return found
 
 
+def planted_network(case, arrays):
+    """Return the outputs of each fault that a network can have, by what is wrong with them."""
+    (first, *above), H, L = arrays.params[0], case.hidden_size, case.layers
+    lengths, T = arrays.lengths, case.seq_len
+    swapped = ((first[1], first[0]), *above)
+    deaf = (first, *(tuple(one._replace(U=np.zeros_like(one.U)) for one in layer) for layer in above))
+    found = {
+        "directions exchanged": second_call(case, arrays._replace(params=(swapped,) * 2)),
+        "a layer that does not hear the one below": second_call(case, arrays._replace(params=(deaf,) * 2)),
+        "as if all sequences were of full length": second_call(case, arrays._replace(lengths=np.full_like(lengths, T))),
+    }
+    right = second_call(case, arrays)
+    if case.operation == "forward":
+        found["states behind a sequence's end"] = right | {"hs": np.where(right["hs"] == 0, 1e-3, right["hs"])}
+        found["the last state of the last step"] = right | {f"state.l{L - 1}.d0.h": right["hs"][-1, :, :H]}
+    else:
+        name = f"params.l{L - 1}.d1.W"
+        found["a layer's gradient left out"] = right | {name: np.zeros_like(right[name])}
+        found["a gradient from behind a sequence's end"] = right | {"x": right["x"] + (right["x"] == 0) * 1e-2}
+    return {what: {name: a.astype(case.number) for name, a in outputs.items()} for what, outputs in found.items()}
+
+
 def planted_low(case, arrays):
     """Return the outputs of each fault that a case below float32 can have, by what is wrong with them."""
     cell = import_module(f"reference.{case.cell}")

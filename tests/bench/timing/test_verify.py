@@ -9,7 +9,7 @@ from bench.grid.cases import BUDGETS, DTYPES, GATES, LOW, LOW_OPERATIONS, OPERAT
 from bench.implementations import find, named, numba_simd
 from bench.timing import verify
 from bench.timing.rounding import disturbing
-from tests.bench.timing.planted import planted, planted_low, second_call
+from tests.bench.timing.planted import planted, planted_low, planted_network, second_call
 
 
 def case(operation="train", dtype="float32", H=8, T=4):
@@ -75,6 +75,18 @@ def test_missing_or_misshapen_is_wrong(change, message):
     outputs = rounded(expected)
     change(outputs)
     assert message in verify.compare(c, outputs, expected)[1]
+
+
+@pytest.mark.parametrize("operation", ["forward", "bptt"])
+@pytest.mark.parametrize("cell", GATES)
+def test_a_network_that_is_wrong_is_called_wrong(cell, operation):
+    c = Case(cell, operation, 9, 3, 6, 4, "float32", 1, 2, 2, "ragged")
+    assert c.steps.min() < c.seq_len
+    arrays = inputs.make(c, 0)
+    expected = verify.reference(c, arrays)
+    assert share(c, second_call(c, arrays), expected) < 0.5
+    for what, outputs in planted_network(c, arrays).items():
+        assert verify.compare(c, outputs, expected)[1], what
 
 
 def test_an_output_rounded_to_a_lower_precision_is_wrong():

@@ -116,7 +116,10 @@ def test_an_interrupt_before_the_first_epoch_leaves_no_folder(tmp_path, monkeypa
     ("about", "message"),
     [
         ({"options": {"length": "4"}, "races": {}}, "options: length: expected a whole number, got '4'"),
-        ({"options": {"cells": "rnn"}, "races": {}}, "options: expected length, layers, bidirectional, implementation, .*, got cells"),
+        (
+            {"options": {"cells": "rnn"}, "races": {}},
+            "options: expected length, layers, bidirectional, implementation, .*, got cells",
+        ),
         ({"options": {"cell": "rnn"}, "races": {"gru": {}}}, "races: expected rnn, got gru"),
         ({"options": {}, "races": {"gru": {}}}, "races: gru: expected settings, records, .*, got none"),
         ({"options": {}}, "expected options, races, got options"),
