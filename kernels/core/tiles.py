@@ -2,7 +2,8 @@
 
 A tile of ROWS x VECTORS accumulators stays in registers while the product walks along k: each step loads VECTORS
 vectors of w and broadcasts ROWS numbers of a. The sizes fill the register file, and leave both load ports enough
-time even where w comes from the second-level cache.
+time even where w comes from the second-level cache. The rows that are left over have tiles of their own sizes, as few
+as may be: each reads w again, and those of one or two rows keep the multipliers waiting.
 
 A packed matrix of K rows is cut into panels of at most VECTORS vectors of columns, equal as far as may be, since a
 narrow panel keeps the multipliers waiting. In its panel each row is contiguous, padded with zeros to whole vectors:
@@ -250,31 +251,40 @@ _blocks: dict = {}  # by how many vectors, and by kind
 
 
 def _make_panel(vectors):
-    full, half, quarter, last = (_make_tile(rows, vectors) for rows in (ROWS, 4, 2, 1))
+    full, last = _make_tile(ROWS, vectors), _make_tile(1, vectors)
+    five, four, three, two = (_make_tile(rows, vectors) for rows in (5, 4, 3, 2))
     _blocks[vectors] = _make_blocks(vectors, full, last)
 
     @compiled
     @named(f"panel_{vectors}")
     def panel(out, out_row, a, a_row, a_k, a_tile, w, rows, K, how):
-        r = in_blocks(out, out_row, a, a_row, w, rows, K, vectors)
-        a = at(a, r * a_row)
-        while rows - r >= ROWS:
-            for ahead in range(r + ROWS, min(r + 2 * ROWS, rows)):
+        done = in_blocks(out, out_row, a, a_row, w, rows, K, vectors)
+        out, a, left = at(out, done * out_row), at(a, done * a_row), rows - done
+        # 9 rows are 5 and 4 rather than 8 and 1, unless `a` is packed in tiles of ROWS.
+        fewest = ROWS + 3 if ROWS > 5 and a_tile == ROWS * a_row else ROWS
+        while left == ROWS or left >= fewest:
+            for ahead in range(ROWS, min(2 * ROWS, left)):
                 for v in range(vectors):
                     prefetch(out, ahead * out_row + v * lanes(out))
-            full(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
-            a = at(a, a_tile)
-            r += ROWS
-        if ROWS > 4 and rows - r >= 4:
-            half(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
-            a = at(a, 4 * a_row)
-            r += 4
-        if rows - r >= 2:
-            quarter(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
-            a = at(a, 2 * a_row)
-            r += 2
-        if rows - r >= 1:
-            last(at(out, r * out_row), out_row, a, a_row, a_k, w, K, how)
+            full(out, out_row, a, a_row, a_k, w, K, how)
+            out, a = at(out, ROWS * out_row), at(a, a_tile)
+            left -= ROWS
+        while ROWS > 5 and left in (5, 9, 10):
+            five(out, out_row, a, a_row, a_k, w, K, how)
+            out, a = at(out, 5 * out_row), at(a, 5 * a_row)
+            left -= 5
+        if ROWS > 4 and left in (4, 7):
+            four(out, out_row, a, a_row, a_k, w, K, how)
+            out, a = at(out, 4 * out_row), at(a, 4 * a_row)
+            left -= 4
+        while left >= 3:
+            three(out, out_row, a, a_row, a_k, w, K, how)
+            out, a = at(out, 3 * out_row), at(a, 3 * a_row)
+            left -= 3
+        if left == 2:
+            two(out, out_row, a, a_row, a_k, w, K, how)
+        if left == 1:
+            last(out, out_row, a, a_row, a_k, w, K, how)
 
     return panel
 
