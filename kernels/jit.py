@@ -5,10 +5,12 @@ What a person gets from writing `@njit` above NumPy code, and the yardstick for 
 
 from types import FunctionType, SimpleNamespace
 
+from numba import config, njit
+
 import reference.gru
 import reference.lstm
 import reference.rnn
-from kernels.core.cache import compiled
+from kernels.core.cache import kept
 
 
 def _compile(module):
@@ -22,7 +24,7 @@ def _compile(module):
     for name, function in functions.items():
         rebuilt = FunctionType(function.__code__, namespace, name, function.__defaults__)
         rebuilt.__doc__, rebuilt.__module__ = function.__doc__, function.__module__
-        namespace[name] = compiled(rebuilt)
+        namespace[name] = rebuilt if config.DISABLE_JIT else kept(njit(rebuilt, nogil=True))
     return SimpleNamespace(**namespace)
 
 

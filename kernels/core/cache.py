@@ -1,4 +1,4 @@
-"""`compiled`: Numba's `njit`, with its results kept on disk for the next process.
+"""`compiled`: a function in compiled code, which is kept on disk for the next process; `kept`, for Numba's own `njit`.
 
 Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of all
 sources in the function's package has a folder of its own, since that is where what it calls comes from, be it by an
@@ -18,9 +18,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
+from kernels.core.compiler import Dispatcher, Part, Parts
 from kernels.core.host import MATRICES
 
 
@@ -116,11 +117,16 @@ class _Files(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of a function, which ends no call: a full disk or a damaged file costs time alone."""
+    """Numba's cache of a function, which ends no call: a full disk or a damaged file costs time alone.
+
+    Parts of other functions are kept with these, and not by themselves.
+    """
 
     _impl_class = _Files
 
     def load_overload(self, sig, target_context):
+        if Parts.under_way:
+            return None
         try:
             return super().load_overload(sig, target_context)
         except OSError:
@@ -131,6 +137,8 @@ class _Cache(FunctionCache):
             return None
 
     def save_overload(self, sig, data):
+        if isinstance(data.library, Part):
+            return
         try:
             super().save_overload(sig, data)
         except OSError as error:
@@ -144,9 +152,14 @@ def compiled(function, **options):
     """
     if config.DISABLE_JIT:
         return _refusal(function) if function.__module__.startswith("kernels.") else function
-    dispatcher = njit(function, nogil=True, **options)
-    if _folder(_sources(function)) is not None:
-        dispatcher._cache = _Cache(function)
+    options = {"nopython": True, "nogil": True, "boundscheck": None, **options}
+    return kept(Dispatcher(function, targetoptions=options, pipeline_class=Parts))
+
+
+def kept(dispatcher):
+    """Have what is compiled of a function kept on disk."""
+    if _folder(_sources(dispatcher.py_func)) is not None:
+        dispatcher._cache = _Cache(dispatcher.py_func)
     return dispatcher
 
 
