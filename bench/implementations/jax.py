@@ -9,8 +9,8 @@ at start, by the environment of the worker. float64 switches `jax_enable_x64` on
 what they are multiplied with as it comes, and products are summed in float32; everything else is float32.
 
 A network is one jitted function, with a scan for each layer and direction. Sequences of several lengths are masked in
-the scan: behind a sequence's end its state stays, and hs is zero; the other direction goes through the sequences turned
-round within their lengths, which is a gather before the scan and one behind it.
+the scan: behind a sequence's end its state stays, and hs is zero. The other direction is a scan from the last step to
+the first, in which a sequence's state stays as it began until its own last step comes.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -143,25 +143,20 @@ def _stack(step, weights, x, state, lengths):
     """Return hs of the last layer and the last states of a network."""
     import jax.numpy as jnp
 
-    T, B = x.shape[:2]
-    ends = np.full(B, T) if lengths is None else lengths
-    steps = np.arange(T)[:, None]
-    live = None if lengths is None else steps < ends
-    turn = np.where(steps < ends, ends - 1 - steps, steps)  # its own inverse
+    live = None if lengths is None else np.arange(len(x))[:, None] < lengths
     last = []
     for layer, before in zip(weights, state, strict=True):
         outputs, after = [], []
         for d, (one, start) in enumerate(zip(layer, before, strict=True)):
-            backward = (lambda a: a[::-1] if lengths is None else a[turn, np.arange(B)]) if d else (lambda a: a)
-            hs, end = _run(step, one, backward(x), start, live)
-            outputs.append(backward(hs))
+            hs, end = _run(step, one, x, start, live, reverse=d == 1)
+            outputs.append(hs)
             after.append(end)
         x = jnp.concatenate(outputs, axis=-1)
         last.append(tuple(after))
     return x, tuple(last)
 
 
-def _run(step, weights, x, state, live=None):
+def _run(step, weights, x, state, live=None, reverse=False):
     """Return hs and the last state, from U (I, G H) and W (H, G H) transposed; `live` (T, B): what steps there are."""
     import jax.numpy as jnp
     from jax import lax
@@ -179,9 +174,9 @@ def _run(step, weights, x, state, live=None):
 
     projected = _project(weights, x)
     if live is None:
-        state, hs = lax.scan(advance, state, projected)
+        state, hs = lax.scan(advance, state, projected, reverse=reverse)
     else:
-        state, hs = lax.scan(advance_live, state, (projected, live))
+        state, hs = lax.scan(advance_live, state, (projected, live), reverse=reverse)
     return hs, state
 
 
