@@ -34,6 +34,7 @@ class Parts(Compiler):
             library = Part(targetctx.codegen(), f"part {id(self)}")
         super().__init__(typingctx, targetctx, library, *rest)
         if part:
+            self.state.flags.no_cpython_wrapper = self.state.flags.no_cfunc_wrapper = True
             self.state.targetctx.get_executable = _no_code
 
     def compile_extra(self, func):

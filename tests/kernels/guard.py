@@ -18,7 +18,7 @@ from kernels.core import recurrence
 from tests import networks
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
-from tests.kernels.test_stack import every_call
+from tests.kernels.test_stack import CELL, every_call
 
 PAGE = mmap.PAGESIZE
 NO_ACCESS, READ = 0, mmap.PROT_READ
@@ -114,8 +114,10 @@ def main(cell, dtype, amount):
         one_hot = index if n // 2 % 3 == 2 else None
         print(size, *options, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
         check(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
+    if amount == "some" and dtype == "float64" and cell.name != CELL:
+        return
     for n, (shape, at_end) in enumerate(itertools.product(shapes(amount), (False, True))):
-        one_hot = np.int64 if dtype == "float32" and cell.name == "lstm" and n // 2 % 3 == 2 else None
+        one_hot = np.int64 if dtype == "float32" and cell.name == CELL and n // 2 % 3 == 2 else None
         print(shape, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
         check_network(cell.kernels, shape, np.dtype(dtype), one_hot, at_end)
 

@@ -11,7 +11,7 @@ from bench.implementations import named
 from kernels import lstm, stack
 from kernels.core import recurrence, team
 from reference import stack as reference_stack
-from tests.kernels.cells import CELLS, by_cell, by_dtype, label
+from tests.kernels.cells import CELLS, by_cell, label
 from tests.kernels.compare import DTYPES, assert_close, rebuild
 from tests.networks import Shape, arrays, assert_equal_arrays, draw, in_torch
 
@@ -32,6 +32,22 @@ ALL_SIZES = [
     for size in itertools.product((1, 2, 3), (1, 2), (1, 7, 17, 65, 100), (1, 3), (1, 13, 40), (1, 2, 5, 33), LENGTHS)
 ]
 EDGES = [Shape(2, 2, 17, 3, 6, 5, "ragged"), Shape(3, 1, 33, 16, 20, 1), Shape(2, 1, 48, 5, 20, 33, "ragged")]
+# What is compiled where time is short: float64 and below float32 for one cell, and for `slow` all.
+CELL = "lstm"
+LOW = ("bfloat16", "int8")
+
+
+def slow(cell):
+    return [] if cell.name == CELL else pytest.mark.slow
+
+
+by_dtype = pytest.mark.parametrize(
+    ("dtype", "cell"),
+    [
+        pytest.param(dtype, cell, marks=[] if dtype == np.float32 else slow(cell), id=f"{label(dtype)}-{cell}")
+        for cell, dtype in itertools.product(CELLS, DTYPES)
+    ],
+)
 by_size = pytest.mark.parametrize("shape", SIZES, ids=str)
 by_edge = pytest.mark.parametrize("shape", EDGES, ids=str)
 
@@ -68,7 +84,6 @@ def check(cell, shape, dtype, one_hot=None, **options):
         assert_close(gradients(cell.kernels, inputs), cell.reference, inputs, gradients, everything)
 
 
-@by_cell
 @by_dtype
 @by_size
 def test_as_the_reference(shape, dtype, cell):
@@ -76,7 +91,6 @@ def test_as_the_reference(shape, dtype, cell):
 
 
 @pytest.mark.slow
-@by_cell
 @by_dtype
 def test_as_the_reference_at_every_size(dtype, cell):
     for n, shape in enumerate(ALL_SIZES):
@@ -86,23 +100,21 @@ def test_as_the_reference_at_every_size(dtype, cell):
 @pytest.mark.parametrize(
     ("cell", "index", "dtype"),
     [
-        pytest.param(cell, index, dtype, id=f"{cell}-{label(index)}", marks=[] if n == 5 else pytest.mark.slow)
-        for n, (cell, (index, dtype)) in enumerate(
-            itertools.product(CELLS, ((np.int32, np.float64), (np.int64, np.float32)))
-        )
+        pytest.param(CELLS[2], np.int64, np.float32, id="lstm-int64"),
+        *(pytest.param(*given, marks=pytest.mark.slow) for given in itertools.product(CELLS, [np.int32], [np.float64])),
     ],
 )
 def test_one_hot_as_the_reference(cell, index, dtype):
     check(cell, EDGES[0], dtype, one_hot=index)
 
 
-@by_cell
+@pytest.mark.parametrize("cell", [pytest.param(cell, marks=slow(cell), id=str(cell)) for cell in CELLS])
 @by_edge
 def test_equal_to_pytorch(shape, cell):
     _equal_to_pytorch(cell, shape, 0)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=slow(CELLS[seed % 3])) for seed in range(10)])
 def test_ten_stacks_drawn_at_random_are_equal_to_pytorch(seed):
     """By every gradient, in float64."""
     rng = np.random.default_rng(seed)
@@ -140,14 +152,13 @@ def every_call(cell, inputs, array=np.copy):
         "bptt": lambda: stack.bptt(cell, params, trace, grad_hs, grad_state),
         "bptt without grad_state": lambda: stack.bptt(cell, params, trace, grad_hs),
     }
-    if x.dtype == np.float32:
-        for low in ("bfloat16", "int8"):
+    if x.dtype == np.float32 and cell.__name__.endswith(CELL):
+        for low in LOW:
             weights = stack.prepare(cell, params, low)
             found[low] = lambda weights=weights: stack.infer(cell, weights, x, state, lengths)
     return found
 
 
-@by_cell
 @by_edge
 @by_dtype
 def test_as_many_threads_as_there_are_give_what_one_gives(shape, dtype, cell, monkeypatch):
@@ -227,8 +238,8 @@ def test_a_nan_reaches_its_own_sequence_alone(cell):
     assert np.isfinite(np.delete(hs, 1, axis=1)).all()
 
 
-@by_cell
-@pytest.mark.parametrize("low", ["bfloat16", "int8"])
+@pytest.mark.parametrize("cell", [pytest.param(cell, marks=slow(cell), id=str(cell)) for cell in CELLS])
+@pytest.mark.parametrize("low", LOW)
 @pytest.mark.parametrize("shape", [EDGES[0], Shape(2, 1, 65, 40, 4, 17, "ragged"), Shape(2, 2, 33, 5, 3, 1)], ids=str)
 def test_below_float32_a_layer_is_as_close_to_its_twin_as_a_cell(shape, low, cell):
     """Each layer from the inputs that it had, which are what the layers below it give."""

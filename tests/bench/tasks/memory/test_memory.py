@@ -132,7 +132,11 @@ def test_a_forged_training_is_refused_in_one_line(tmp_path, about, message):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"), [("adding", "is asked after the first step"), ("copy", "count the answers")]
+    ("task", "words"),
+    [
+        ("adding", "is asked after the first step"),
+        pytest.param("copy", "count the answers left", marks=pytest.mark.slow),
+    ],
 )
 def test_a_network_of_layers_and_directions(tmp_path, task, words):
     options = ["--layers", "2", "--bidirectional", "--cell", "lstm", "--length", "4", "--hidden", "4", "--seeds", "1"]

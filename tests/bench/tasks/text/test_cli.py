@@ -88,6 +88,7 @@ def test_text_is_written_in_every_dtype(tale):
             bench("generate", folder, "--dtype", dtype)
 
 
+@pytest.mark.slow
 def test_layers_are_trained_told_of_and_write(tale):
     folder = tale.parent / "out"
     done = bench("train", "text", "--file", tale, *TINY, "--layers", 2, "--steps", 10, "--output", folder)
