@@ -338,7 +338,7 @@ def _backward_layer(member, team, walk, given, cell, wanted, scratch):
     lots = lots_of(walk.steps, B, I, H, gates)
     scratch = align(pointer(scratch))
     if lots == 1:
-        crew = Crew(member, members, by_rows(B, members), meetings)
+        crew = Crew(member, members, by_rows(B, members, given.H, given.gates, False), meetings)
         backward(crew, walk, given, cell, wanted, scratch, ROWS, None, None)
         return
     rows = (B + lots - 1) // lots

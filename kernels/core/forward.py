@@ -109,7 +109,7 @@ def ahead_through(team, walk, layer, cell, weights, hs):
     """Compute the states of one layer alone, as a team."""
     team = assembled(team)
     I, H, blocks, B, members = layer.I, layer.H, layer.blocks, walk.B, len(team)
-    if by_rows(B, members):
+    if by_rows(B, members, H, layer.gates, is_rounded(layer.weights)):
         size = members * memory(layer.weights, walk.steps, (B + members - 1) // members, ONE, I, H, blocks, ROWS)
     else:
         size = memory(layer.weights, walk.steps, B, members, I, H, blocks, ROWS)
@@ -124,7 +124,7 @@ def _forward_layer(member, team, walk, layer, cell, scratch):
     members, turn = len(team), steps_before(team)
     notes = align(pointer(scratch))
     mine = at(notes, NOTES)
-    if by_rows(walk.B, members):
+    if by_rows(walk.B, members, layer.H, layer.gates, is_rounded(layer.weights)):
         rows = (walk.B + members - 1) // members
         own = memory(align(layer.weights), walk.steps, rows, ONE, layer.I, layer.H, layer.blocks, ROWS)
         share, walk, mine = Share(ZERO, ONE, pointer(team)), section(walk, member, members), at(mine, member * own)

@@ -30,7 +30,7 @@ from kernels.core.backward import (
 )
 from kernels.core.backward import memory as backward_memory
 from kernels.core.cache import compiled
-from kernels.core.entering import NOTES, refuse
+from kernels.core.entering import NOTES, is_rounded, refuse
 from kernels.core.forward import FOLLOWED, Layer, Share, forward, workspace
 from kernels.core.forward import ROWS as FORWARD_ROWS
 from kernels.core.forward import memory as forward_memory
@@ -154,9 +154,10 @@ def _await(net, counters, layer, steps):
 
 
 @compiled
-def _forward_groups(net, B, members):
+def _forward_groups(net, B, members, rounded):
     """Return how many groups share the chains, 0 if every member takes its rows through all of them."""
-    if members == 1 or (by_rows(B, members) and (net.directions == 1 or _DIRECTION_ROWS * members <= B)):
+    alone = by_rows(B, members, net.H, net.gates, rounded)
+    if members == 1 or (alone and (net.directions == 1 or _DIRECTION_ROWS * members <= B)):
         return ZERO
     return min(members, net.directions if net.directions > 1 else net.layers)
 
@@ -169,7 +170,7 @@ def ahead(team, kind, net, table, weights, x, hs, places, steps, keep):
     """
     team = assembled(team)
     members, walk = len(team), _whole_walk(places, hs, steps)
-    groups = _forward_groups(net, walk.B, members)
+    groups = _forward_groups(net, walk.B, members, is_rounded(pointer(weights)))
     if groups:
         parts, rows, among = groups, walk.B, (members + groups - 1) // groups
     else:
@@ -241,7 +242,7 @@ def _backward_groups(net, B, members):
     """Return how many groups share the chains."""
     if net.directions > 1:
         return min(members, net.directions)
-    return ONE if by_rows(B, members) else min(members, net.layers)
+    return ONE if by_rows(B, members, net.H, net.gates, False) else min(members, net.layers)
 
 
 @compiled
@@ -310,7 +311,12 @@ def _back_part(
             to = at(to, sums_size(I, net.H, net.gates, net.blocks))
     else:
         group, me, among = _group(member, members, groups)
-        crew = Crew(me, among, by_rows(walk.B, among), at(pointer(counters), (chains + 2 + group) * ROW))
+        crew = Crew(
+            me,
+            among,
+            by_rows(walk.B, among, net.H, net.gates, False),
+            at(pointer(counters), (chains + 2 + group) * ROW),
+        )
         here = at(scratch, group * each)
         for i in range(group, chains, groups):
             q = (L - 1 - i // D) * D + i % D

@@ -27,14 +27,20 @@ def is_a(cell, kind):
 # The strategy. With a batch of at least a few rows for each thread, every thread takes its rows through all of time
 # and waits for nobody; with less, the hidden units are shared out, and the threads meet after each step.
 
-_ROWS_EACH = 4
-
-
+_KEPT = 200_000  # numbers of W, of all gates: what stays in a core's own cache from step to step
 WORTH_SHARING = 2_000_000  # multiplications: fewer are done before another thread, awake, has done its part
 _PATIENCE = 300  # spins that so many are worth: half of the time that they take
 _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
 _WORTH_FOLLOWING = 9_216  # recurrent weights of a layer: with fewer a step is done before another thread hears of it
 _ACTIVATION = 64  # multiplications take as long
+
+
+def rows_each(H, gates, rounded):
+    """Return how many rows a thread is to have at least, to take them alone.
+
+    Below float32 a product takes as long for many rows as for two.
+    """
+    return 2 if gates * H * H <= _KEPT and not rounded else 4
 
 
 def team_size(most, T, B, I, H, gates, together=1):
@@ -47,7 +53,7 @@ def team_size(most, T, B, I, H, gates, together=1):
     if work < WORTH_SHARING:
         return 1, 0
     most = most()
-    by_rows = min(most, B // _ROWS_EACH)
+    by_rows = min(most, B // rows_each(H, gates, together > 1))
     by_columns = min(most, H // 24, gates * H * H // (18_432 * together))
     return max(1, by_rows, by_columns), _PATIENCE * work // WORTH_SHARING
 
@@ -59,15 +65,18 @@ def network_size(most, L, D, T, B, I, H, gates, together=1):
     if work < WORTH_SHARING:
         return 1, 0
     most = most()
-    by_rows = min(most, B // _ROWS_EACH)
+    by_rows = min(most, B // rows_each(H, gates, together > 1))
     by_columns = max(1, min(H // 24, gates * H * H // (18_432 * together)))
     chains = D if D > 1 else (L if gates * H * H >= _WORTH_FOLLOWING * together else 1)
     return max(1, by_rows, min(most, chains * by_columns)), _PATIENCE * work // WORTH_SHARING
 
 
+_rows_each = compiled(rows_each)
+
+
 @compiled
-def by_rows(B, members):
-    return _ROWS_EACH * members <= B or members == 1
+def by_rows(B, members, H, gates, rounded):
+    return members == 1 or _rows_each(H, gates, rounded) * members <= B
 
 
 @compiled
