@@ -73,7 +73,9 @@ def heat_panels(duels: pd.DataFrame) -> dict[str, Panel]:
         values = values.sort_index(key=lambda level: level.map(in_order))
         alike = group.pivot_table(index=kinds, columns="hidden_size", values="verdict", aggfunc="last")
         draw = _heat_panel(values, alike.reindex(values.index) == "no difference", strongest)
-        panels[label] = Panel(_titled(draw, label), (SIZE[0], 0.95 + 0.235 * len(values)))
+        lines = textwrap.fill(label, 28)  # the names of the rows leave little room above the map
+        height = 0.95 + 0.235 * len(values) + 0.17 * lines.count("\n")
+        panels[label] = Panel(_titled(draw, lines), (SIZE[0], height))
     return panels
 
 
@@ -298,7 +300,7 @@ def _facets(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.Data
 def _titled(draw: Draw, title: str) -> Draw:
     def titled(axes: Axes) -> None:
         draw(axes)
-        axes.set_title(textwrap.fill(title, 46))
+        axes.set_title(title if "\n" in title else textwrap.fill(title, 46))
 
     return titled
 

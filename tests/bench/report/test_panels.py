@@ -168,3 +168,15 @@ def test_losses_that_are_all_alike_have_a_tick_and_no_dot_is_cut_off(low, loss):
 def test_charts_of_speed_against_loss_name_their_machine_where_there_are_several(low):
     several = pd.concat([low, low.assign(machine="another")])
     assert list(panels.loss_panels(several))[-1] == "int8, another"
+
+
+def test_the_title_of_a_heatmap_lies_within_its_panel(tmp_path):
+    """It begins at the map, beside the names of its rows, and is as long as networks make it."""
+    grid = {"cell": ["lstm", "gru"], "operation": ["forward"], "layers": [2], "directions": [2], "lengths": ["ragged"]}
+    run = make_run(tmp_path / "run", threads=[1, 2], **grid)
+    found = panels.heat_panels(duels([run], "numba-simd").query("against == 'numpy'"))
+    assert "LSTM, 2 layers, 2 directions, ragged, 2 threads" in found
+    figure = charts.sheet([panel.draw for panel in found.values()], size=next(iter(found.values())).size)
+    assert len(figure.axes) == 4
+    for n, axes in enumerate(figure.axes):
+        assert axes.get_tightbbox().x1 <= figure.bbox.width / 3 * (n % 3 + 1), axes.get_title("left")
