@@ -73,9 +73,9 @@ def heat_panels(duels: pd.DataFrame) -> dict[str, Panel]:
         values = values.sort_index(key=lambda level: level.map(in_order))
         alike = group.pivot_table(index=kinds, columns="hidden_size", values="verdict", aggfunc="last")
         draw = _heat_panel(values, alike.reindex(values.index) == "no difference", strongest)
-        lines = textwrap.fill(label, 28)  # the names of the rows leave little room above the map
-        height = 0.95 + 0.235 * len(values) + 0.17 * lines.count("\n")
-        panels[label] = Panel(_titled(draw, lines), (SIZE[0], height))
+        wide = 28  # the names of the rows leave little room above the map
+        height = 0.95 + 0.235 * len(values) + 0.17 * _lines(label, wide).count("\n")
+        panels[label] = Panel(_titled(draw, label, wide), (SIZE[0], height))
     return panels
 
 
@@ -297,12 +297,18 @@ def _facets(rows: pd.DataFrame, names: list[str]) -> Iterator[tuple[str, pd.Data
         yield facet_label(case, varied), group
 
 
-def _titled(draw: Draw, title: str) -> Draw:
+def _titled(draw: Draw, title: str, width: int = 46) -> Draw:
     def titled(axes: Axes) -> None:
         draw(axes)
-        axes.set_title(title if "\n" in title else textwrap.fill(title, 46))
+        axes.set_title(_lines(title, width))
 
     return titled
+
+
+def _lines(title: str, width: int) -> str:
+    """Return a title in lines of so many letters that end at its commas, if they can."""
+    together = title.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+    return textwrap.fill(together, width).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _name_ticks(axes: Axes, values: Sequence[int]) -> None:
