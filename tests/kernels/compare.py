@@ -91,6 +91,20 @@ def rebuild(value, cell, array=np.copy):
     return getattr(cell, type(value).__name__, type(value))(*parts)
 
 
+def poison(monkeypatch):
+    """Have every array of numbers that NumPy makes without content be NaN."""
+    empty = np.empty
+
+    def poisoned(*args, **kwargs):
+        a = empty(*args, **kwargs)
+        if a.dtype.kind == "f":
+            a.fill(np.nan)
+        return a
+
+    monkeypatch.setattr(np, "empty", poisoned)
+    monkeypatch.setattr(np, "empty_like", lambda like, *args, **kwargs: poisoned(like.shape, like.dtype))
+
+
 def assert_close(comp, reference, inputs, call, n):
     """Assert that `comp` is call(reference, inputs), an array at a time, as far as rounding allows.
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kernels.apart import run_apart
 from tests.kernels.cells import by_cell, by_dtype, by_edge, label
-from tests.kernels.compare import Size, calls, draw, named, rebuild, results
+from tests.kernels.compare import Size, calls, draw, named, poison, rebuild, results
 
 
 @by_cell
@@ -58,17 +58,7 @@ def test_old_memory_does_not_show(size, dtype, cell, monkeypatch):
     """Whatever the arrays' memory held before: zeros the first time, as good as sure, and NaN the second."""
     inputs = draw(cell.kernels, size, dtype)
     refs = {call: named(function()) for call, function in calls(cell.kernels, inputs).items()}
-
-    empty = np.empty
-
-    def poisoned(*args, **kwargs):
-        a = empty(*args, **kwargs)
-        if a.dtype.kind == "f":
-            a.fill(np.nan)
-        return a
-
-    monkeypatch.setattr(np, "empty", poisoned)
-    monkeypatch.setattr(np, "empty_like", lambda like, *args, **kwargs: poisoned(like.shape, like.dtype))
+    poison(monkeypatch)
     for call, function in calls(cell.kernels, inputs).items():
         for elements in {a.size for a in refs[call].values()}:  # the allocator gives these to the compiled code
             for freed in [np.full(elements, np.nan, dtype) for _ in range(4)]:

@@ -12,7 +12,7 @@ from kernels import lstm, stack
 from kernels.core import recurrence, team
 from reference import stack as reference_stack
 from tests.kernels.cells import CELLS, by_cell, label
-from tests.kernels.compare import DTYPES, assert_close, rebuild
+from tests.kernels.compare import DTYPES, assert_close, poison, rebuild
 from tests.networks import Shape, arrays, assert_equal_arrays, draw, in_torch
 
 LENGTHS = ("ragged", "full")
@@ -201,16 +201,7 @@ def test_inputs_stay_and_results_are_their_own(shape, cell):
 def test_old_memory_does_not_show(shape, cell, monkeypatch):
     calls = every_call(cell.kernels, draw(cell.kernels, shape, np.float32))
     refs = {call: arrays(function()) for call, function in calls.items()}
-    empty = np.empty
-
-    def poisoned(*args, **kwargs):
-        a = empty(*args, **kwargs)
-        if a.dtype.kind == "f":
-            a.fill(np.nan)
-        return a
-
-    monkeypatch.setattr(np, "empty", poisoned)
-    monkeypatch.setattr(np, "empty_like", lambda like, *args, **kwargs: poisoned(like.shape, like.dtype))
+    poison(monkeypatch)
     for call, function in calls.items():
         for name, a in arrays(function()).items():
             np.testing.assert_array_equal(a, refs[call][name], err_msg=f"{call}: {name}")

@@ -75,42 +75,35 @@ def test_a_change_of_a_cell_has_what_lies_below_it_compiled_anew(checkout):
     assert second != first
 
 
-def test_what_is_a_part_of_another_function_is_kept_with_it_and_compiled_as_a_whole_for_python(checkout):
-    """Python calls the part before and after the other, in one process or the next."""
-    module = (
-        MODULE
-        + """
+PARTS = f"""{MODULE}
 @compiled
 def quadruple(x):
     return double(double(x))
 """
-    )
-    (checkout / "kernels" / "probe.py").write_text(module)
-    program = PROGRAM.replace("import double", "import double, quadruple")
+
+
+def with_parts(checkout, calls):
+    """Return the PROGRAM that calls a function and another one that calls it."""
+    (checkout / "kernels" / "probe.py").write_text(PARTS)
+    return PROGRAM.replace("import double", "import double, quadruple").replace("double(1.0)", calls)
+
+
+def test_what_is_a_part_of_another_function_is_kept_with_it_and_compiled_as_a_whole_for_python(checkout):
+    """Python calls the part before and after the other, in one process and in the next."""
     calls = "assert (quadruple(1.0), double(3.0), quadruple(2.0), double(2), quadruple(2)) == (4, 6, 8, 4, 8)"
-    program = program.replace("double(1.0)", calls)
+    program = with_parts(checkout, calls)
     assert run(checkout, program)[:2] == (0, 3)  # of `double`: a part, and a whole of each type
     assert run(checkout, program)[:2] == (2, 0)
 
 
 def test_threads_that_compile_at_once_do_not_take_parts_for_wholes(checkout):
-    module = (
-        MODULE
-        + """
-@compiled
-def quadruple(x):
-    return double(double(x))
-"""
-    )
-    (checkout / "kernels" / "probe.py").write_text(module)
     calls = """
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(4) as pool:
     jobs = [pool.submit(f, x) for x in (1, 1.0, True, 1j) for f in (quadruple, double) * 4]
     assert [job.result() for job in jobs] == [y for x in (1, 1.0, True, 1j) for y in (4 * x, 2 * x) * 4]
 """
-    program = PROGRAM.replace("import double", "import double, quadruple").replace("double(1.0)", calls)
-    run(checkout, program)
+    run(checkout, with_parts(checkout, calls))
 
 
 def test_the_compiled_reference_outlives_changes_of_the_kernels(checkout):
