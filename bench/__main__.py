@@ -16,6 +16,7 @@ from bench.grid.presets import OPTIONS, share
 from bench.results.files import new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
+from bench.tasks.options import NoWait
 from bench.tasks.text.cli import generate
 from bench.timing.worker import WorkerError
 
@@ -81,14 +82,15 @@ def run(
     precision: Annotated[str | None, _choice("precision")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, though an unfinished run could go on.")] = False,
     reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
+    no_wait: NoWait = False,
 ):
     """Verify and time implementations on a grid of cases and write a report.
 
     The last line printed is the report's path. A run that was cut short goes on where it stopped.
     """
+    from bench.machine.lock import the_machine
     from bench.report.report import write_run
-    from bench.timing.loop import Bench
-    from bench.timing.plan import open_run, plan
+    from bench.timing.plan import plan
 
     planned = plan(
         preset,
@@ -106,7 +108,17 @@ def run(
         lengths=lengths,
         threads=threads,
     )
-    current, resumed = open_run(planned, reports or REPORTS, fresh)
+    with the_machine(wait=not no_wait):
+        current = _measured(planned, reports or REPORTS, fresh)
+    print(_shown(write_run(current)))
+
+
+def _measured(planned, reports, fresh):
+    """Return the run of a plan, finished, or end as the signal does that stopped it."""
+    from bench.timing.loop import Bench
+    from bench.timing.plan import open_run
+
+    current, resumed = open_run(planned, reports, fresh)
     for warning in current.info["machine"]["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if resumed:
@@ -122,7 +134,7 @@ def run(
         codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
         raise typer.Exit(codes.get(type(stop), 1)) from None
     current.finish()
-    print(_shown(write_run(current)))
+    return current
 
 
 def _measure_all(bench, planned):
@@ -191,15 +203,18 @@ def compare(
 def null(
     comparisons: Annotated[int, typer.Option(min=1, help="How many, of all implementations together.")] = 200,
     reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
+    no_wait: NoWait = False,
 ):
     """Put the harness to the test: compare implementations with themselves, and fail if they come out different."""
     from rich.progress import track
 
+    from bench.machine.lock import the_machine
     from bench.results.statistics import TWINS
     from bench.timing import null
 
-    pairs = null.compare(comparisons, reports or REPORTS)
-    found = list(track(pairs, "comparing alike with alike", total=comparisons))
+    with the_machine(wait=not no_wait):
+        pairs = null.compare(comparisons, reports or REPORTS)
+        found = list(track(pairs, "comparing alike with alike", total=comparisons))
     for one in (one for one in found if one.different):
         low, high = one.ratio.low, one.ratio.high
         print(f"{one.implementation}, {one.case.id}: {one.ratio.median:.3f} ({low:.3f} to {high:.3f})")
@@ -226,6 +241,7 @@ def machine(
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure the roofline anew; let nothing else run.")
     ] = False,
+    no_wait: NoWait = False,
 ):
     """Describe this machine as the reports do, with what it can do at most."""
     from rich.console import Console
@@ -233,11 +249,13 @@ def machine(
 
     from bench.machine import peaks, roofline
     from bench.machine.describe import describe, words
+    from bench.machine.lock import the_machine
 
-    if measure:
-        print("Measuring what this machine can do at most: about ten seconds.", file=sys.stderr)
-        peaks.measure()
-    described = describe(measure=True)
+    with the_machine(wait=not no_wait):
+        if measure:
+            print("Measuring what this machine can do at most: about ten seconds.", file=sys.stderr)
+            peaks.measure()
+        described = describe(measure=True)
     for warning in described["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     about = Table(show_header=False)

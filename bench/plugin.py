@@ -6,6 +6,7 @@ pytest-benchmark's table, JSON, saving and comparing work as ever. Plain `pytest
 """
 
 import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--reports", metavar="DIR", type=Path, help="Where run folders go (write --reports=DIR). Default: reports/"
     )
+    group.addoption("--no-wait", action="store_true", help="Fail if another benchmark is at work on this machine.")
     parser.getgroup("general").addoption("--slow", action="store_true", help="Run the tests marked slow, too.")
 
 
@@ -102,6 +104,7 @@ class Session:
         self.cases = {case.id: case for case in plan.cases}
         self.selected = {}  # the implementations of each selected case, by its id
         self.run = self.bench = self.page = None
+        self.held = ExitStack()  # the machine, from the first case on
         self.resumed = False
 
     def pytest_collection_finish(self, session):
@@ -113,10 +116,12 @@ class Session:
     def measure(self, case, implementation):
         """Return the row of a case and an implementation, measured now if the run has none."""
         if self.run is None:
+            from bench.machine.lock import the_machine
             from bench.timing.loop import Bench
             from bench.timing.plan import open_run
 
             reports = self.config.getoption("reports") or REPORTS
+            self.held.enter_context(the_machine(wait=not self.config.getoption("no_wait")))
             self.run, self.resumed = open_run(self.plan, reports, self.config.getoption("fresh"))
             self.bench = Bench(self.run, self.plan)
         case = self.cases[case]
@@ -145,6 +150,7 @@ class Session:
     def pytest_unconfigure(self):
         if self.bench is not None:
             self.bench.close()
+        self.held.close()
 
     def pytest_benchmark_update_machine_info(self, machine_info):
         from bench.machine import hardware

@@ -12,6 +12,7 @@ import typer
 
 from bench.tasks.options import (
     Laps,
+    NoWait,
     Output,
     Resume,
     command_line,
@@ -61,10 +62,12 @@ def trains(task: Callable[..., Task]) -> Callable:
     kinds = {p.name: p.annotation for p in own} | shared
 
     @functools.wraps(task)
-    def command(context: typer.Context, resume: Path | None, output: Path | None, **options: Any) -> None:
+    def command(
+        context: typer.Context, resume: Path | None, output: Path | None, no_wait: bool, **options: Any
+    ) -> None:
         sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in options}
         given = {name: value for name, value in options.items() if sources[name] == "COMMANDLINE"}
-        _train(task, kinds, options, given, resume, output)
+        _train(task, kinds, options, given, resume, output, no_wait)
 
     parameters = [
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
@@ -73,6 +76,7 @@ def trains(task: Callable[..., Task]) -> Callable:
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
             for name, annotation in {**shared, "resume": Resume, "output": Output}.items()
         ),
+        inspect.Parameter("no_wait", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=NoWait),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -101,12 +105,19 @@ class Kept:
 
 
 def _train(
-    task: Callable[..., Task], kinds: dict, options: dict, given: dict, resume: Path | None, output: Path | None
+    task: Callable[..., Task],
+    kinds: dict,
+    options: dict,
+    given: dict,
+    resume: Path | None,
+    output: Path | None,
+    no_wait: bool,
 ) -> None:
     """Train a task, or go on with one that was kept, keep it now and then, and report what came of it.
 
     `options` are all, by default or `given`; `kinds` are their types.
     """
+    from bench.machine.lock import the_machine
     from bench.tasks.learning import checkpoint
     from bench.tasks.learning.forms import expect, read
     from bench.tasks.learning.training import branch
@@ -129,7 +140,6 @@ def _train(
         expect(cell in cells, f"{where}: races", " or ".join(cells), cell)
         cells[cell].restore(state, branch(trees, cell), f"{where}: races: {cell}")
     options = options | {"implementation": ",".join(races[0].implementations)}
-    folder = report_folder(task.__name__, output or resume)
 
     def keep() -> None:
         states = {cell: race.state() for cell, race in cells.items()}
@@ -137,7 +147,9 @@ def _train(
         checkpoint.save_training(folder, task.__name__, about, {cell: tree for cell, (_, tree) in states.items()})
 
     laps.to("beginning")
-    _run(races, keep, laps)
+    with the_machine(wait=not no_wait):
+        folder = report_folder(task.__name__, output or resume)
+        _run(races, keep, laps)
     begun = [race for race in races if race.weights]  # the others Ctrl-C did not let begin
     if not begun:
         nothing_learned(folder)

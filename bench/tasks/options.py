@@ -22,6 +22,7 @@ def option(words: str, default: str | bool = False) -> Any:
 
 Resume = Annotated[Path | None, option("Go on with the training that was kept in this folder, with its settings.")]
 Layers = Annotated[str | None, option("Layers, each of which reads the states of the one below.", "1")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail if another benchmark is at work on this machine.")]
 Output = Annotated[Path | None, option("The report's folder.", "reports/<time>-<task>, or that of --resume")]
 
 

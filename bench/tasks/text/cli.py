@@ -13,6 +13,7 @@ from bench.grid.cases import ChoiceError
 from bench.tasks.options import (
     Laps,
     Layers,
+    NoWait,
     Output,
     Resume,
     command_line,
@@ -52,11 +53,13 @@ def text(
     ] = None,
     resume: Resume = None,
     output: Output = None,
+    no_wait: NoWait = False,
 ) -> None:
     """Predict the next character of a text; the last line printed is the report's path.
 
     Ctrl-C ends the training, keeps it, and reports what is there. `--resume` goes on with it, `generate` lets it write.
     """
+    from bench.machine.lock import the_machine
     from bench.tasks.learning.training import choose, usable_threads
     from bench.tasks.text import data as task
     from bench.tasks.text.training import Bounds, Lesson, Settings
@@ -85,29 +88,35 @@ def text(
     else:
         none_beside_resume({**settings, "implementation": implementation})
         lesson = Lesson.resume(corpus, resume)
-    folder = report_folder("text", output or resume)
-
     lesson.goal = goal or lesson.goal
     racing = len(lesson.histories) > 1
     if not (minutes or steps or goal or racing):
         minutes = 5
     bounds = Bounds(steps or math.inf, minutes or math.inf, lesson.goal if goal or racing else 0)
     laps.to("reading the text")
+    with the_machine(wait=not no_wait):
+        folder = report_folder("text", output or resume)
+        _train_seeds(lesson, seeds, bounds, laps, folder)
+        finish(lambda: _report(lesson, folder, laps), folder, laps, lesson.outcome == "interrupted")
+
+
+def _train_seeds(lesson, seeds, bounds, laps, folder):
+    """Train, and again with other seeds, whose lessons are kept with the first one's."""
+    from bench.tasks.text.training import Lesson
+
     _train(lesson, bounds, laps, folder)
     if not lesson.step:
         nothing_learned(folder)
     for number in range(1, seeds):
         if lesson.outcome == "finished":
             other = replace(lesson.settings, seed=lesson.settings.seed + number)
-            repeat = Lesson(corpus, other, list(lesson.histories))
+            repeat = Lesson(lesson.corpus, other, list(lesson.histories))
             _train(repeat, bounds, laps)
             if repeat.outcome == "interrupted":
                 lesson.outcome = repeat.outcome
             else:
                 group = lesson.repeats if repeat.outcome == "finished" else lesson.strayed
                 group.append(repeat)
-
-    finish(lambda: _report(lesson, folder, laps), folder, laps, lesson.outcome == "interrupted")
 
 
 def _report(lesson, folder, laps):
