@@ -26,8 +26,13 @@ def dtypes(name, cell):
     return DTYPES[:1] if name == "numba-jit" and cell != "rnn" else DTYPES
 
 
-@pytest.mark.parametrize("cell", GATES)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        pytest.param(name, cell, marks=pytest.mark.slow if name == "numba-jit" and cell != "rnn" else [])
+        for name, cell in product(MODULES, GATES)
+    ],
+)
 def test_right_or_unsupported(name, cell):
     if import_module(MODULES[name]).version() is None:
         pytest.skip(f"{name} is not installed")
