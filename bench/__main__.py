@@ -177,26 +177,59 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several
 
 @app.command()
 def compare(
-    old: Path,
-    new: Path,
+    old: Annotated[Path | None, typer.Argument(help="The run folder that was before.", show_default=False)] = None,
+    new: Annotated[Path | None, typer.Argument(help="The one that came after it.", show_default=False)] = None,
     threshold: Annotated[str, typer.Option(help="The least change that counts.")] = "5%",
     fail_on: Annotated[
         str | None, typer.Option(help="End with exit code 1 if a row got slower by more than this, for example 5%.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="In place of two runs: measure our kernels in turns with those of a git revision."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="The grid for --against.", show_default="versions")] = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="Where the run of --against goes.", show_default="reports/")
+    ] = None,
+    no_wait: NoWait = False,
 ):
-    """Tell in words, row by row, what changed from one run to another."""
+    """Tell in words, row by row, what changed from one run to another, or from a git revision to this source."""
     from rich.console import Console
 
     from bench.results import compare as comparison
 
     least = share(threshold, "--threshold")
     limit = None if fail_on is None else share(fail_on, "--fail-on")
-    frame = comparison.compare(Run.load(old), Run.load(new), least)
+    if against is not None:
+        if old is not None:
+            raise ChoiceError(f"--against: expected no run beside it, got {old}")
+        frame = _versions(against, preset or "versions", reports or REPORTS, least, no_wait)
+    elif old is None or new is None:
+        raise ChoiceError(f"compare: expected two runs, or --against, got {'none' if old is None else 'one run'}")
+    elif preset is not None or reports is not None or no_wait:
+        raise ChoiceError("--preset, --reports, --no-wait: expected --against beside them, got two runs")
+    else:
+        frame = comparison.compare(Run.load(old), Run.load(new), least)
     for table in comparison.tables(frame, least):
         Console(markup=False).print(table)
     if limit is not None and len(slower := comparison.regressions(frame, limit)):
         print(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _versions(revision, preset, reports, threshold, no_wait):
+    """Measure our kernels beside those of a revision, write the report and return what changed since then."""
+    from bench.implementations import OURS
+    from bench.machine.lock import the_machine
+    from bench.report.report import write_run
+    from bench.results import compare as comparison
+    from bench.timing.plan import plan
+
+    planned = plan(preset, f"{OURS},{OURS}@{revision}")
+    with the_machine(wait=not no_wait):
+        current = _measured(planned, reports, fresh=True)
+    print(_shown(write_run(current)))
+    return comparison.versions(current, f"{OURS}@{revision}", threshold)
 
 
 @app.command()

@@ -43,6 +43,7 @@ class Effort(NamedTuple):
     fewest: int = 11  # rounds, whatever they cost
     case_s: float = 2.0  # the time limit for all rounds of all implementations beyond the fewest
     precision: float = 0.03  # the share to which the rounds are to tell each ratio: half of `rounds_ratio`'s interval
+    lives: int = 1  # how often each case is measured by new processes, whose luck the intervals allow for
 
 
 class Preset(NamedTuple):
@@ -121,6 +122,15 @@ PRESETS = {
         ),
         effort=Effort(round_s=0.015, fewest=7, case_s=1.0),
         implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
+    ),
+    "versions": Preset(
+        "our kernels against another version of them, by four processes each: every cell, inference and training",
+        grids=(
+            Grid((64,), (1,), (50,), INFERENCE + TRAINING, cell=CELLS),
+            Grid((128,), (32,), (50,), INFERENCE + TRAINING, cell=CELLS),
+        ),
+        effort=Effort(round_s=0.01, case_s=0.5, precision=0.02, lives=4),
+        implementations=("numba-simd",),
     ),
     "deepbench": Preset(
         "the recurrent layers of Baidu's DeepBench, training and inference, with I = 1 (see bench/grid/presets.py)",
@@ -258,7 +268,7 @@ def _grid(table, where):
 def _effort(table, where):
     _known(table, Effort._fields, where)
     for name, value in table.items():
-        whole = name == "fewest"
+        whole = name in ("fewest", "lives")
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < float("inf"):
             raise ChoiceError(
                 f"{where}.{name}: expected a {'whole ' if whole else ''}number above 0, got {brief(value)}"

@@ -23,6 +23,16 @@ BESIDE = ("numba-simd-float32",)  # ours as it is in float32, in cases below it 
 IF_ASKED = ("torch-compile",)  # it compiles for up to a minute and more a case
 
 
+def base(name):
+    """Return the NAME of NAME@WHERE, an implementation of another version."""
+    return name.partition("@")[0]
+
+
+def is_ours(name):
+    """Tell whether an implementation is ours, be it of another version: then it is nobody's rival."""
+    return base(name) in (OURS, *BESIDE)
+
+
 class UnsupportedError(Exception):
     """The library has no such operation."""
 

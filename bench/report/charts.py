@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from bench.implementations import base
 from bench.results.files import save as save_file
 
 INK, GRID = "#24292f", "#d8dee4"
@@ -81,8 +82,9 @@ Draw = Callable[[Axes], None]
 
 
 def look(name: str) -> Look:
-    """Return the colours and the marker of an implementation."""
-    return LOOKS.get(name, OTHER)
+    """Return the colours and the marker of an implementation; another version of it has a marker of its own."""
+    plain = LOOKS.get(base(name), OTHER)
+    return plain if base(name) == name else plain._replace(marker="p")
 
 
 def line(name: str) -> dict:
@@ -95,6 +97,7 @@ def line(name: str) -> dict:
         "marker": style.marker,
         "linewidth": 2.4 if ours else 1.6,
         "zorder": 4 if ours else 3,
+        "linestyle": "-" if base(name) == name else "--",
     }
 
 

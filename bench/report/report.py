@@ -435,7 +435,8 @@ def _method_section(facts: Facts) -> Markup:
             "Every implementation lives in a process of its own and they take turns, round by round, on the same "
             "case, so that what slows the machine slows all alike. A speedup is the median of the ratios of like "
             "rounds. Its 95% interval is that median's, by the bootstrap, and wider than the rounds alone make it: two "
-            f"processes of the very same code differ for their whole lives, by a standard deviation of {TWINS:.1%}. "
+            f"processes of the very same code differ for their whole lives, by a standard deviation of {TWINS:.1%}"
+            f"{_lives(facts)}. "
             "Where the interval holds 1, the report says “no difference”. Geometric means weigh every case "
             "alike; their intervals say how far another choice of cases could move them. A mean whose interval goes "
             "beyond half or twice of it is not told: there stand the least and the most of the cases."
@@ -457,6 +458,12 @@ def _method_section(facts: Facts) -> Markup:
         ]
     lines.append(page.paragraph("The numbers are in results.csv, every single round in rows.jsonl, beside this file."))
     return page.section("How to read this", *lines)
+
+
+def _lives(facts: Facts) -> str:
+    """Return what is to be said where cases were measured by more than one pair of processes."""
+    most = max((row["lives"] for run in facts.runs for row in run.rows), default=1)
+    return f", so that a case was measured by up to {most} of each, one after the other" if most > 1 else ""
 
 
 def _about(run: Run) -> dict[str, str]:

@@ -39,7 +39,7 @@ def overview(facts: Facts) -> Sheet:
 
 def sheets(facts: Facts) -> list[Sheet]:
     """Return all other charts, in the order of the page; those with nothing to show are left out."""
-    found = [_below(facts), _heated(facts, FASTEST), _heated(facts, facts.baseline)]
+    found = [_versions(facts), _below(facts), _heated(facts, FASTEST), _heated(facts, facts.baseline)]
     found += [
         _timed(facts, "hidden_size", "Time against hidden size", "time-against-hidden-size"),
         _timed(facts, "seq_len", "Time against sequence length", "time-against-sequence-length"),
@@ -58,6 +58,17 @@ def _heated(facts: Facts, who: str) -> Sheet:
     )
     against = facts.duels[facts.duels["against"] == who]
     return Sheet(file, f"{facts.ours} against {named(who)}", words, panels.heat_panels(against))
+
+
+def _versions(facts: Facts) -> Sheet:
+    words = (
+        "Each dot is a case: the time of another version of an implementation over that of the one that bears its name "
+        "alone, which took turns with it. Left of the line at 1× is slower than that version was."
+    )
+    rows = facts.versions.rename(columns={"against": "implementation"})
+    names = [name for name in facts.implementations if (rows["implementation"] == name).any()]
+    found = _ratios(rows, "speedup", "times as fast as the other version (log scale)", names)
+    return Sheet("versions", "Against other versions", words, found)
 
 
 def _below(facts: Facts) -> Sheet:

@@ -6,6 +6,7 @@ Where ours loses is said first.
 import numpy as np
 import pandas as pd
 
+from bench.implementations import base
 from bench.report import charts
 from bench.results.formats import counted, in_order, listed, percent, short, times, typical
 from bench.results.statistics import geometric_mean, tells
@@ -32,17 +33,31 @@ def answer(facts: Facts) -> list[str]:
         against = _measure(facts, duels)
         wins = duels.loc[duels["against"] == against]
         where = f" on {machine}" if len(facts.machines) > 1 else ""
-        sentences.append(
-            f"Against {named(against)}{where} it is {typical(wins['speedup'])} as fast{_of_cases(wins)}. "
-            f"{_verdicts(wins)}."
-        )
+        if base(against) != base(facts.ours):  # of which there is more to say
+            sentences.append(
+                f"Against {named(against)}{where} it is {typical(wins['speedup'])} as fast{_of_cases(wins)}. "
+                f"{_verdicts(wins)}."
+            )
         rivals = duels.loc[duels["against"] == FASTEST]
         if len(rivals):
             sentences.append(
                 f"Against whichever other is the fastest in each case it is {typical(rivals['speedup'])} as fast"
                 f"{_of_cases(rivals)}. {_verdicts(rivals)}."
             )
-    return sentences + below(facts) + ragged(facts)
+    return sentences + versions(facts) + below(facts) + ragged(facts)
+
+
+def versions(facts: Facts) -> list[str]:
+    """Return how each implementation stands against another version of it, where there is one."""
+    about = {name: entry["version"] for run in facts.runs for name, entry in run.info["implementations"].items()}
+    found = []
+    for (machine, other), duels in facts.versions.groupby(["machine", "against"], sort=False):
+        name, where = base(other), f" on {machine}" if len(facts.machines) > 1 else ""
+        found.append(
+            f"Of two versions{where}, {named(name)} ({about[name]}) is {typical(duels['speedup'])} as fast as "
+            f"{named(other)} ({about[other]}){_of_cases(duels)}. {_verdicts(duels)}."
+        )
+    return found
 
 
 def ragged(facts: Facts) -> list[str]:
@@ -204,7 +219,8 @@ def case_name(row: pd.Series, varied: set[str]) -> str:
 
 def named(name) -> str:
     """Return the name of an implementation as its makers write it."""
-    return NAMES.get(name, str(name))
+    plain = base(str(name))
+    return NAMES.get(plain, plain) + str(name).removeprefix(plain)
 
 
 def _measure(facts: Facts, duels: pd.DataFrame) -> str:

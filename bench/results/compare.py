@@ -21,17 +21,18 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from bench.implementations import BESIDE, RUNGS
+from bench.implementations import BESIDE, RUNGS, base
 from bench.results.formats import network, seconds, short
 from bench.results.runs import KEY, Run, key
 from bench.results.statistics import Interval, ratio_of_medians, round_ratios, verdict
-from bench.results.tables import machine_name
+from bench.results.tables import machine_name, pair
 
 THRESHOLD = 0.05
 DRIFT = 0.3  # up to which a baseline's times may differ where there is nothing beside it
 ENOUGH_PEERS = 6  # rows of unchanged libraries, from which on their changes tell the noise
 
 SAME, INCOMPARABLE = "no difference", "not comparable"
+COLUMNS = [*KEY, "old_s", "new_s", "change", "change_low", "change_high", "relative_to", "verdict", "why"]
 
 
 class Sides(NamedTuple):
@@ -64,15 +65,38 @@ def compare(old: Run, new: Run, threshold: float = THRESHOLD) -> pd.DataFrame:
             row |= zip(["change", "change_low", "change_high"], ratio_of_medians(*sides), strict=True)
         found.append(row)
 
-    columns = [*KEY, "old_s", "new_s", "change", "change_low", "change_high", "relative_to", "verdict", "why"]
-    floor = max(threshold, noise(pd.DataFrame(found, columns=columns)))
+    floor = max(threshold, noise(pd.DataFrame(found, columns=COLUMNS)))
     beside: dict[tuple, list[str]] = {}  # the verdicts on the other implementations of a case
     for row in (row for row in found if row.get("relative_to")):
         row["verdict"], row["why"] = _judge(_change(row), floor)
         beside.setdefault(_case(row), []).append(row["verdict"])
     for row in (row for row in found if row.get("relative_to") == ""):
         row["verdict"], row["why"] = _judge_baseline(_change(row), floor, beside.get(_case(row), []))
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def versions(run: Run, version: str, threshold: float = THRESHOLD) -> pd.DataFrame:
+    """Return what `compare` does, of NAME@WHERE as the old and NAME as the new one in a single run.
+
+    They took turns, so that their times are compared as such, round by round.
+    """
+    before = {key(row)[:-1]: row for row in run.rows if row["implementation"] == version}
+    after = {key(row)[:-1]: row for row in run.rows if row["implementation"] == base(version)}
+    found = []
+    for case in dict.fromkeys([*before, *after]):
+        row: dict = dict(zip(KEY, (*case, base(version)), strict=True)) | {"relative_to": version}
+        was, now = before.get(case), after.get(case)
+        for column, side in (("old_s", was), ("new_s", now)):
+            row[column] = float(np.median(side["times"])) if side and side["times"] else np.nan
+        if was is None or now is None:
+            row |= {"verdict": INCOMPARABLE, "why": f"no row of {version if was is None else base(version)}"}
+        elif why := _missing(was, now, f"in {version}", "in both versions"):
+            row |= {"verdict": INCOMPARABLE, "why": why}
+        else:
+            row |= zip(["change", "change_low", "change_high"], pair(was, now), strict=True)
+            row["verdict"], row["why"] = _judge(_change(row), threshold)
+        found.append(row)
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
 def noise(frame: pd.DataFrame) -> float:
@@ -80,7 +104,7 @@ def noise(frame: pd.DataFrame) -> float:
 
     A move of all alike is the baseline's, and no noise. Too few rows of them give 0.
     """
-    peers = frame.loc[~frame["implementation"].isin([*RUNGS, *BESIDE]) & frame["change"].notna(), "change"]
+    peers = frame.loc[~frame["implementation"].map(base).isin([*RUNGS, *BESIDE]) & frame["change"].notna(), "change"]
     if len(peers) < ENOUGH_PEERS:
         return 0.0
     return float(np.expm1(3 * stats.median_abs_deviation(np.log(peers), scale="normal")))
@@ -109,7 +133,7 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     if floor:
         summary.caption += f" Unchanged libraries moved by up to {floor:.1%}."
 
-    nothing_new = (frame["verdict"] == SAME) | frame["why"].isin(["unsupported in both runs", "absent in both runs"])
+    nothing_new = (frame["verdict"] == SAME) | frame["why"].str.fullmatch(r"(unsupported|absent) in both \w+")
     shown = frame[~nothing_new].sort_values("change", na_position="last")
     if shown.empty:
         return [summary]
@@ -142,12 +166,8 @@ def _obstacle(name: tuple, before: dict, after: dict, old: Run, new: Run) -> str
     if name not in after or name not in before:
         return f"not in the {'new' if name not in after else 'old'} run"
     was, now = before[name], after[name]
-    if was["status"] != "ok" and now["status"] != "ok":
-        return f"{now['status']} in both runs"
-    if now["status"] != "ok":
-        return f"no longer works: {now['status']}" + (f", {now['message']}" if now["message"] else "")
-    if was["status"] != "ok":
-        return f"{was['status']} in the old run"
+    if why := _missing(was, now, "in the old run", "in both runs"):
+        return why
     if machine_name(old) != machine_name(new):
         return f"another machine: {machine_name(old)} / {machine_name(new)}"
     if was["version"] != now["version"]:
@@ -163,6 +183,15 @@ def _obstacle(name: tuple, before: dict, after: dict, old: Run, new: Run) -> str
     if versions[0] != versions[1]:
         return f"other versions of {baseline}: {versions[0]} / {versions[1]}"
     return None
+
+
+def _missing(was: dict, now: dict, old: str, both: str) -> str | None:
+    """Return which of two rows has no time, and why, or None."""
+    if was["status"] != "ok" and now["status"] != "ok":
+        return f"{now['status']} {both}"
+    if now["status"] != "ok":
+        return f"no longer works: {now['status']}" + (f", {now['message']}" if now["message"] else "")
+    return f"{was['status']} {old}" if was["status"] != "ok" else None
 
 
 def _sides(name: tuple, before: dict, after: dict, baseline: str) -> Sides:

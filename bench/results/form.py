@@ -135,6 +135,7 @@ ROW = {
     "compile_s": Maybe(_number(0, 1e9, "seconds of 0 or more")),
     "calls": Maybe(WHOLE),
     "times": [SECONDS],
+    "lives": Or(1, WHOLE),
     "stopped": Maybe(TEXT),
     "peak_memory_bytes": Maybe(AMOUNT),
     "flops": POSITIVE,

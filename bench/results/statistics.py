@@ -17,7 +17,7 @@ its twin for its whole life (Mytkowicz et al. 2009, "Producing wrong data withou
 In 200 null comparisons of small cases (`python -m bench null`) the ratios of twins had a standard deviation of 2.6 %
 for NumPy, 1.9 % for numba-simd and 0.8 % for PyTorch beyond what their rounds explain, and called without regard to
 it, 72 came out different. So the ratio of two processes has an interval widened by it, and no difference
-below about 5 % is ever claimed.
+below about 5 % is ever claimed, but where a case was measured by several pairs of processes.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,13 +46,15 @@ def median_interval(times: ArrayLike, confidence: float = CONFIDENCE) -> Interva
     return _interval([times], np.median, confidence)
 
 
-def paired_ratio(base_times: ArrayLike, times: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def paired_ratio(base_times: ArrayLike, times: ArrayLike, lives: int = 1, confidence: float = CONFIDENCE) -> Interval:
     """Return base / this as `rounds_ratio` does, with an interval that allows for the luck of the two processes.
 
-    The rounds' part and the processes' are independent, so that their squares add up, on the logarithmic scale.
+    The rounds' part and the processes' are independent, so that their squares add up, on the logarithmic scale. Where
+    the rounds are those of several `lives`, pairs of processes one after the other, luck is as rare as their number is
+    large.
     """
     ratio = rounds_ratio(base_times, times, confidence)
-    luck = stats.norm.ppf((1 + confidence) / 2) * TWINS
+    luck = stats.norm.ppf((1 + confidence) / 2) * TWINS / np.sqrt(lives)
     down, up = (np.hypot(np.log(end / ratio.median), luck) for end in (ratio.low, ratio.high))
     return Interval(ratio.median, float(ratio.median * np.exp(-down)), float(ratio.median * np.exp(up)))
 

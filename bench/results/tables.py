@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
-from bench.implementations import BESIDE, OURS, RUNGS
+from bench.implementations import BESIDE, OURS, RUNGS, base, is_ours
 from bench.machine import roofline
 from bench.results.formats import in_order, network, typical
 from bench.results.runs import KEY, Run
@@ -51,6 +51,8 @@ MORE = [
     "network",
 ]
 CASE = [name for name in KEY if name != "implementation"]
+SPEEDUP = ["speedup", "speedup_low", "speedup_high"]
+DUEL = [*CASE, "machine", "network", "against", *SPEEDUP, "verdict", "median_s", "other_s"]
 FLOAT32 = f"{OURS}-float32"  # ours in float32, beside a case below it
 FULL = ("numpy", "numba-jit", FLOAT32)  # what computes in float32 there
 FASTEST = "the fastest other"
@@ -75,7 +77,9 @@ class Facts:
     @cached_property
     def implementations(self) -> list[str]:
         """Those that have a time, in their usual order."""
-        return sorted(self.ok["implementation"].unique(), key=lambda name: [*ORDER, name].index(name))
+        order = {name: n for n, name in enumerate(ORDER)}
+        names = self.ok["implementation"].unique()
+        return sorted(names, key=lambda name: (order.get(base(name), len(order)), base(name), name))
 
     @cached_property
     def ours(self) -> str:
@@ -86,6 +90,10 @@ class Facts:
     @cached_property
     def duels(self) -> pd.DataFrame:
         return duels(self.runs, self.ours)
+
+    @cached_property
+    def versions(self) -> pd.DataFrame:
+        return versions(self.runs)
 
     @cached_property
     def below(self) -> pd.DataFrame:
@@ -146,18 +154,27 @@ def duels(runs: Sequence[Run], ours: str) -> pd.DataFrame:
             mine = times.pop(ours, None)
             if mine is None or not times:
                 continue
-            about = {name: case[ours][name] for name in CASE}
-            about |= {"machine": machine_name(run), "network": network(case[ours])}
-            ratios = {name: paired_ratio(theirs, mine) for name, theirs in times.items()}
-            rivals = [name for name in times if name not in BESIDE]
+            ratios = {name: pair(case[name], case[ours]) for name in times}
+            rivals = [name for name in times if not is_ours(name)]
             if len(rivals) > 1:
                 fastest = min(rivals, key=lambda name: float(np.median(times[name])))
                 ratios[FASTEST], times[FASTEST] = ratios[fastest], times[fastest]
             for name, ratio in ratios.items():
-                medians = {"median_s": np.median(mine), "other_s": np.median(times[name])}
-                found.append({**about, "against": name, **_speedup(ratio), "verdict": verdict(ratio), **medians})
-    columns = [*CASE, "machine", "network", "against", *_speedup(Interval(1, 1, 1)), "verdict", "median_s", "other_s"]
-    return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *CASE, "against"], keep="last")
+                found.append(_duel(case[ours], name, times[name], ratio, run))
+    return pd.DataFrame(found, columns=DUEL).drop_duplicates(["machine", *CASE, "against"], keep="last")
+
+
+def versions(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return a row for each (case, NAME@WHERE): how many times as fast as that version NAME is, as `duels` does."""
+    found = []
+    for run in runs:
+        for case in _cases(run):
+            timed = {name: row for name, row in case.items() if row["status"] == "ok"}
+            for name, row in timed.items():
+                if base(name) != name and base(name) in timed:
+                    this = timed[base(name)]
+                    found.append(_duel(this, name, row["times"], pair(row, this), run))
+    return pd.DataFrame(found, columns=DUEL).drop_duplicates(["machine", *CASE, "against"], keep="last")
 
 
 def below(runs: Sequence[Run]) -> pd.DataFrame:
@@ -171,11 +188,18 @@ def below(runs: Sequence[Run]) -> pd.DataFrame:
             timed = {name: row for name, row in case.items() if row["status"] == "ok"}
             for name, row in timed.items():
                 if FLOAT32 in timed and name not in FULL and row.get("loss") is not None:
-                    ratio = paired_ratio(timed[FLOAT32]["times"], row["times"])
+                    ratio = pair(timed[FLOAT32], row)
                     about = {column: row[column] for column in KEY} | {"machine": machine_name(run)}
                     found.append(about | _speedup(ratio) | {"verdict": verdict(ratio), "loss": row["loss"]})
-    columns = [*KEY, "machine", *_speedup(Interval(1, 1, 1)), "verdict", "loss"]
+    columns = [*KEY, "machine", *SPEEDUP, "verdict", "loss"]
     return pd.DataFrame(found, columns=columns).drop_duplicates(["machine", *KEY], keep="last")
+
+
+def _duel(row: dict, against: str, theirs: Sequence[float], ratio: Interval, run: Run) -> dict:
+    """Return a row of `duels`."""
+    about = {name: row[name] for name in CASE} | {"machine": machine_name(run), "network": network(row)}
+    medians = {"median_s": np.median(row["times"]), "other_s": np.median(theirs)}
+    return {**about, "against": against, **_speedup(ratio), "verdict": verdict(ratio), **medians}
 
 
 def scaling(rows: pd.DataFrame) -> pd.DataFrame:
@@ -263,10 +287,15 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
         columns |= {"peak_fraction": bound / median, "left": median / bound, "memory_level": level}
     base = case.get(baseline)
     if base and base["status"] == "ok" and base["times"]:
-        ratio = Interval(1, 1, 1) if row is base else paired_ratio(base["times"], row["times"])
+        ratio = Interval(1, 1, 1) if row is base else pair(base, row)
         columns |= {**_speedup(ratio), "verdict": "baseline" if row is base else verdict(ratio)}
     return columns
 
 
+def pair(base: dict, row: dict) -> Interval:
+    """Return how many times as fast as the row `base` another of the same case and run is."""
+    return paired_ratio(base["times"], row["times"], min(base["lives"], row["lives"]))
+
+
 def _speedup(ratio: Interval) -> dict[str, float]:
-    return dict(zip(["speedup", "speedup_low", "speedup_high"], ratio, strict=True))
+    return dict(zip(SPEEDUP, ratio, strict=True))

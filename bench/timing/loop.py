@@ -66,21 +66,43 @@ class Bench:
             return
         rows = {name: self._new_row(case, name) for name in names}
         reference = Path(self._references.name, f"{case.id}.npz")
-        for n, (name, row) in enumerate(rows.items()):
-            if row["status"] == "ok":
-                self.watch(f"build and verify {name}", 0.5 * n / len(names))
-                asked = {"case": asdict(case), "seed": SEED, "reference": str(reference)}
-                row |= self._ask(row, "build", more_s=case.flops / SLOWEST, **asked)
+        lives = self.plan.effort.lives
+        for life in range(lives):
+            if life:
+                self.restart()
+            self._build(case, rows, reference, life / lives)
+            self._time({name: row for name, row in rows.items() if row["status"] == "ok"}, life)
         reference.unlink(missing_ok=True)
-        self._time({name: row for name, row in rows.items() if row["status"] == "ok"})
         self.run.append(*rows.values())
 
-    def _time(self, rows):
-        """Take the rounds: all in turn, so that the machine's drift hits all alike."""
+    def _build(self, case, rows, reference, behind):
+        """Have every implementation build the case and verify it; what another version expects is today's reference."""
+        for n, (name, row) in enumerate(rows.items()):
+            if row["status"] != "ok":
+                continue
+            other = self.plan.elsewhere.get(name)
+            self._tell(f"build and verify {name}", behind, 0.5 * n / len(rows))
+            if other and (lacking := other.lacks(case)):
+                row |= {"status": "unsupported", "message": f"this version knows no {lacking}"}
+            elif other and other.revision and not reference.exists():
+                row |= {"status": "error", "message": "expected a result of today's reference, got none beside it"}
+            else:
+                asked = {"case": other.told(case) if other else asdict(case), "seed": SEED, "reference": str(reference)}
+                reply = self._ask(row, "build", more_s=case.flops / SLOWEST, **asked)
+                first = row["compile_s"]  # a later life finds the code on the disk
+                row |= reply | ({"compile_s": first} if first is not None else {})
+                row["times"] = row["times"] if row["status"] == "ok" else []
+
+    def _time(self, rows, life=0):
+        """Take the rounds of a life: all in turn, so that the machine's drift hits all alike.
+
+        The first one finds out how many are needed; those after it have as many.
+        """
         effort = self.plan.effort
         for name, row in rows.items():
-            self.watch(f"warm up {name}", 0.5)
+            self._tell(f"warm up {name}", life / effort.lives, 0.5)
             row |= self._ask(row, "calibrate", round_s=effort.round_s)
+        before = max((len(row["times"]) for row in rows.values()), default=0)
         done, look, begin = 0, 0, time.perf_counter()
         while working := {name: row for name, row in rows.items() if row["status"] == "ok"}:
             for name in turn(list(working), done):
@@ -89,6 +111,13 @@ class Bench:
                 if reply:
                     row["times"].append(reply["seconds"])
             done += 1
+            if life:
+                for row in working.values():
+                    row["lives"] = life + 1
+                self._tell("time", life / effort.lives, 0.5 + 0.5 * done * life / before)
+                if done * life >= before:
+                    return
+                continue
             long = any(row["times"][-1] * row["calls"] > LONG_S for row in working.values() if row["times"])
             fewest = min(effort.fewest, FEWEST_LONG) if long else effort.fewest
             over = time.perf_counter() - begin >= effort.case_s
@@ -99,14 +128,20 @@ class Bench:
                     row["stopped"] = "precision" if name in precise else "time"
                 if over or len(precise) == len(working):
                     return
-            self.watch("time", 0.5 + 0.5 * min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s)))
+            share = min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s))
+            self._tell("time", 0, 0.5 + 0.5 * share)
+
+    def _tell(self, text, behind, share):
+        """Tell who watches what is done: a share of the life after what is behind us of the case."""
+        self.watch(text, behind + share / self.plan.effort.lives)
 
     def _precise(self, rows):
         """Return the names of those whose ratios are known well enough."""
         baseline, ours = self.run.info["baseline"], implementations.OURS
         times = {name: row["times"] for name, row in rows.items() if row["status"] == "ok"}
         pairs = [(baseline, name) for name in times if name != baseline and baseline in times]
-        others = [name for name in times if name not in (ours, *implementations.BESIDE)]
+        pairs += [(base, name) for name in times if (base := implementations.base(name)) != name and base in times]
+        others = [name for name in times if not implementations.is_ours(name)]
         if ours in times and others:
             pairs.append((min(others, key=lambda name: median(times[name])), ours))
         vague = {name for base, name in pairs if quick_width(times[base], times[name]) > self.plan.effort.precision}
@@ -132,7 +167,8 @@ class Bench:
             self._workers.pop(other).close()
         if (name, threads) not in self._workers:
             module = self.plan.implementations[name]
-            worker = self._workers[name, threads] = Worker(module, threads, self.time_limit_s, cpus_for(threads))
+            worker = Worker(module, threads, self.time_limit_s, cpus_for(threads), self.plan.elsewhere.get(name))
+            self._workers[name, threads] = worker
             try:
                 worker.ask("start")
             except WorkerError as error:
@@ -154,6 +190,7 @@ class Bench:
             "compile_s": None,
             "calls": None,
             "times": [],
+            "lives": 1,
             "stopped": None,
             "peak_memory_bytes": None,
             "flops": case.flops,

@@ -22,7 +22,8 @@ from scipy import stats
 from bench import implementations
 from bench.grid.cases import GATES, OPERATIONS, Case
 from bench.grid.presets import Effort
-from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
+from bench.results.statistics import Interval, median_interval, verdict
+from bench.results.tables import pair
 from bench.timing.loop import Bench
 from bench.timing.plan import Plan, open_run
 
@@ -91,6 +92,6 @@ def compare(comparisons: int, reports, names=IMPLEMENTATIONS, cells=tuple(GATES)
                 bench.measure(case)
                 one, other = run.rows[-2:]
                 if one["status"] == other["status"] == "ok":
-                    ratio = paired_ratio(one["times"], other["times"])
+                    ratio = pair(one, other)
                     yield Comparison(case, name, ratio, len(one["times"]))
         run.finish()

@@ -13,10 +13,13 @@ from typing import NamedTuple
 from bench import implementations
 from bench.grid.cases import Case, ChoiceError
 from bench.grid.presets import Effort, Grid, choose, find_preset, share
+from bench.implementations import base
 from bench.machine import hardware
 from bench.machine.describe import describe
 from bench.results.files import expect_folder
+from bench.results.form import NAME, check
 from bench.results.runs import REPORTS, Run, key, unfinished
+from bench.timing.elsewhere import elsewhere
 from bench.timing.worker import ROOT
 from kernels.core.cpus import usable_cpus
 
@@ -35,10 +38,11 @@ class Plan(NamedTuple):
     effort: Effort
     description: str = ""
     grids: tuple[Grid, ...] = ()  # the preset's own
+    elsewhere: dict = {}  # noqa: RUF012 - where those of another version are, by their names
 
     def taking_part(self, case):
         """Return the names of the implementations that take part in a case."""
-        return [name for name in self.implementations if case.low or name not in implementations.BESIDE]
+        return [name for name in self.implementations if case.low or base(name) not in implementations.BESIDE]
 
 
 def plan(preset="quick", implementations=None, precision=None, **choices):
@@ -51,14 +55,14 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
         effort = effort._replace(precision=share(precision, "--precision"))
     cases = choose(chosen, usable_cpus(), **choices)
     below = any(case.low for case in cases)
-    modules = _find_implementations(implementations, chosen.implementations, preset, below)
-    return Plan(preset, grid, cases, modules, effort, chosen.description, chosen.grids)
+    modules, others = _find_implementations(implementations, chosen.implementations, preset, below)
+    return Plan(preset, grid, cases, modules, effort, chosen.description, chosen.grids, others)
 
 
 def open_run(plan, reports=REPORTS, fresh=False, command=None):
     """Return (run, resumed): the newest unfinished run of the same plan on the same code and machine, or a new one."""
     expect_folder("--reports", Path(reports))
-    about = {name: _about(module) for name, module in plan.implementations.items()}
+    about = {name: _about(module, plan.elsewhere.get(name)) for name, module in plan.implementations.items()}
     wanted = {
         "preset": plan.preset,
         "description": plan.description,
@@ -102,14 +106,16 @@ def expected_seconds(case, plan):
 def _find_implementations(text, names, preset, below):
     """Return the modules of those in `text`, else of the preset's `names`, else of all that need not be asked for.
 
-    Some take part only `below` float32; where a case is, they come with ours unless `text` names others.
+    Some take part only `below` float32; where a case is, they come with ours unless `text` names others. NAME@WHERE
+    takes part beside NAME, and where it is comes second.
     """
     known = implementations.find()
     where = f"{preset}: implementations" if text is None else "--implementations"
     if text is not None:
         names = [name.strip() for name in text.split(",")]
     apart = (*implementations.IF_ASKED, *implementations.BESIDE)
-    chosen = list(names or (name for name in known if name not in apart))
+    asked = list(names or (name for name in known if name not in apart))
+    chosen, others = list(dict.fromkeys(map(base, asked))), {}
     for name in chosen:
         if name not in known:
             raise ChoiceError(f"{where}: expected some of {', '.join(known)}, got {name!r}")
@@ -117,13 +123,18 @@ def _find_implementations(text, names, preset, below):
             raise ChoiceError(f"{where}: expected --dtype bfloat16 or int8 for {name}, got none of them")
     if below and text is None and implementations.OURS in chosen:
         chosen += implementations.BESIDE
-    return {name: known[name] for name in known if name in chosen}
+    for full in asked:
+        if (name := base(full)) != full:
+            check(full, NAME, where)
+            others[full] = elsewhere(name, full.removeprefix(f"{name}@"), known[name], where)
+    names = sorted({*chosen, *others}, key=lambda full: ([*known].index(base(full)), full))
+    return {full: known[base(full)] for full in names}, others
 
 
-def _about(module):
+def _about(module, elsewhere=None):
     """Return an implementation's entry in run.json."""
     module = import_module(module)
-    version = module.version()
+    version = elsewhere.version if elsewhere else module.version()
     absent = {"status": "absent", "message": "not installed"}
     return {
         "version": version,

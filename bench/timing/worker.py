@@ -40,21 +40,29 @@ def environment(threads):
     return os.environ | variables | {"XLA_FLAGS": xla, "NPROC": str(threads), "JAX_PLATFORMS": "cpu"}
 
 
-def python(module, *arguments):
-    """Return the command for `main` of one of our modules in a process of its own, from whichever folder."""
-    home = str(ROOT)
-    code = f"import sys; {home!r} in sys.path or sys.path.insert(0, {home!r}); from {module} import main; main()"
-    return [sys.executable, "-P", "-c", code, *arguments]  # -P: not what happens to lie in the current folder
+def python(module, *arguments, elsewhere=None):
+    """Return the command for `main` of one of our modules in a process of its own, from whichever folder.
+
+    The interpreter and the source are ours, or those of an `Elsewhere`.
+    """
+    home = str(elsewhere.source if elsewhere else ROOT)
+    there = "False" if elsewhere else f"{home!r} in sys.path"
+    code = f"import sys; {there} or sys.path.insert(0, {home!r}); from {module} import main; main()"
+    interpreter = elsewhere.python if elsewhere else sys.executable
+    return [interpreter, "-P", "-c", code, *arguments]  # -P: not what happens to lie in the current folder
 
 
 class Worker:
-    """The harness's end of a worker for the implementation in `module`, on these CPUs or wherever it likes."""
+    """The harness's end of a worker for the implementation in `module`, on these CPUs or wherever it likes.
 
-    def __init__(self, module, threads, time_limit_s=TIME_LIMIT_S, cpus=()):
+    Its version is this one's, or that which is `elsewhere`.
+    """
+
+    def __init__(self, module, threads, time_limit_s=TIME_LIMIT_S, cpus=(), elsewhere=None):
         self.time_limit_s = time_limit_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            python("bench.timing.worker", module, str(threads), *map(str, cpus)),
+            python("bench.timing.worker", module, str(threads), *map(str, cpus), elsewhere=elsewhere),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import config
+from numba import __version__, config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 
 from kernels.core.compiler import Dispatcher, Part, Parts
@@ -82,7 +82,8 @@ def _folder(sources):
 
 
 def _digest(folder):
-    digest = hashlib.sha256(os.fsencode(folder) + bytes([MATRICES]))
+    # Of two versions of Numba each would throw away what the other keeps in its place.
+    digest = hashlib.sha256(os.fsencode(folder) + bytes([MATRICES]) + __version__.encode())
     for source in sorted(path for path in folder.rglob("*.py") if path.is_file()):
         digest.update(source.read_bytes())
     return digest.hexdigest()

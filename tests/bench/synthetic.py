@@ -131,6 +131,7 @@ def _timed(row, speedup, slow, rng, noise):
         "compile_s": float(rng.lognormal(-1, 0.5)) if row.get("implementation") != "numpy" else 1e-5,
         "calls": 3,
         "times": times.tolist(),
+        "lives": 1,
         "stopped": "precision",
         "peak_memory_bytes": 150 * 2**20,
         "flops": case.flops,

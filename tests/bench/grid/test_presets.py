@@ -171,7 +171,7 @@ def test_a_file_is_a_preset(tmp_path):
         ('["gru", "lstm"]', '["gru", 3]', "grids[0].cell: expected rnn, gru or lstm, got 3"),
         ("case_s = 1", "case_s = 0", "effort.case_s: expected a number above 0, got 0"),
         ("case_s = 1", "fewest = 1.5", "effort.fewest: expected a whole number above 0, got 1.5"),
-        ("case_s = 1", "most = 3", "effort: expected round_s, fewest, case_s or precision, got 'most'"),
+        ("case_s = 1", "most = 3", "effort: expected round_s, fewest, case_s, precision or lives, got 'most'"),
         ('["numpy", "torch"]', '"numpy"', "implementations: expected a list of names, got 'numpy'"),
         ('"mine"', "1", "description: expected a text, got 1"),
         ('description = "mine"', "[grid]", "expected description, implementations, effort or grids, got 'grid'"),

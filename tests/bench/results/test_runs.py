@@ -41,6 +41,7 @@ def row(n, **about):
         "compile_s": 0.5,
         "calls": 3,
         "times": [0.1, 0.2],
+        "lives": 1,
         "stopped": "time",
         "peak_memory_bytes": 2**20,
         "flops": 1000,

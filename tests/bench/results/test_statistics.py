@@ -72,6 +72,8 @@ def test_luck_widens_an_interval_to_both_sides_and_bounds_what_can_be_said():
     narrow, wide = rounds_ratio(*times), paired_ratio(*times)
     assert wide.low < narrow.low < narrow.median == wide.median < narrow.high < wide.high
     assert np.isnan(paired_ratio([2.0], [1.0])[1:]).all()
+    half = np.exp(1.96 * TWINS / 2)
+    assert paired_ratio(same, same, lives=4) == pytest.approx((1, 1 / half, half), rel=1e-4)
 
 
 def test_a_speedup_is_base_over_this_round_by_round():

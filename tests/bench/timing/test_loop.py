@@ -167,6 +167,19 @@ def test_five_long_rounds_are_enough(tmp_path):
     assert {len(row["times"]) for row in rows.values()} == {5}
 
 
+def test_later_lives_are_of_new_processes_and_as_long_as_the_first(tmp_path):
+    rows, _ = simulate(tmp_path, {"numpy": 0.001, "noisy": 0.1}, lives=3)
+    assert {row["lives"] for row in rows.values()} == {3}
+    (rounds,) = {len(row["times"]) for row in rows.values()}
+    assert rounds > 33
+    assert rounds % 3 == 0
+
+    planned = small("numpy")._replace(effort=EFFORT._replace(lives=2))
+    found = measure(tmp_path / "real", planned)
+    assert found["forward", "numpy"]["lives"] == 2
+    assert len(found["forward", "numpy"]["times"]) >= 6
+
+
 def test_each_leads_and_follows_each_other_as_often():
     orders = [turn(["a", "b", "c"], n) for n in range(6)]
     assert [order[0] for order in orders] == ["a", "b", "c", "c", "a", "b"]
@@ -253,7 +266,7 @@ def test_a_worker_that_cannot_start_is_not_tried_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "Worker", Counted)
     planned = small("numpy", "absent", operation="forward,bptt")
-    monkeypatch.setattr("bench.timing.plan._about", lambda module: {"version": "1", "status": "ok", "message": None})
+    monkeypatch.setattr("bench.timing.plan._about", lambda *_: {"version": "1", "status": "ok", "message": None})
     rows = measure(tmp_path, planned)
     assert started.count("tests.bench.timing.broken.absent") == 1
     for operation in ("forward", "bptt"):
