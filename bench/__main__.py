@@ -6,14 +6,16 @@ import os
 import signal
 import sys
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bench.grid import presets
 from bench.grid.cases import ChoiceError
-from bench.grid.presets import OPTIONS, share
-from bench.results.files import new_folder
+from bench.grid.presets import OPTIONS, find_preset
+from bench.results.files import expect_folder, new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
 from bench.tasks.options import NoWait
@@ -83,6 +85,15 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, though an unfinished run could go on.")] = False,
     reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
     no_wait: NoWait = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Measure on every machine of a Dask cluster, such as tcp://host:8786.")
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="With --scheduler: machines that are alike share the grid.")
+    ] = False,
+    tls_ca_file: Annotated[str | None, typer.Option(help="For a tls:// scheduler: the authority's file (PEM).")] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Our certificate.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Our key.")] = None,
 ):
     """Verify and time implementations on a grid of cases and write a report.
 
@@ -92,25 +103,58 @@ def run(
     from bench.report.report import write_run
     from bench.timing.plan import plan
 
-    planned = plan(
-        preset,
-        implementations,
-        precision,
-        cell=cell,
-        operation=operation,
-        hidden=hidden,
-        seq_len=seq_len,
-        batch=batch,
-        input=input,
-        dtype=dtype,
-        layers=layers,
-        directions=directions,
-        lengths=lengths,
-        threads=threads,
-    )
+    choices = {
+        "implementations": implementations,
+        "precision": precision,
+        "cell": cell,
+        "operation": operation,
+        "hidden": hidden,
+        "seq_len": seq_len,
+        "batch": batch,
+        "input": input,
+        "dtype": dtype,
+        "layers": layers,
+        "directions": directions,
+        "lengths": lengths,
+        "threads": threads,
+    }
+    if scheduler is not None:
+        print(
+            _shown(_far(scheduler, preset, choices, reports or REPORTS, share, fresh, (tls_ca_file, tls_cert, tls_key)))
+        )
+        return
+    if share or tls_ca_file or tls_cert or tls_key:
+        raise ChoiceError("--share, --tls-ca-file, --tls-cert, --tls-key: expected --scheduler beside them, got none")
+    planned = plan(preset, **choices)
     with the_machine(wait=not no_wait):
         current = _measured(planned, reports or REPORTS, fresh)
     print(_shown(write_run(current)))
+
+
+def _far(scheduler, preset, choices, reports, share, fresh, tls):
+    """Measure on the machines of a cluster and return the report's path, or end as the signal does that stopped it."""
+    if find_spec("distributed") is None:
+        raise ChoiceError('--scheduler: expected Dask\'s distributed, got none: pip install "unrolled[fleet]"')
+    from bench.fleet.bars import Bars
+    from bench.fleet.far import Wish
+    from bench.fleet.fleet import TLS, Fleet, connect
+    from bench.report import report
+
+    expect_folder("--reports", reports)
+    wish = Wish(preset, find_preset(preset), {name: text for name, text in choices.items() if text is not None})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with connect(scheduler, TLS(*tls)) as client, Bars() as bars:
+        fleet = Fleet(client, wish, reports, share, fresh, bars.tell, bars.watch)
+        try:
+            runs = fleet.measure()
+        except (KeyboardInterrupt, SystemExit, OSError) as stop:
+            bars.tell(_stopped(stop, f"{sum(kind.done for kind in fleet.kinds)} cases are kept in {_shown(reports)}"))
+            raise typer.Exit(_code(stop)) from None
+    runs = [Run.load(run.folder) for run in runs]
+    path = [report.write_run(run) for run in runs][-1]
+    if len(runs) > 1:
+        path = report.write(runs, new_folder(reports / f"{datetime.now():%Y%m%d-%H%M%S}-machines"))
+    return path
 
 
 def _measured(planned, reports, fresh):
@@ -128,13 +172,22 @@ def _measured(planned, reports, fresh):
         with Bench(current, planned) as bench:
             _measure_all(bench, planned)
     except (KeyboardInterrupt, SystemExit, OSError) as stop:
-        kept = f"{len(current.rows)} rows are kept in {_shown(current.folder)}"
-        why = f"{stop.filename or 'Stopped'}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
-        print(f"{why}: {kept}. The same command goes on there.", file=sys.stderr)
-        codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
-        raise typer.Exit(codes.get(type(stop), 1)) from None
+        print(_stopped(stop, f"{len(current.rows)} rows are kept in {_shown(current.folder)}"), file=sys.stderr)
+        raise typer.Exit(_code(stop)) from None
     current.finish()
     return current
+
+
+def _stopped(stop, kept):
+    """Return what stopped a run, and what is kept of it, in words."""
+    why = f"{stop.filename or 'Stopped'}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
+    return f"{why}: {kept}. The same command goes on there."
+
+
+def _code(stop):
+    """Return the exit code that says what stopped a run."""
+    codes = {KeyboardInterrupt: 128 + signal.SIGINT, SystemExit: 128 + signal.SIGTERM}
+    return codes.get(type(stop), 1)
 
 
 def _measure_all(bench, planned):
@@ -198,8 +251,8 @@ def compare(
 
     from bench.results import compare as comparison
 
-    least = share(threshold, "--threshold")
-    limit = None if fail_on is None else share(fail_on, "--fail-on")
+    least = presets.share(threshold, "--threshold")
+    limit = None if fail_on is None else presets.share(fail_on, "--fail-on")
     if against is not None:
         if old is not None:
             raise ChoiceError(f"--against: expected no run beside it, got {old}")

@@ -9,12 +9,14 @@ import contextlib
 import fcntl
 import getpass
 import os
+import platform
 import shlex
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 from bench.grid.cases import ChoiceError
 
@@ -56,6 +58,20 @@ def the_machine(wait: bool = True) -> Iterator[None]:
             _write(file, "")
     finally:
         os.close(file)
+
+
+def place() -> tuple[str, str]:
+    """Return what this machine is called, or this part of one, and what tells its lock from all others."""
+    path = os.environ.get("UNROLLED_LOCK")
+    name = platform.node() or "unnamed"
+    file = _open(path or FILE)
+    about = os.fstat(file)
+    os.close(file)
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = name
+    return f"{name} {Path(path).stem}" if path else name, f"{boot} {about.st_dev} {about.st_ino}"
 
 
 def _open(path: str) -> int:

@@ -123,24 +123,30 @@ def _heat_names(kinds: Sequence[tuple[str, int, int, str]]) -> list[str]:
     return names
 
 
-def overview_panel(rows: pd.DataFrame, column: str, names: Sequence[str], label: str, title: str = "") -> Panel:
+def overview_panel(
+    rows: pd.DataFrame, column: str, names: Sequence[str], label: str, title: str = "", by: str = "implementation"
+) -> Panel:
     """Return a chart of the ratios in `column`, a dot a case and a line an implementation, with the geometric means.
 
-    `names` are the implementations, the first one at the top; `label` says on the axis what the ratio is.
+    `names` are the implementations, the first one at the top; `label` says on the axis what the ratio is. Lines may be
+    `by` something else, and are ours then.
     """
+    looks = {name: look(name if by == "implementation" else OURS) for name in names}
     upwards = list(names)[::-1]
 
     def draw(axes: Axes) -> None:
         for y, name in enumerate(upwards):
-            ratios = rows.loc[rows["implementation"] == name, column].dropna().sort_values()
+            ratios = rows.loc[rows[by] == name, column].dropna().sort_values()
             spread = (np.arange(len(ratios)) * 0.382 % 1 - 0.5) * 0.5  # the cases of one implementation, apart
-            colour = look(name).colour
+            colour = looks[name].colour
             axes.plot(ratios, y + spread, "o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0)
             mean = geometric_mean(ratios)
             if tells(mean):
                 axes.plot(mean[1:], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
             if tells(mean) or len(ratios) == 1:
-                axes.plot(mean.median, y, marker=look(name).marker, color=colour, markersize=9, markeredgecolor="white")
+                axes.plot(
+                    mean.median, y, marker=looks[name].marker, color=colour, markersize=9, markeredgecolor="white"
+                )
             axes.annotate(
                 typical(ratios) if len(ratios) else "",
                 (1, y),
@@ -152,12 +158,13 @@ def overview_panel(rows: pd.DataFrame, column: str, names: Sequence[str], label:
             )
         axes.axvline(1, color=INK, linewidth=1)
         axes.set(xscale="log", xlabel=label, ylim=(-0.6, len(upwards) - 0.4), title=title)
-        axes.set_yticks(range(len(upwards)), upwards)
+        axes.set_yticks(range(len(upwards)), [_lines(name, 24) for name in upwards])
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         _plain_log(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}×"))
 
-    return Panel(draw, (SIZE[0], 0.95 + 0.32 * len(upwards)))
+    height = 0.95 + sum(0.32 + 0.16 * _lines(name, 24).count("\n") for name in upwards)
+    return Panel(draw, (SIZE[0], height))
 
 
 def loss_panels(rows: pd.DataFrame) -> dict[str, Panel]:

@@ -22,7 +22,7 @@ from bench.results.form import instant
 from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, short, times, typical
 from bench.results.runs import KEY, Run
 from bench.results.statistics import TWINS, Interval, geometric_mean, tells
-from bench.results.tables import FASTEST, Facts, by_kind
+from bench.results.tables import FASTEST, Facts, by_kind, machine_name
 
 TITLE = "Unrolled: recurrent networks on this CPU"
 
@@ -202,6 +202,9 @@ def _losses_section(facts: Facts) -> Markup:
 
 def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
     lines = [page.paragraph(sheet.words), _drawn(sheet)]
+    if sheet.name == "machines":
+        lines[:0] = [page.paragraph(text) for text in wording.machines(facts)]
+        lines.append(page.table(_differing(facts), "In what the machines differ."))
     if sheet.name == "below-float32":
         lines.append(page.table(_below(facts), _BELOW))
     if sheet.name == "threads":
@@ -334,6 +337,7 @@ def _details(facts: Facts) -> list[dict]:
             "Peak memory of the process": _text(row["peak_memory_bytes"], size),
             "Run": row["run"],
             "Machine": row["machine"],
+            "Measured by": row["host"],
         }
         errors = raw.get("errors") or {}
         found.append(
@@ -367,6 +371,14 @@ def _machine_section(facts: Facts) -> Markup:
     columns = {f"Run {run.info['name']}": _about(run) for run in facts.runs}
     shown = pd.DataFrame(columns).rename_axis("").reset_index().fillna("unknown")
     return page.section("Machine, versions, command", page.table(shown))
+
+
+def _differing(facts: Facts) -> pd.DataFrame:
+    """Return what is not the same of all machines, a machine a column."""
+    columns = {machine_name(run): _about(run) | {"Rows": str(len(run.rows))} for run in facts.runs}
+    shown = pd.DataFrame(columns).drop(index=["Command", "Started", "Took", "Load at the start"], errors="ignore")
+    shown = shown[shown.nunique(axis=1, dropna=False) > 1]
+    return shown.rename_axis("").reset_index().fillna("unknown")
 
 
 def _contents_section(facts: Facts) -> Markup:

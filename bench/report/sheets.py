@@ -39,7 +39,7 @@ def overview(facts: Facts) -> Sheet:
 
 def sheets(facts: Facts) -> list[Sheet]:
     """Return all other charts, in the order of the page; those with nothing to show are left out."""
-    found = [_versions(facts), _below(facts), _heated(facts, FASTEST), _heated(facts, facts.baseline)]
+    found = [_machines(facts), _versions(facts), _below(facts), _heated(facts, FASTEST), _heated(facts, facts.baseline)]
     found += [
         _timed(facts, "hidden_size", "Time against hidden size", "time-against-hidden-size"),
         _timed(facts, "seq_len", "Time against sequence length", "time-against-sequence-length"),
@@ -58,6 +58,19 @@ def _heated(facts: Facts, who: str) -> Sheet:
     )
     against = facts.duels[facts.duels["against"] == who]
     return Sheet(file, f"{facts.ours} against {named(who)}", words, panels.heat_panels(against))
+
+
+def _machines(facts: Facts) -> Sheet:
+    words = f"Each dot is a case, the big mark the geometric mean: what {facts.ours} gains on each machine."
+    found = {}
+    for against in (FASTEST, facts.baseline):
+        duels = facts.duels[facts.duels["against"] == against]
+        names = [name for name in facts.machines if (duels["machine"] == name).any()]
+        if len(names) > 1:
+            label = f"times as fast as {named(against)} (log scale)"
+            title = f"Over {named(against)}"
+            found[title] = panels.overview_panel(duels, "speedup", names, label, title, by="machine")
+    return Sheet("machines", "What differs between the machines", words, found)
 
 
 def _versions(facts: Facts) -> Sheet:

@@ -10,7 +10,7 @@ from bench.implementations import base
 from bench.report import charts
 from bench.results.formats import counted, in_order, listed, percent, short, times, typical
 from bench.results.statistics import geometric_mean, tells
-from bench.results.tables import FASTEST, VERDICTS, Facts
+from bench.results.tables import CASE, FASTEST, VERDICTS, Facts
 
 MEANS = "the geometric means (the least and the most, where they are too unlike or too few)"
 NAMES = {
@@ -45,6 +45,26 @@ def answer(facts: Facts) -> list[str]:
                 f"{_of_cases(rivals)}. {_verdicts(rivals)}."
             )
     return sentences + versions(facts) + below(facts) + ragged(facts)
+
+
+def machines(facts: Facts) -> list[str]:
+    """Return where machines come to different results."""
+    found = []
+    for against in dict.fromkeys((FASTEST, facts.baseline)):
+        duels = facts.duels[facts.duels["against"] == against]
+        groups = {machine: of for machine, of in duels.groupby("machine", sort=False) if machine in facts.machines}
+        if len(groups) < 2:
+            continue
+        means = {machine: float(np.log(of["speedup"]).mean()) for machine, of in groups.items()}
+        least, most = (end(means, key=lambda machine: means[machine]) for end in (min, max))
+        cases = duels.groupby(CASE)["verdict"].agg(set)
+        apart = sum({"faster", "slower"} <= verdicts for verdicts in cases)
+        found.append(
+            f"Against {named(against)}, {facts.ours} gains least on {least} ({typical(groups[least]['speedup'])}) and "
+            f"most on {most} ({typical(groups[most]['speedup'])}). In {apart} of {counted(len(cases), 'case')} it is "
+            "faster on one machine and slower on another."
+        )
+    return found
 
 
 def versions(facts: Facts) -> list[str]:

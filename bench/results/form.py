@@ -136,6 +136,7 @@ ROW = {
     "calls": Maybe(WHOLE),
     "times": [SECONDS],
     "lives": Or(1, WHOLE),
+    "host": Maybe(NAME),
     "stopped": Maybe(TEXT),
     "peak_memory_bytes": Maybe(AMOUNT),
     "flops": POSITIVE,
@@ -179,6 +180,7 @@ INFO = {
         {"version": Maybe(TEXT), "status": STATUS, "message": Maybe(TEXT), "contains": Maybe(TEXT)}
     ),
     "cpus": Maybe(Named([CPU], DIGITS)),
+    "host": Maybe(NAME),
     "started": INSTANT,
     "finished": FINISHED,
 }

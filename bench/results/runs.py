@@ -131,8 +131,8 @@ class Run:
         return self.folder / "rows.jsonl"
 
 
-def unfinished(reports, wanted):
-    """Return the newest unfinished run in the folder `reports` whose info holds all of `wanted`, locked, or None.
+def unfinished(reports, wanted, fits=lambda info: True):
+    """Return the newest unfinished run in the folder `reports` whose info fits and holds `wanted`, locked, or None.
 
     Runs that cannot be read are left out, and said to be.
     """
@@ -140,7 +140,8 @@ def unfinished(reports, wanted):
     for path in Path(reports).glob("*/run.json"):
         with _told():
             run = Run(path.parent, _read_info(path.parent))
-            if run.info["finished"] is None and all(run.info.get(name) == value for name, value in wanted.items()):
+            alike = all(run.info.get(name) == value for name, value in wanted.items())
+            if run.info["finished"] is None and alike and fits(run.info):
                 found.append(run)
     for run in sorted(found, key=lambda run: (instant(run.info["started"]), run.folder), reverse=True):
         with _told():

@@ -48,6 +48,7 @@ MORE = [
     "message",
     "run",
     "machine",
+    "host",
     "network",
 ]
 CASE = [name for name in KEY if name != "implementation"]
@@ -243,23 +244,28 @@ def by_kind(duels: pd.DataFrame) -> pd.DataFrame:
 
 
 def machine_name(run: Run) -> str:
-    """Return what tells the machine of a run from others in a line: CPU, cores, vectors."""
+    """Return what tells the machine of a run from others in a line: CPU, cores, vectors, and its name if it must."""
     machine = run.info["machine"]
     simd = (machine.get("simd") or {}).get("name")
     cores = machine.get("cores") or machine.get("logical_cpus")
     counted = f"{cores} core{'s' if cores != 1 else ''}" if cores else None
-    return ", ".join(filter(None, [machine.get("cpu"), counted, simd])) or "unknown machine"
+    kind = ", ".join(filter(None, [machine.get("cpu"), counted, simd])) or "unknown machine"
+    return f"{run.info['host']}: {kind}" if run.info.get("by name") else kind
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with names that are all different."""
+    """Return the runs with names that are all different, and machines that are alike by their names as well."""
+    hosts: dict[str, set] = {}
+    for run in runs:
+        hosts.setdefault(machine_name(run), set()).add(run.info.get("host"))
     found: dict[str, Run] = {}
     for run in runs:
+        apart = len(hosts[machine_name(run)]) > 1 and run.info.get("host") is not None
         base = name = run.info["name"]
         copies = count(2)
         while name in found:
             name = f"{base} ({next(copies)})"
-        found[name] = Run(run.folder, run.info | {"name": name}, run.rows)
+        found[name] = Run(run.folder, run.info | {"name": name, "by name": apart}, run.rows)
     return list(found.values())
 
 

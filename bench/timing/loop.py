@@ -64,7 +64,8 @@ class Bench:
         names = self.missing(case, names)
         if not names:
             return
-        rows = {name: self._new_row(case, name) for name in names}
+        about = self.run.info["implementations"]
+        rows = {name: new_row(case, name, about[name]) for name in names}
         reference = Path(self._references.name, f"{case.id}.npz")
         lives = self.plan.effort.lives
         for life in range(lives):
@@ -176,26 +177,27 @@ class Bench:
                 raise
         return self._workers[name, threads]
 
-    def _new_row(self, case, name):
-        about = self.run.info["implementations"][name]
-        return {
-            **asdict(case),
-            "implementation": name,
-            "version": about["version"],
-            "status": about["status"],
-            "message": about["message"],
-            "max_error": None,
-            "loss": None,
-            "errors": {},
-            "compile_s": None,
-            "calls": None,
-            "times": [],
-            "lives": 1,
-            "stopped": None,
-            "peak_memory_bytes": None,
-            "flops": case.flops,
-            "bytes": case.bytes,
-        }
+
+def new_row(case, name, about):
+    """Return the row of a case and an implementation before anything is measured; `about` is its entry in run.json."""
+    return {
+        **asdict(case),
+        "implementation": name,
+        "version": about["version"],
+        "status": about["status"],
+        "message": about["message"],
+        "max_error": None,
+        "loss": None,
+        "errors": {},
+        "compile_s": None,
+        "calls": None,
+        "times": [],
+        "lives": 1,
+        "stopped": None,
+        "peak_memory_bytes": None,
+        "flops": case.flops,
+        "bytes": case.bytes,
+    }
 
 
 def turn(names, n):

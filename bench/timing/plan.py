@@ -45,11 +45,14 @@ class Plan(NamedTuple):
         return [name for name in self.implementations if case.low or base(name) not in implementations.BESIDE]
 
 
-def plan(preset="quick", implementations=None, precision=None, **choices):
-    """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError."""
+def plan(preset="quick", implementations=None, precision=None, chosen=None, **choices):
+    """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError.
+
+    The preset is `chosen`, where it was found elsewhere.
+    """
     texts = choices | {"implementations": implementations, "precision": precision}
     grid = {name: text for name, text in texts.items() if text is not None}
-    chosen = find_preset(preset)
+    chosen = chosen or find_preset(preset)
     effort = chosen.effort
     if precision is not None:
         effort = effort._replace(precision=share(precision, "--precision"))
@@ -62,8 +65,30 @@ def plan(preset="quick", implementations=None, precision=None, **choices):
 def open_run(plan, reports=REPORTS, fresh=False, command=None):
     """Return (run, resumed): the newest unfinished run of the same plan on the same code and machine, or a new one."""
     expect_folder("--reports", Path(reports))
+    about = {"command": command or command_line(plan)}
+    return opened(wanted(plan), lambda: about | {"machine": describe(measure=True)}, plan, reports, fresh)
+
+
+def opened(wanted, about, plan, reports, fresh=False, fits=lambda info: True):
+    """Return (run, resumed): the newest unfinished run that is `wanted` and fits, or a new one with what `about` tells.
+
+    A run that is continued goes on behind the last case of which all rows are there.
+    """
+    run = None if fresh else unfinished(reports, wanted, fits)
+    if run is not None:
+        _drop_torn_case(run, plan)
+        return run, True
+    stem = re.sub(r"[^\w.-]+", "-", Path(plan.preset).stem)[:60]
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{stem}"
+    names = wanted["implementations"]
+    baseline = "numpy" if "numpy" in names else next(iter(names))
+    return Run.create(Path(reports, name), {**about(), "baseline": baseline, **wanted}), False
+
+
+def wanted(plan, host=None):
+    """Return what the run.json of a plan's run on this machine must hold; `host` names it where others measure too."""
     about = {name: _about(module, plan.elsewhere.get(name)) for name, module in plan.implementations.items()}
-    wanted = {
+    found = {
         "preset": plan.preset,
         "description": plan.description,
         "grids": [grid._asdict() for grid in plan.grids],
@@ -71,21 +96,12 @@ def open_run(plan, reports=REPORTS, fresh=False, command=None):
         "grid": plan.grid,
         "seed": SEED,
         "implementations": about,
-        "source": _source(),
+        "source": source(),
         "cpu": hardware.cpu(),
         "cpus": {threads: hardware.cpus_for(threads) for threads in sorted({case.threads for case in plan.cases})},
+        "host": host,
     }
-    wanted = json.loads(json.dumps(wanted))  # as it will be read again
-    run = None if fresh else unfinished(reports, wanted)
-    if run is not None:
-        _drop_torn_case(run, plan)
-        return run, True
-    stem = re.sub(r"[^\w.-]+", "-", Path(plan.preset).stem)[:60]
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{stem}"
-    baseline = "numpy" if "numpy" in about else next(iter(about))
-    about_us = {"command": command or _command(plan), "machine": describe(measure=True)}
-    info = {**about_us, "baseline": baseline, **wanted}
-    return Run.create(Path(reports, name), info), False
+    return json.loads(json.dumps(found))  # as it will be read again
 
 
 def expected_seconds(case, plan):
@@ -143,7 +159,7 @@ def _about(module, elsewhere=None):
     }
 
 
-def _source():
+def source():
     """Return a digest of the code under measurement: a run is not continued with other code."""
     digest, rooms = hashlib.sha256(), ("kernels", "reference", "bench/implementations")
     for path in sorted(path for room in rooms for path in (ROOT / room).rglob("*.py")):
@@ -151,7 +167,8 @@ def _source():
     return digest.hexdigest()[:16]
 
 
-def _command(plan):
+def command_line(plan):
+    """Return the command that measures a plan."""
     words = ["python", "-m", "bench", "run", "--preset", plan.preset]
     for name, text in plan.grid.items():
         words += ["--" + name.replace("_", "-"), text]

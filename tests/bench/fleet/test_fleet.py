@@ -1,0 +1,242 @@
+"""Real schedulers and workers of Dask on this machine, under several names: each told a lock of its own, it is one."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import psutil
+import pytest
+
+from bench.results.runs import Run
+from bench.timing.worker import ROOT
+
+pytest.importorskip("distributed")
+
+GRID = """
+implementations = ["numpy"]
+[effort]
+case_s = {seconds}
+precision = 0.0001
+[[grids]]
+hidden = [4, 6, 8]
+batch = [1]
+operation = ["forward", "train"]
+"""
+CASES = 6
+
+
+class Cluster:
+    """A scheduler and workers, each a process, that all end with the test."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", ":0")
+
+    def worker(self, name, lock=None, cwd=ROOT, **environment):
+        """Start a worker; those of one lock are on one machine."""
+        lock = self.folder / f"{lock or name}.lock"
+        words = (self.address, "--no-dashboard", "--no-nanny", "--nthreads", "2", "--local-directory", self.folder)
+        return self._start("worker", *words, cwd=cwd, UNROLLED_LOCK=str(lock), **environment)
+
+    def _start(self, kind, *words, cwd=ROOT, **environment):
+        code = f"import sys; sys.path.insert(0, {str(cwd)!r}); from distributed.cli.dask_{kind} import main; main()"
+        with (self.folder / f"{kind}-{len(self.processes)}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code, *map(str, words)],
+                cwd=self.folder,
+                env=os.environ | environment,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+def start(cluster, *words, seconds=0.3):
+    grid = cluster.folder / "grid.toml"
+    grid.write_text(GRID.format(seconds=seconds))
+    command = [sys.executable, "-m", "bench", "run", "--scheduler", cluster.address, "--preset", grid]
+    command += ["--reports", cluster.folder / "reports", *words]
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
+
+
+def run(cluster, *words, seconds=0.3):
+    process = start(cluster, *words, seconds=seconds)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def runs(cluster):
+    return [Run.load(path.parent) for path in sorted((cluster.folder / "reports").glob("*/rows.jsonl"))]
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+def rows_so_far(cluster):
+    return [line for path in (cluster.folder / "reports").glob("*/rows.jsonl") for line in path.open()]
+
+
+def far_ends(cluster):
+    """Return the processes that measure for the cluster's workers."""
+    found = []
+    for process in cluster.processes:
+        if process.poll() is None:
+            found += psutil.Process(process.pid).children(recursive=True)
+    return [process for process in found if process.is_running()]
+
+
+def whole(run):
+    assert run.info["finished"]
+    assert {row["status"] for row in run.rows} == {"ok"}
+    assert Counter((row["operation"], row["hidden_size"]) for row in run.rows) == {
+        (operation, H): 1 for operation in ("forward", "train") for H in (4, 6, 8)
+    }
+
+
+def test_each_machine_measures_everything_into_a_run_of_its_own(cluster):
+    cluster.worker("east")
+    cluster.worker("west")
+    cluster.worker("west again", lock="west")
+    code, out, err = run(cluster)
+    assert code == 0, err
+    east, west = sorted(runs(cluster), key=lambda run: run.info["host"])
+    here = socket.gethostname()
+    assert [run.info["host"] for run in (east, west)] == [f"{here} east", f"{here} west"]
+    for one in (east, west):
+        whole(one)
+        assert {row["host"] for row in one.rows} == {one.info["host"]}
+        assert (one.folder / "report.html").exists()
+    assert out.strip().endswith("-machines/report.html")
+    page = (cluster.folder / "reports" / out.strip()).read_text()
+    assert f"{here} east: " in page
+
+
+def test_machines_that_are_alike_share_and_one_that_dies_loses_only_what_it_had_in_work(cluster):
+    one = cluster.worker("east")
+    cluster.worker("west")
+    process = start(cluster, "--share", seconds=1)
+    wait_for(lambda: len(rows_so_far(cluster)) >= 2)
+    one.kill()
+    _, err = process.communicate(timeout=120)
+    if "expected machines that are alike" in err:
+        pytest.skip("what was measured of this machine varied by more than a tenth")
+    assert process.returncode == 0, err
+    (shared,) = runs(cluster)
+    whole(shared)
+    assert len({row["host"] for row in shared.rows}) == 2
+    assert "was lost in the midst of rnn-" in err
+
+
+def test_a_machine_that_is_back_goes_on(cluster):
+    process = start(cluster, seconds=1)
+    first = cluster.worker("east")
+    wait_for(lambda: len(rows_so_far(cluster)) >= 1)
+    first.kill()
+    time.sleep(2)
+    cluster.worker("east")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    (only,) = runs(cluster)
+    whole(only)
+    assert "Waiting for a machine like" in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_client_that_ends_stops_the_far_ends_and_its_command_goes_on(cluster, how):
+    cluster.worker("east")
+    process = start(cluster, seconds=2)
+    wait_for(lambda: len(rows_so_far(cluster)) >= 1)
+    wait_for(lambda: len(far_ends(cluster)) >= 2)  # one that measures, and its worker
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[how]
+    assert ("The same command goes on there." in err) == (how != signal.SIGKILL)
+    wait_for(lambda: far_ends(cluster) == [], 30)
+    before = rows_so_far(cluster)
+    code, _, err = run(cluster, seconds=2)
+    assert code == 0, err
+    assert "going on with" in err
+    (only,) = runs(cluster)
+    whole(only)
+    assert rows_so_far(cluster)[: len(before)] == before
+
+
+def test_machines_with_other_source_or_none_are_named_and_not_mixed(cluster, tmp_path):
+    copy = tmp_path / "copy"
+    for name in ("bench", "kernels", "reference"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "kernels" / "rnn.py").open("a") as file:
+        file.write("\n# another version\n")
+    cluster.worker("other", cwd=copy)
+    code, _, err = run(cluster)
+    assert code == 2
+    assert "error: --scheduler: expected machines that can take part, got " in err
+    assert "other source, " in err
+
+    cluster.worker("east")
+    code, _, err = run(cluster)
+    assert code == 0, err
+    assert "Left out: " in err
+    (only,) = runs(cluster)
+    whole(only)
+    assert only.info["host"].endswith(" east")
+
+
+def test_machines_with_nothing_in_common_share_nothing(cluster):
+    cluster.worker("east")
+    cluster.worker("west", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    code, _, err = run(cluster, "--share")
+    assert code == 2
+    assert "error: --share: expected machines that are alike, got none: they differ in simd" in err
+    assert rows_so_far(cluster) == []
+
+
+def test_no_scheduler_and_no_machine_end_with_one_line(tmp_path):
+    def refused(*words):
+        command = [sys.executable, "-m", "bench", "run", "--reports", tmp_path, *words]
+        begin = time.monotonic()
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+        assert time.monotonic() - begin < 20
+        assert done.returncode == 2, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.strip()]
+        return line.removeprefix("error: ")
+
+    expected = "--scheduler: expected a Dask scheduler that answers, got "
+    assert refused("--scheduler", "tcp://127.0.0.1:9").startswith(expected + "tcp://127.0.0.1:9 (")
+    assert refused("--scheduler", "no such thing").startswith(expected + "no such thing (")
+    assert refused("--scheduler", "tls://127.0.0.1:9", "--tls-ca-file", "nowhere.pem") == (
+        "--tls-ca-file: expected a PEM file, got nowhere.pem"
+    )
+    assert refused("--share") == (
+        "--share, --tls-ca-file, --tls-cert, --tls-key: expected --scheduler beside them, got none"
+    )
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+    assert refused("--scheduler", address).startswith(expected + address)
+    silent.close()
