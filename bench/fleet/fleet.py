@@ -8,7 +8,9 @@ A machine that leaves loses the case in work, which comes first again, for anoth
 end, however, the runs go on where they stopped by the same command: nobody but us writes them.
 """
 
+import asyncio
 import queue
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from distributed import Client, Security
+from distributed import Client, Security, rpc
 
 from bench.fleet import far
 from bench.fleet.far import Wish
@@ -46,18 +48,29 @@ NO_TLS = TLS()
 
 def connect(address: str, tls: TLS = NO_TLS) -> Client:
     """Return Dask's client of a scheduler, or raise a ChoiceError if it does not answer."""
-    options: dict[str, Any] = {}
+    if not re.fullmatch(r"(\w+://)?[^\s/]+:\d+", address):  # of which Dask's client would not hear the end
+        raise ChoiceError(f"--scheduler: expected an address such as tcp://host:8786, got {address!r}")
+    security = Security()
     if any(tls):
         files = {"tls_ca_file": tls.ca_file, "tls_client_cert": tls.cert, "tls_client_key": tls.key}
         for name, file in files.items():
             if file is None or not Path(file).is_file():
                 option = "--" + name.replace("_", "-").replace("client-", "")
                 raise ChoiceError(f"{option}: expected a PEM file, got {file or 'none beside the others'}")
-        options["security"] = Security(require_encryption=True, **files)
+        security = Security(require_encryption=True, **files)
+
+    async def ask() -> None:  # a client alone would wait for good for one that takes its call and says nothing
+        async with (
+            asyncio.timeout(ANSWERS_S),
+            rpc(address, connection_args=security.get_connection_args("client")) as it,
+        ):
+            await it.identity()
+
     try:
-        return Client(address, timeout=ANSWERS_S, set_as_default=False, direct_to_workers=False, **options)
-    except (OSError, ValueError, RuntimeError) as error:  # TimeoutError is an OSError
-        why = " ".join(str(error).split()) or "no answer"
+        asyncio.run(ask())
+        return Client(address, timeout=ANSWERS_S, set_as_default=False, direct_to_workers=False, security=security)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:  # TimeoutError is an OSError
+        why = " ".join(str(error).split()) or f"no answer within {ANSWERS_S} s"
         raise ChoiceError(f"--scheduler: expected a Dask scheduler that answers, got {address} ({why[:200]})") from None
 
 
