@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bench.fleet import expect_distributed
 from bench.grid import presets
 from bench.grid.cases import ChoiceError
 from bench.grid.presets import OPTIONS, find_preset
@@ -133,20 +133,20 @@ def run(
 
 def _far(scheduler, preset, choices, reports, share, fresh, tls):
     """Measure on the machines of a cluster and return the report's path, or end as the signal does that stopped it."""
-    if find_spec("distributed") is None:
-        raise ChoiceError('--scheduler: expected Dask\'s distributed, got none: pip install "unrolled[fleet]"')
+    expect_distributed()
     from bench.fleet.bars import Bars
     from bench.fleet.far import Wish
     from bench.fleet.fleet import TLS, Fleet, connect
+    from bench.fleet.runs import Grid
     from bench.report import report
 
     expect_folder("--reports", reports)
     wish = Wish(preset, find_preset(preset), {name: text for name, text in choices.items() if text is not None})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with connect(scheduler, TLS(*tls)) as client, Bars() as bars:
-        fleet = Fleet(client, wish, reports, share, fresh, bars.tell, bars.watch)
+        fleet = Fleet(client, Grid(wish, reports, share, fresh), bars.tell, bars.watch)
         try:
-            runs = fleet.measure()
+            runs = [kind.run for kind in fleet.work()]
         except (KeyboardInterrupt, SystemExit, OSError) as stop:
             bars.tell(_stopped(stop, f"{sum(kind.done for kind in fleet.kinds)} cases are kept in {_shown(reports)}"))
             raise typer.Exit(_code(stop)) from None

@@ -39,10 +39,10 @@ class Bars:
         """Show where the runs of a fleet are."""
         for kind in fleet.kinds[:MOST]:
             working = [machine for machine in fleet.machines if machine.kind is kind and machine.work]
-            cases = ", ".join(machine.work.case.id for machine in working if machine.work and machine.work.case)
-            self._show(kind.name, [kind], f"{kind.name}, {kind.done}/{kind.cases} {cases}")
+            pieces = ", ".join(str(machine.work.piece) for machine in working if machine.work)
+            self._show(kind.name, [kind], f"{kind.name}, {kind.done}/{kind.pieces} {pieces}")
         if len(fleet.kinds) > MOST:
-            done, all_cases = sum(kind.done for kind in fleet.kinds), sum(kind.cases for kind in fleet.kinds)
+            done, all_cases = sum(kind.done for kind in fleet.kinds), sum(kind.pieces for kind in fleet.kinds)
             self._show("", fleet.kinds, f"all {len(fleet.kinds)}: {done}/{all_cases}")
 
     def _show(self, name: str, kinds: list[Kind], text: str) -> None:

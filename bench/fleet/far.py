@@ -106,11 +106,13 @@ class Process:
         )
 
     def _ask(self, message: Any, wanted: Callable[[], bool]) -> Any:
+        import cloudpickle
+
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(pickle.dumps(message))
+        process.stdin.write(cloudpickle.dumps(message))  # as Dask did: with modules, and what they hold
         process.stdin.flush()
         while not select.select([process.stdout], [], [], LOOK_S)[0]:
             if not wanted():
@@ -196,6 +198,18 @@ class Desk:
             bench.measure(case)
         rows, bench.run.rows = bench.run.rows, []
         return rows
+
+    def machine(self) -> dict:
+        """Return this machine's description."""
+        from bench.machine.describe import describe
+
+        with lock.the_machine():
+            return describe(measure=True)
+
+    def do(self, work: Callable, *arguments: Any) -> Any:
+        """Return what a function gives that has the machine to itself."""
+        with lock.the_machine():
+            return work(*arguments)
 
     def _plan(self, wish: Wish) -> Any:
         from bench.timing.plan import plan

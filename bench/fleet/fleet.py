@@ -1,11 +1,8 @@
-"""The near end: it asks the machines of a Dask cluster for cases, one at a time each, and writes their rows.
+"""The near end: it gives the machines of a Dask cluster their work, a piece at a time each.
 
-The unit of work is a case with all its implementations on one machine, so that the ratios are of turns whatever machine
-has it. By default each machine measures the whole grid, into a run of its own. Shared, machines that are alike have one
-run, and whoever is free takes the next case. Futures, addresses, and who came and who left, are Dask's.
-
-A machine that leaves loses the case in work, which comes first again, for another alike or for when it is back. If we
-end, however, the runs go on where they stopped by the same command: nobody but us writes them.
+What the pieces are, and what becomes of the answers, is the job's (`runs.py`: cases of a grid). Futures, addresses, and
+who came and who left, are Dask's. A machine that leaves loses the piece in work, which comes first again, for another
+alike or for when it is back.
 """
 
 import asyncio
@@ -15,23 +12,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from distributed import Client, Security, rpc
 
 from bench.fleet import far
-from bench.fleet.far import Wish
-from bench.grid.cases import Case, ChoiceError
-from bench.results.runs import Run, key
-from bench.timing.loop import new_row
-from bench.timing.plan import Plan, command_line, expected_seconds, opened, source
+from bench.grid.cases import ChoiceError
+from bench.timing.plan import source
 
 ANSWERS_S = 5  # within which a scheduler is to answer
 LOOK_S = 1.0  # how often we look who came and who left
-TRIES = 3  # of a case whose machines all left in the midst of it
+TRIES = 3  # of a piece of work whose machines all left in the midst of it
 ALIKE = 0.1  # the share by which the measured limits of machines that are alike may differ
 
 
@@ -84,26 +77,47 @@ class Machine:
         self.work: Work | None = None
 
 
-class Kind:
-    """One machine, or several that are alike and share: the run that they measure, and what is left of it."""
+class Kind(Protocol):
+    """One machine, or several that are alike and share: what is left for it, and what becomes of what it does."""
 
-    def __init__(self, run: Run, plan: Plan, wanted: dict, description: dict, resumed: bool) -> None:
-        self.run, self.plan, self.wanted, self.description, self.resumed = run, plan, wanted, description, resumed
-        have = {key(row) for row in run.rows}
-        self.left = deque(case for case in plan.cases if not self._keys(case) <= have)
-        self.cases, self.done = len(plan.cases), len(plan.cases) - len(self.left)
-        self.tries: dict[Case, int] = {}
-        self.run.rows.clear()  # they are on the disk, and more may come than memory should hold
+    name: str
+    left: deque  # pieces of work: hashable, shown by `str`
+    pieces: int  # all of them
+    done: int
 
-    def _keys(self, case: Case) -> set[tuple]:
-        return {key(asdict(case) | {"implementation": name}) for name in self.plan.taking_part(case)}
+    def request(self, piece: Any) -> tuple:
+        """Return what a machine is asked, a method of `bench.fleet.far.Desk` and its arguments, to do a piece."""
 
-    @property
-    def name(self) -> str:
-        return self.run.info["host"] or self.run.info["name"]
+    def keep(self, piece: Any, machine: str, answer: Any) -> None:
+        """Take what a machine has answered."""
+
+    def fail(self, piece: Any, machine: str, why: str) -> None:
+        """Take that there will be no answer."""
 
     def seconds_left(self) -> float:
-        return sum(expected_seconds(case, self.plan) for case in self.left)
+        """Guess how long one machine would take for what is left."""
+
+    def close(self) -> None:
+        """Let another process go on with it."""
+
+
+class Job(Protocol):
+    """What a cluster is to do."""
+
+    share: bool  # whether machines that are alike have one kind
+
+    def describe(self, machine: str) -> tuple:
+        """Return the request by which a machine describes itself."""
+
+    def kind(self, machine: str, answer: Any, kinds: list, say: Callable[[str], None]) -> Any:
+        """Return the `Kind` that a machine is of by what it said of itself, one of those that there are or a new one.
+
+        Or raise a LeftOutError that says why it cannot take part.
+        """
+
+
+class LeftOutError(Exception):
+    """Why a machine cannot take part."""
 
 
 class Work(NamedTuple):
@@ -111,36 +125,37 @@ class Work(NamedTuple):
 
     future: Any
     machine: Machine
-    case: Case | None  # None: to describe itself
+    piece: Any  # None: to describe itself
 
 
 class Fleet:
-    """Measures a wish on all machines of a cluster.
+    """Does a job on all machines of a cluster.
 
-    `tell(text)` is told, once each, what a user should know, `watch(fleet)` is called now and then.
+    `tell(text)` is told, once each, what a user should know, `watch(fleet)` is called now and then. `introduce` and
+    `ask` are what a machine is asked to run.
     """
 
     def __init__(
         self,
         client: Any,
-        wish: Wish,
-        reports: Path,
-        share: bool = False,
-        fresh: bool = False,
+        job: Job,
         tell: Callable[[str], None] = print,
         watch: Callable[["Fleet"], None] = lambda fleet: None,
+        introduce: Callable = far.introduce,
+        ask: Callable = far.ask,
     ) -> None:
-        self.client, self.wish, self.reports = client, wish, Path(reports)
-        self.share, self.fresh, self.tell, self.watch = share, fresh, tell, watch
+        self._introduce, self._far_ask = introduce, ask
+        self.client, self.job, self.tell, self.watch = client, job, tell, watch
         self.machines: list[Machine] = []
-        self.kinds: list[Kind] = []
+        self.kinds: list[Any] = []
         self._known: dict[str, Machine | None] = {}  # by address; None: left out
         self._answered: queue.Queue[Work] = queue.Queue()
         self._left_out: dict[str, str] = {}
         self._told: set[str] = set()
+        self._tries: dict[Any, int] = {}
 
-    def measure(self) -> list[Run]:
-        """Return the runs, finished, once there is nothing left to measure."""
+    def work(self) -> list:
+        """Return the kinds, once there is nothing left to do."""
         looked = 0.0
         try:
             while True:
@@ -152,7 +167,7 @@ class Fleet:
                     self._employ(machine)
                 if not any(machine.work for machine in self.machines) and self._over():
                     self.watch(self)
-                    return [kind.run for kind in self.kinds]
+                    return self.kinds
                 with suppress(queue.Empty):
                     self._take(self._answered.get(timeout=LOOK_S))
         finally:
@@ -165,7 +180,7 @@ class Fleet:
             with suppress(Exception):  # a scheduler that is gone has stopped it all
                 self.client.cancel(working, force=True)
         for kind in self.kinds:
-            kind.run.unlock()
+            kind.close()
 
     def _over(self) -> bool:
         """Tell whether all is done; without a machine that could do anything raise a ChoiceError."""
@@ -190,7 +205,7 @@ class Fleet:
         new = there - self._known.keys()
         if not new:
             return
-        for address, said in self.client.run(far.introduce, workers=list(new), on_error="return").items():
+        for address, said in self.client.run(self._introduce, workers=list(new), on_error="return").items():
             self._known[address] = None
             if isinstance(said, BaseException):
                 self._leave_out(address, f"it has no such benchmark: {_line(said)}")
@@ -221,27 +236,26 @@ class Fleet:
             return
         kind = machine.kind
         if kind is None:
-            self._ask(machine, None, "describe", self.wish, None if self.share else machine.name)
-        elif kind.left and (not self.share or self._in_common()):
-            case = kind.left.popleft()
-            info = {name: kind.run.info[name] for name in ("baseline", "implementations")}
-            self._ask(machine, case, "measure", self.wish, case, info)
+            self._ask(machine, None, *self.job.describe(machine.name))
+        elif kind.left and (not self.job.share or self._in_common()):
+            piece = kind.left.popleft()
+            self._ask(machine, piece, *kind.request(piece))
 
     def _in_common(self) -> bool:
         """Tell whether all machines are described; if some are to share, and none are alike, raise a ChoiceError."""
         there = [machine for machine in self.machines if machine.addresses]
         if not all(machine.kind for machine in there):
             return False
-        if 1 < len(there) == len(self.kinds) == len({machine.kind for machine in there}):
+        if 1 < len(there) == len(self.kinds) == len({id(machine.kind) for machine in there}):
             one, other = self.kinds[:2]
             apart = differences(one.description, other.description) or ["implementations"]
             raise ChoiceError(f"--share: expected machines that are alike, got none: they differ in {', '.join(apart)}")
         return True
 
-    def _ask(self, machine: Machine, case: Case | None, *request: Any) -> None:
+    def _ask(self, machine: Machine, piece: Any, *request: Any) -> None:
         name = f"unrolled-{uuid4()}"
         future = self.client.submit(
-            far.ask,
+            self._far_ask,
             name,
             *request,
             key=name,
@@ -250,7 +264,7 @@ class Fleet:
             pure=False,
             retries=0,
         )
-        work = machine.work = Work(future, machine, case)
+        work = machine.work = Work(future, machine, piece)
         future.add_done_callback(lambda _: self._answered.put(work))
 
     def _take(self, work: Work) -> None:
@@ -262,83 +276,50 @@ class Fleet:
         if future.status == "finished":
             answer = future.result()
             future.release()
-            if work.case is None:
-                self._describe(machine, *answer)
+            if work.piece is None:
+                self._describe(machine, answer)
             else:
                 assert machine.kind is not None
-                self._keep(machine.kind, machine, answer)
+                machine.kind.keep(work.piece, machine.name, answer)
             return
         if future.status == "cancelled" or _is_lost(error := future.exception()):
             machine.work = work
             self._lose(machine)
-        elif work.case is None:
-            machine.addresses.clear()
-            self.machines.remove(machine)
-            self._leave_out(machine.name, _line(error))
+        elif work.piece is None:
+            self._dismiss(machine, _line(error))
         else:
-            self._fail(machine, work.case, _line(error))
+            assert machine.kind is not None
+            machine.kind.fail(work.piece, machine.name, _line(error))
 
     def _lose(self, machine: Machine) -> None:
         """Put back what a machine had in work when it left."""
         work, machine.work = machine.work, None
-        if work is None or work.case is None:
+        if work is None or work.piece is None:
             return
         work.future.cancel(force=True)
-        kind = machine.kind
+        kind, piece = machine.kind, work.piece
         assert kind is not None
-        kind.tries[work.case] = kind.tries.get(work.case, 0) + 1
-        if kind.tries[work.case] == TRIES:
-            self._fail(machine, work.case, f"the machine was lost {TRIES} times while it was measured")
+        self._tries[piece] = self._tries.get(piece, 0) + 1
+        if self._tries[piece] == TRIES:
+            kind.fail(piece, machine.name, f"the machine was lost {TRIES} times in the midst of it")
         else:
-            self.tell(f"{machine.name} was lost in the midst of {work.case.id}, which is measured again.")
-            kind.left.appendleft(work.case)
+            self.tell(f"{machine.name} was lost in the midst of {piece}, which is done again.")
+            kind.left.appendleft(piece)
 
-    def _fail(self, machine: Machine, case: Case, why: str) -> None:
-        """Keep that a case has no time, and why."""
-        kind = machine.kind
-        assert kind is not None
-        about = kind.run.info["implementations"]
-        rows = [new_row(case, name, about[name]) for name in kind.plan.taking_part(case)]
-        for row in rows:
-            if row["status"] == "ok":
-                row |= {"status": "error", "message": why}
-        self._keep(kind, machine, rows)
+    def _dismiss(self, machine: Machine, why: str) -> None:
+        machine.addresses.clear()
+        self.machines.remove(machine)
+        self._leave_out(machine.name, why)
 
-    def _keep(self, kind: Kind, machine: Machine, rows: list[dict]) -> None:
-        """Write the rows of a case."""
-        for row in rows:
-            row["host"] = machine.name
-        kind.run.append(*rows)
-        kind.run.rows.clear()
-        kind.done += 1
-        if kind.done == kind.cases:
-            kind.run.finish()
-
-    def _describe(self, machine: Machine, plan: Plan, wanted: dict, description: dict) -> None:
+    def _describe(self, machine: Machine, answer: Any) -> None:
         """Find the kind that a machine is of, or begin one."""
-        if self.share:
-            wanted |= {"host": "alike"}
-        for kind in self.kinds:
-            if kind.wanted == wanted and (not self.share or differences(kind.description, description) == []):
-                machine.kind = kind
-                return
-        run, resumed = opened(
-            wanted,
-            lambda: {"command": command_line(plan), "machine": description},
-            plan,
-            self.reports,
-            self.fresh,
-            lambda info: not self.share or differences(info["machine"], description) == [],
-        )
-        machine.kind = Kind(run, plan, wanted, description, resumed)
-        self.kinds.append(machine.kind)
-        for warning in description["warnings"]:
-            self._say(f"{machine.name}: {warning}")
-        for name, about in wanted["implementations"].items():
-            if about["status"] != "ok":
-                self._say(f"{machine.name}: {name} is {about['status']}, {about['message']}.")
-        if resumed:
-            self._say(f"{machine.name}: going on with {run.folder}, {machine.kind.done} cases.")
+        try:
+            kind = machine.kind = self.job.kind(machine.name, answer, self.kinds, self._say)
+        except LeftOutError as why:
+            self._dismiss(machine, str(why))
+            return
+        if kind not in self.kinds:
+            self.kinds.append(kind)
 
 
 def differences(one: dict, other: dict) -> list[str]:

@@ -46,6 +46,9 @@ class Case:
         operation = f"{self.cell}{layers}{directions}-{self.operation}"
         return f"{operation}-{sizes}{lengths}-{self.dtype}-{self.threads}t"
 
+    def __str__(self):
+        return self.id
+
     @property
     def network(self):
         """Whether it is more than one layer of one direction over sequences of one length."""

@@ -15,6 +15,7 @@ from bench.tasks.options import (
     NoWait,
     Output,
     Resume,
+    Scheduler,
     command_line,
     finish,
     none_beside_resume,
@@ -63,18 +64,23 @@ def trains(task: Callable[..., Task]) -> Callable:
 
     @functools.wraps(task)
     def command(
-        context: typer.Context, resume: Path | None, output: Path | None, no_wait: bool, **options: Any
+        context: typer.Context,
+        resume: Path | None,
+        output: Path | None,
+        no_wait: bool,
+        scheduler: str | None,
+        **options: Any,
     ) -> None:
         sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in options}
         given = {name: value for name, value in options.items() if sources[name] == "COMMANDLINE"}
-        _train(task, kinds, options, given, resume, output, no_wait)
+        _train(task, kinds, options, given, resume, output, no_wait, scheduler)
 
     parameters = [
         inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
         *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own),
         *(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-            for name, annotation in {**shared, "resume": Resume, "output": Output}.items()
+            for name, annotation in {**shared, "resume": Resume, "output": Output, "scheduler": Scheduler}.items()
         ),
         inspect.Parameter("no_wait", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=NoWait),
     ]
@@ -112,6 +118,7 @@ def _train(
     resume: Path | None,
     output: Path | None,
     no_wait: bool,
+    scheduler: str | None,
 ) -> None:
     """Train a task, or go on with one that was kept, keep it now and then, and report what came of it.
 
@@ -147,9 +154,15 @@ def _train(
         checkpoint.save_training(folder, task.__name__, about, {cell: tree for cell, (_, tree) in states.items()})
 
     laps.to("beginning")
-    with the_machine(wait=not no_wait):
-        folder = report_folder(task.__name__, output or resume)
-        _run(races, keep, laps)
+    if scheduler is not None:
+        with _cluster(scheduler) as client:
+            folder = report_folder(task.__name__, output or resume)
+            _run_far(client, races, keep)
+            laps.to("the race")
+    else:
+        with the_machine(wait=not no_wait):
+            folder = report_folder(task.__name__, output or resume)
+            _run(races, keep, laps)
     begun = [race for race in races if race.weights]  # the others Ctrl-C did not let begin
     if not begun:
         nothing_learned(folder)
@@ -159,6 +172,29 @@ def _train(
         print(words)
     interrupted = any(race.outcome == "interrupted" for race in races)
     finish(lambda: write(begun, folder, command_line()), folder, laps, interrupted)
+
+
+def _cluster(scheduler: str) -> Any:
+    """Return Dask's client of a scheduler."""
+    from bench.fleet import expect_distributed
+
+    expect_distributed()
+    from bench.fleet.fleet import connect
+
+    return connect(scheduler)
+
+
+def _run_far(client: Any, races: list, keep: Callable[[], None]) -> None:
+    """Run the races on the machines of a cluster."""
+    from bench.fleet.bars import Bars
+    from bench.fleet.fleet import Fleet
+    from bench.tasks.learning.seeds import Seeds
+
+    with Bars() as bars:
+        try:
+            Fleet(client, Seeds(races, keep), bars.tell, bars.watch).work()
+        except KeyboardInterrupt:
+            bars.tell("Interrupted: the seeds in work are lost.")
 
 
 def _run(races: list, keep: Callable[[], None], laps: Laps) -> None:

@@ -23,6 +23,9 @@ def option(words: str, default: str | bool = False) -> Any:
 Resume = Annotated[Path | None, option("Go on with the training that was kept in this folder, with its settings.")]
 Layers = Annotated[str | None, option("Layers, each of which reads the states of the one below.", "1")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail if another benchmark is at work on this machine.")]
+Scheduler = Annotated[
+    str | None, option("Learn on the machines of a Dask cluster that are alike, such as tcp://host:8786: a seed each.")
+]
 Output = Annotated[Path | None, option("The report's folder.", "reports/<time>-<task>, or that of --resume")]
 
 

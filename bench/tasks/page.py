@@ -45,7 +45,7 @@ def report(
 
     `summary` begins the page, `blocks` come after what the race came to, and `metrics` are the task's own numbers.
     """
-    course, described = race.course, machine.describe()
+    course, described = race.course, race.machine or machine.describe()
     figures = {"Error by epoch": curves(race, by_time=False), "Error by time": curves(race, by_time=True)} | figures
     numbers = {
         "format": 2,

@@ -272,11 +272,13 @@ class Race(Generic[C]):
         self.seeds_done = 0
         self.epochs_done = 0  # with the seed after those
         self.outcome: Outcome = "interrupted"
+        self.until = course.settings.seeds
+        self.machine: dict[str, Any] | None = None  # what learned, if it was not this one
         self._rng: dict[str, Any] = {}  # what the batches are drawn from, as it was when the arrays were
 
     @property
     def over(self) -> bool:
-        return self.outcome == "diverged" or self.seeds_done == self.course.settings.seeds
+        return self.outcome == "diverged" or self.seeds_done == self.until
 
     @property
     def absent(self) -> dict[str, str]:
@@ -326,6 +328,18 @@ class Race(Generic[C]):
                     self.outcome = self._learn(learners, pressed, watch, keep)
                     keep()
         self._drop_incomplete()
+
+    def gather(self, about: dict[str, Any], tree: Tree) -> None:
+        """Take the next seed from the `state` of a race that learned it `alone`."""
+        histories = read(dict[str, list[History]], about["histories"], "histories")
+        for name, own in self.histories.items():
+            own += histories[name]
+            self.compile_s.setdefault(name, about["compile_s"][name])
+        for name, own in tree["weights"].items():  # copies: what came over a network need not be aligned
+            self.weights[name] = {part: array.copy() for part, array in own.items()}
+        self.seeds_done, self.epochs_done = about["seeds_done"], about["epochs_done"]
+        ended = about["outcome"] == "diverged" or self.seeds_done == self.until
+        self.outcome = about["outcome"] if ended else "interrupted"
 
     def state(self) -> tuple[dict[str, Any], Tree]:
         """Return the race as it is when `run` calls `keep`, all but its course: as JSON has it, and its arrays."""
@@ -486,6 +500,17 @@ class Race(Generic[C]):
     def _measure(self, history: History, weights: Weights) -> None:
         for split, errors in zip(self.course.data, (history.train, history.validation), strict=True):
             errors.append(self.course.error(self.course.predict(weights, split.x), split.y))
+
+
+def alone(course: Course, implementations: Sequence[str], seed: int) -> tuple[dict[str, Any], Tree]:
+    """Return the `state` of a race after one of its seeds, counted from 0, and none before it."""
+    race = Race(course, implementations)
+    race.seeds_done, race.until = seed, seed + 1
+    race.run()
+    if race.outcome == "interrupted":
+        raise KeyboardInterrupt
+    race.weights = race.weights if seed == 0 else {}
+    return race.state()
 
 
 def branch(tree: Tree, *names: str) -> Tree:

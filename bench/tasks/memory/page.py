@@ -21,7 +21,7 @@ COLOURS = {"rnn": "numpy", "gru": "jax", "lstm": "torch"}  # a cell borrows the 
 
 def write(races: Sequence[Race[Drawn]], folder: Path, command: str) -> Path:
     """Write the report of races on one task, one for each cell, into `folder` and return the page's path."""
-    course, described = races[0].course, machine.describe()
+    course, described = races[0].course, races[0].machine or machine.describe()
     figures = {
         "Error by batches seen": _curves(races, by_time=False),
         "Error by time": _curves(races, by_time=True),

@@ -15,6 +15,7 @@ import pytest
 
 from bench.machine import peaks
 from bench.results.runs import Run
+from bench.tasks.learning.checkpoint import load_training
 from bench.timing.worker import ROOT
 from tests.bench.synthetic import ROOFLINE
 
@@ -255,3 +256,50 @@ def test_no_scheduler_and_no_machine_end_with_one_line(tmp_path):
     address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
     assert refused("--scheduler", address).startswith(expected + address)
     silent.close()
+
+
+def train(cluster, *words):
+    command = [sys.executable, "-m", "bench", "train", "sine", "--implementation", "numpy", "--hidden", "8"]
+    command += ["--epochs", "3", "--seeds", "3", "--output", cluster.folder / "trained", *words]
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
+
+
+def test_the_seeds_of_a_race_are_learned_on_several_machines_as_on_one(cluster, tmp_path):
+    cluster.worker("east")
+    cluster.worker("west")
+    process = train(cluster, "--scheduler", cluster.address)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.strip().endswith("trained/report.html")
+    far, _ = load_training(tmp_path / "trained", "sine")
+
+    here = train(cluster, "--output", tmp_path / "here")
+    _, err = here.communicate(timeout=120)
+    assert here.returncode == 0, err
+    near, _ = load_training(tmp_path / "here", "sine")
+
+    def losses(about):
+        (race,) = about["races"].values()
+        return race["seeds_done"], [history["validation"] for history in race["histories"]["numpy"]]
+
+    assert losses(far) == losses(near)
+
+
+def test_a_training_that_was_cut_short_goes_on_with_the_seeds_that_are_left(cluster, tmp_path):
+    worker = cluster.worker("east")
+    process = train(cluster, "--scheduler", cluster.address, "--seeds", "60", "--epochs", "20")
+    wait_for((tmp_path / "trained" / "training.npz").exists)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    about, _ = load_training(tmp_path / "trained", "sine")
+    done = about["races"]["rnn"]["seeds_done"]
+    assert 0 < done < 60
+    assert worker.poll() is None
+
+    command = ("-m", "bench", "train", "sine", "--resume", tmp_path / "trained", "--seeds", str(done + 2))
+    again = [sys.executable, *map(str, command), "--scheduler", cluster.address]
+    finished = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    about, _ = load_training(tmp_path / "trained", "sine")
+    assert about["races"]["rnn"]["seeds_done"] == done + 2
