@@ -46,13 +46,13 @@ def cache(tmp_path_factory):
 class Cluster:
     """A scheduler and workers, each a process, that all end with the test."""
 
-    def __init__(self, folder, cache):
-        self.folder, self.cache, self.processes = folder, cache, []
+    def __init__(self, folder, cache, tls=()):
+        self.folder, self.cache, self.tls, self.processes = folder, cache, tls, []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
-        self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", ":0")
+        self.address = f"{'tls' if tls else 'tcp'}://127.0.0.1:{port}"
+        self._start("scheduler", "--host", f"{'tls://' if tls else ''}127.0.0.1", "--port", str(port))
 
     def worker(self, name, lock=None, cwd=ROOT, **environment):
         """Start a worker; those of one lock are on one machine."""
@@ -64,7 +64,7 @@ class Cluster:
         code = f"import sys; sys.path.insert(0, {str(cwd)!r}); from distributed.cli.dask_{kind} import main; main()"
         with (self.folder / f"{kind}-{len(self.processes)}.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, *map(str, words)],
+                [sys.executable, "-P", "-c", code, *map(str, words), *map(str, self.tls)],
                 cwd=self.folder,
                 env=os.environ | {"NUMBA_CACHE_DIR": str(self.cache)} | environment,
                 stdout=log,
@@ -229,6 +229,24 @@ def test_machines_with_nothing_in_common_share_nothing(cluster, tmp_path):
     assert code == 2
     assert "error: --share: expected machines that are alike, got none: they differ in versions" in err
     assert rows_so_far(cluster) == []
+
+
+def test_files_for_an_encrypted_connection_are_handed_to_dask(tmp_path, cache):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    tls = ("--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key)
+    cluster = Cluster(tmp_path, cache, tls)
+    try:
+        cluster.worker("east")
+        code, _, err = run(cluster, *tls)
+        assert code == 0, err
+        whole(*runs(cluster))
+        code, _, err = run(cluster)
+        assert code == 2
+        assert "error: --scheduler: expected a Dask scheduler that answers, got tls://" in err
+    finally:
+        cluster.close()
 
 
 def test_no_scheduler_and_no_machine_end_with_one_line(tmp_path):
