@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from distributed import LocalCluster
+from distributed import LocalCluster, get_worker
 
 from bench.fleet.far import Wish
 from bench.fleet.fleet import Fleet
@@ -43,17 +43,18 @@ async def ask(_, request, *arguments):
         plan = Plan("simulated", {}, cases, dict.fromkeys(NAMES, ""), wish.chosen.effort)
         return plan, {"preset": "simulated", "implementations": ABOUT, "host": host, "cpus": {}}, MACHINE
     _, case, _ = arguments
-    await asyncio.sleep(random.uniform(*_SECONDS))
+    await asyncio.sleep(random.uniform(*_SECONDS) * (_SLOW[0] if get_worker().name == 0 else 1))
     rng = np.random.default_rng(0)
     return [new_row(case, name, ABOUT[name]) | {"times": rng.uniform(1e-3, 2e-3, 30).tolist()} for name in NAMES]
 
 
+_SLOW = [1]  # times as slow is the first machine
 _SECONDS = [1.0, 3.0]  # that a case takes, from and to
 
 
-def simulate(machines, cases, seconds, reports):
+def simulate(machines, cases, seconds, reports, share=False, slow=1):
     """Return the runs and, every so many cases, (cases, seconds of the client's thread a case, bytes of memory)."""
-    _SECONDS[:] = seconds
+    _SECONDS[:], _SLOW[:] = seconds, [slow]
     wish = Wish("simulated", find_preset("quick")._replace(grids=(grid_of(cases),)), {})
     found, begin = [], [0.0, 0]
 
@@ -63,9 +64,9 @@ def simulate(machines, cases, seconds, reports):
             found.append((done, (used - begin[0]) / (done - begin[1]), psutil.Process().memory_info().rss))
             begin[:] = used, done
 
-    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
     with LocalCluster(n_workers=machines, **options) as cluster, cluster.get_client() as client:
-        fleet = Fleet(client, Grid(wish, reports), lambda text: None, watch, introduce, ask)
+        fleet = Fleet(client, Grid(wish, reports, share), lambda text: None, watch, introduce, ask)
         begin[0] = time.thread_time()
         runs = [kind.run for kind in fleet.work()]
     return runs, found
