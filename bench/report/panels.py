@@ -131,6 +131,7 @@ def overview_panel(
     `names` are the implementations, the first one at the top; `label` says on the axis what the ratio is. Lines may be
     `by` something else, and are ours then.
     """
+    wide = 34  # the names of the lines leave little room above the chart
     looks = {name: look(name if by == "implementation" else OURS) for name in names}
     upwards = list(names)[::-1]
 
@@ -157,13 +158,14 @@ def overview_panel(
                 fontweight="bold",
             )
         axes.axvline(1, color=INK, linewidth=1)
-        axes.set(xscale="log", xlabel=label, ylim=(-0.6, len(upwards) - 0.4), title=title)
+        axes.set(xscale="log", xlabel=label, ylim=(-0.6, len(upwards) - 0.4), title=_lines(title, wide))
         axes.set_yticks(range(len(upwards)), [_lines(name, 24) for name in upwards])
         axes.tick_params(axis="y", length=0)
         axes.grid(False, axis="y")
         _plain_log(axes.xaxis, FuncFormatter(lambda value, _: f"{value:g}×"))
 
     height = 0.95 + sum(0.32 + 0.16 * _lines(name, 24).count("\n") for name in upwards)
+    height += 0.17 * _lines(title, wide).count("\n")
     return Panel(draw, (SIZE[0], height))
 
 

@@ -204,7 +204,8 @@ def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
     lines = [page.paragraph(sheet.words), _drawn(sheet)]
     if sheet.name == "machines":
         lines[:0] = [page.paragraph(text) for text in wording.machines(facts)]
-        lines.append(page.table(_differing(facts), "In what the machines differ."))
+        if len(differing := _differing(facts)):
+            lines.append(page.table(differing, "In what the machines differ."))
     if sheet.name == "below-float32":
         lines.append(page.table(_below(facts), _BELOW))
     if sheet.name == "threads":

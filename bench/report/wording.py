@@ -61,8 +61,8 @@ def machines(facts: Facts) -> list[str]:
         apart = sum({"faster", "slower"} <= verdicts for verdicts in cases)
         found.append(
             f"Against {named(against)}, {facts.ours} gains least on {least} ({typical(groups[least]['speedup'])}) and "
-            f"most on {most} ({typical(groups[most]['speedup'])}). In {apart} of {counted(len(cases), 'case')} it is "
-            "faster on one machine and slower on another."
+            f"most on {most} ({typical(groups[most]['speedup'])}). In {apart or 'none'} of "
+            f"{counted(len(cases), 'case')} it is faster on one machine and slower on another."
         )
     return found
 

@@ -197,6 +197,7 @@ def new_row(case, name, about):
         "peak_memory_bytes": None,
         "flops": case.flops,
         "bytes": case.bytes,
+        "host": None,
     }
 
 

@@ -156,7 +156,8 @@ def test_slow_tests_wait_for_their_option(tmp_path):
         ("--hidden=x", "ERROR: --hidden: expected whole numbers of 1 or more, separated by commas, got 'x'"),
         (
             "--preset=quik",
-            "ERROR: --preset: expected quick, standard, full, limits, low, networks or deepbench, or a .toml file, "
+            "ERROR: --preset: expected quick, standard, full, limits, low, networks, versions or deepbench, or a .toml "
+            "file, "
             "got 'quik'",
         ),
         ("-n2", "ERROR: --benchmark: expected one process, got -n: benchmarks would disturb each other"),

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bench.report import report, wording
+from bench.report.sheets import sheets
 from bench.results.formats import calls, counted, ends, listed, percent, short, typical
 from bench.results.statistics import Interval
-from bench.results.tables import Facts
+from bench.results.tables import FASTEST, Facts
 from tests.bench.synthetic import LOW, make_run
 
 TINY = {"operation": ["forward"], "hidden_size": [16, 64], "seq_len": [10], "batch_size": [1]}
@@ -140,3 +141,51 @@ def test_without_another_below_float32_ours_is_said_alone(tmp_path):
 
 def test_nothing_is_said_of_what_a_run_has_not(tmp_path):
     assert wording.below(Facts([make_run(tmp_path / "run", **TINY)])) == []
+
+
+def test_another_version_is_named_and_is_no_rival(tmp_path):
+    other = "numba-simd@main~5"
+    run = make_run(tmp_path / "run", speedups={"numpy": 1.0, "torch": 2.0, "numba-simd": 4.0, other: 8.0}, **TINY)
+    run.info["implementations"][other]["version"] = "1.0, revision abcdefg"
+    facts = Facts([run])
+    assert facts.implementations == ["numpy", "numba-simd", other, "torch"]
+    (said,) = wording.versions(facts)
+    assert said.startswith(
+        "Of two versions, numba-simd (1.0) is 0.50× as fast as numba-simd@main~5 (1.0, revision abcdefg): the "
+    )
+    assert said in wording.answer(facts)
+    against = facts.duels[facts.duels["against"] == FASTEST]
+    assert np.allclose(against["speedup"], 2.0, rtol=0.1)  # torch, though the other version is faster
+    assert sheets(facts)[0].name == "versions"
+    plain = Facts([make_run(tmp_path / "plain", **TINY)])
+    assert wording.versions(plain) == []
+    assert "versions" not in [sheet.name for sheet in sheets(plain)]
+
+
+def test_two_versions_of_a_peer_are_told_by_its_name(tmp_path):
+    run = make_run(tmp_path / "run", speedups={"numpy": 1.0, "torch": 2.0, "torch@../old": 1.0}, **TINY)
+    (said,) = wording.versions(Facts([run]))
+    assert said.startswith("Of two versions, PyTorch (1.0) is 2.0× as fast as PyTorch@../old (1.0)")
+
+
+def test_machines_that_are_alike_are_told_by_their_names_and_what_differs_is_said(tmp_path):
+    runs = [make_run(tmp_path / "east", **TINY), make_run(tmp_path / "west", seed=1, **TINY)]
+    assert len(Facts(runs).machines) == 1
+    assert wording.machines(Facts(runs)) == []
+    for run, host, speed in zip(runs, ("east", "west"), (1.0, 3.0), strict=True):
+        run.info["host"] = host
+        for row in run.rows:
+            if row["implementation"] == "numba-simd":
+                row["times"] = [seconds * speed for seconds in row["times"]]
+    facts = Facts(runs)
+    east, west = facts.machines
+    assert (east[:6], west[:6]) == ("east: ", "west: ")
+    assert len(facts.rows) == sum(len(run.rows) for run in runs)
+    said = wording.machines(facts)[-1]
+    assert said.startswith(f"Against NumPy, numba-simd gains least on {west} (1.")
+    assert f"most on {east} (" in said
+    assert said.endswith("In none of 2 cases it is faster on one machine and slower on another.")
+    assert sheets(facts)[0].name == "machines"
+    html = report.html(facts)
+    assert "What differs between the machines" in html
+    assert "In what the machines differ." not in html

@@ -46,6 +46,7 @@ def row(n, **about):
         "peak_memory_bytes": 2**20,
         "flops": 1000,
         "bytes": 100,
+        "host": None,
     } | about
 
 
