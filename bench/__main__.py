@@ -180,7 +180,8 @@ def _measured(planned, reports, fresh):
 
 def _stopped(stop, kept):
     """Return what stopped a run, and what is kept of it, in words."""
-    why = f"{stop.filename or 'Stopped'}: {stop.strerror}" if isinstance(stop, OSError) else "Interrupted"
+    said = isinstance(stop, OSError) and (stop.strerror or " ".join(str(stop).split()) or type(stop).__name__)
+    why = f"{stop.filename or 'Stopped'}: {said}" if said else "Interrupted"
     return f"{why}: {kept}. The same command goes on there."
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.fleet.far import Wish
 from bench.fleet.fleet import differences
 from bench.grid.cases import Case
-from bench.results.runs import Run, key
+from bench.results.runs import ALIKE, Run, key
 from bench.timing.loop import new_row
 from bench.timing.plan import Plan, command_line, expected_seconds, opened
 
@@ -30,7 +30,7 @@ class Grid:
     def kind(self, machine: str, answer: tuple, kinds: list["Cases"], say: Callable[[str], None]) -> "Cases":
         plan, wanted, description = answer
         if self.share:
-            wanted |= {"host": "alike"}
+            wanted |= {"host": ALIKE}
 
         def alike(other: dict) -> bool:
             return not self.share or differences(other, description) == []
@@ -58,7 +58,7 @@ class Cases:
 
     def __init__(self, wish: Wish, run: Run, plan: Plan, wanted: dict, description: dict) -> None:
         self.wish, self.run, self.plan, self.wanted, self.description = wish, run, plan, wanted, description
-        self.name = run.info["name"] if run.info["host"] == "alike" else run.info["host"]
+        self.name = run.info["name"] if run.info["host"] == ALIKE else run.info["host"]
         have = {key(row) for row in run.rows}
         self.left = deque(case for case in plan.cases if not self._keys(case) <= have)
         self.pieces, self.done = len(plan.cases), len(plan.cases) - len(self.left)

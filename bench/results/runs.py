@@ -19,6 +19,7 @@ from bench.results.form import ResultsError, instant
 
 FORMAT = 1
 REPORTS = Path("reports")  # where run folders go, below the current folder
+ALIKE = "alike"  # the host of a run that machines shared
 MOST_BYTES = {"run.json": 2**24, "rows.jsonl": 2**28}  # of a file that is read: some 100,000 rows
 KEY = (
     "cell",

@@ -14,7 +14,7 @@ import pandas as pd
 from bench.implementations import BESIDE, OURS, RUNGS, base, is_ours
 from bench.machine import roofline
 from bench.results.formats import in_order, network, typical
-from bench.results.runs import KEY, Run
+from bench.results.runs import ALIKE, KEY, Run
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 
 SCHEMA = [
@@ -250,23 +250,29 @@ def machine_name(run: Run) -> str:
     cores = machine.get("cores") or machine.get("logical_cpus")
     counted = f"{cores} core{'s' if cores != 1 else ''}" if cores else None
     kind = ", ".join(filter(None, [machine.get("cpu"), counted, simd])) or "unknown machine"
-    return f"{run.info['host']}: {kind}" if run.info.get("by name") else kind
+    return f"{_host(run)}: {kind}" if run.info.get("by name") else kind
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
     """Return the runs with names that are all different, and machines that are alike by their names as well."""
     hosts: dict[str, set] = {}
     for run in runs:
-        hosts.setdefault(machine_name(run), set()).add(run.info.get("host"))
+        hosts.setdefault(machine_name(run), set()).add(_host(run))
     found: dict[str, Run] = {}
     for run in runs:
-        apart = len(hosts[machine_name(run)]) > 1 and run.info.get("host") is not None
+        apart = len(hosts[machine_name(run)]) > 1 and _host(run) is not None
         base = name = run.info["name"]
         copies = count(2)
         while name in found:
             name = f"{base} ({next(copies)})"
         found[name] = Run(run.folder, run.info | {"name": name, "by name": apart}, run.rows)
     return list(found.values())
+
+
+def _host(run: Run) -> str | None:
+    """Return the name of a run's machine, or the run's own where machines that are alike shared it."""
+    host = run.info.get("host")
+    return run.info["name"] if host == ALIKE else host
 
 
 def _cases(run: Run) -> list[dict[str, dict]]:

@@ -6,6 +6,7 @@ import pytest
 from bench.report import report, wording
 from bench.report.sheets import sheets
 from bench.results.formats import calls, counted, ends, listed, percent, short, typical
+from bench.results.runs import ALIKE
 from bench.results.statistics import Interval
 from bench.results.tables import FASTEST, Facts
 from tests.bench.synthetic import LOW, make_run
@@ -177,6 +178,11 @@ def test_machines_that_are_alike_are_told_by_their_names_and_what_differs_is_sai
         for row in run.rows:
             if row["implementation"] == "numba-simd":
                 row["times"] = [seconds * speed for seconds in row["times"]]
+    for run in runs:
+        run.info["host"] = ALIKE  # shared by machines of two kinds, which their description does not tell apart
+    assert [name.partition(": ")[0] for name in Facts(runs).machines] == ["east", "west"]
+    for run, host in zip(runs, ("east", "west"), strict=True):
+        run.info["host"] = host
     facts = Facts(runs)
     east, west = facts.machines
     assert (east[:6], west[:6]) == ("east: ", "west: ")

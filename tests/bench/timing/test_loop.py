@@ -16,7 +16,7 @@ from bench.grid.cases import ChoiceError
 from bench.grid.presets import Effort, choose, find_preset
 from bench.implementations import find
 from bench.machine.hardware import cpus_for
-from bench.results.runs import Run, key
+from bench.results.runs import ResultsError, Run, key
 from bench.results.statistics import quick_width
 from bench.timing import loop
 from bench.timing.loop import Bench, turn
@@ -109,6 +109,30 @@ def test_ours_in_float32_comes_with_ours_below_float32_alone():
     assert str(error.value) == (
         "--implementations: expected --dtype bfloat16 or int8 for numba-simd-float32, got none of them"
     )
+
+
+def test_other_versions_take_part_beside_what_they_are_versions_of(tmp_path, monkeypatch):
+    found = {}
+
+    def elsewhere(name, where, module, option):
+        found[name, where] = (module, option)
+        return f"at {where}"
+
+    monkeypatch.setattr("bench.timing.plan.elsewhere", elsewhere)
+    planned = plan(implementations="torch@../old,numpy,numba-simd@main~5,numba-simd@v1")
+    names = ["numpy", "numba-simd", "numba-simd@main~5", "numba-simd@v1", "torch", "torch@../old"]
+    assert [*planned.implementations] == names
+    assert planned.implementations["torch@../old"] == planned.implementations["torch"]
+    assert planned.elsewhere == {name: f"at {name.partition('@')[2]}" for name in names if "@" in name}
+    assert found["torch", "../old"] == ("bench.implementations.torch", "--implementations")
+
+    grid = tmp_path / "grid.toml"
+    grid.write_text('implementations = ["numpy@v1"]\n[[grids]]\nhidden = [8]\nbatch = [1]\n')
+    assert [*plan(str(grid)).implementations] == ["numpy", "numpy@v1"]
+    with pytest.raises(ChoiceError, match=r"--implementations: expected some of numpy, .*, got 'nobody'"):
+        plan(implementations="nobody@v1")
+    with pytest.raises(ResultsError, match="a name of one line and at most 100 characters"):
+        plan(implementations="numpy@" + 100 * "x")
 
 
 class Simulated(Bench):
