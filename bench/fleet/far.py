@@ -126,6 +126,8 @@ class Process:
             lines = self._stderr.read().decode(errors="replace").strip().splitlines()
             self.close()
             code = process.returncode
+            if code == 0:
+                raise BrokenPipeError from None
             how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise FarError(f"its process was {how}" + (f": {lines[-1].strip()}" if lines else "")) from None
         if kind == "error":

@@ -152,7 +152,7 @@ class Fleet:
         self._answered: queue.Queue[Work] = queue.Queue()
         self._left_out: dict[str, str] = {}
         self._told: set[str] = set()
-        self._tries: dict[Any, int] = {}
+        self._tries: dict[tuple, int] = {}
 
     def work(self) -> list:
         """Return the kinds, once there is nothing left to do."""
@@ -231,7 +231,7 @@ class Fleet:
             self.tell(text)
 
     def _employ(self, machine: Machine) -> None:
-        """Give a machine that has nothing to do its next case, if there is one."""
+        """Give a machine that has nothing to do its next piece of work, if there is one."""
         if machine.work or not machine.addresses:
             return
         kind = machine.kind
@@ -294,13 +294,14 @@ class Fleet:
     def _lose(self, machine: Machine) -> None:
         """Put back what a machine had in work when it left."""
         work, machine.work = machine.work, None
-        if work is None or work.piece is None:
+        if work is None:
             return
         work.future.cancel(force=True)
         kind, piece = machine.kind, work.piece
-        assert kind is not None
-        self._tries[piece] = self._tries.get(piece, 0) + 1
-        if self._tries[piece] == TRIES:
+        if kind is None:
+            return
+        tries = self._tries[id(kind), piece] = self._tries.get((id(kind), piece), 0) + 1
+        if tries == TRIES:
             kind.fail(piece, machine.name, f"the machine was lost {TRIES} times in the midst of it")
         else:
             self.tell(f"{machine.name} was lost in the midst of {piece}, which is done again.")
