@@ -62,6 +62,7 @@ class Cases:
         have = {key(row) for row in run.rows}
         self.left = deque(case for case in plan.cases if not self._keys(case) <= have)
         self.pieces, self.done = len(plan.cases), len(plan.cases) - len(self.left)
+        self._seconds_left = sum(expected_seconds(case, plan) for case in self.left)
         self.run.rows.clear()  # they are on the disk, and more may come than memory should hold
         self._finish()
 
@@ -79,6 +80,7 @@ class Cases:
         self.run.append(*answer)
         self.run.rows.clear()
         self.done += 1
+        self._seconds_left -= expected_seconds(piece, self.plan)
         self._finish()
 
     def fail(self, piece: Case, machine: str, why: str) -> None:
@@ -91,7 +93,7 @@ class Cases:
         self.keep(piece, machine, rows)
 
     def seconds_left(self) -> float:
-        return sum(expected_seconds(case, self.plan) for case in self.left)
+        return self._seconds_left if self.done < self.pieces else 0.0
 
     def close(self) -> None:
         self.run.unlock()

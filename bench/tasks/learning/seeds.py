@@ -74,7 +74,7 @@ class Seeds:
         raise WorkerError(f"{piece} on {machine}: {why}")
 
     def seconds_left(self) -> float:
-        return float(len(self.left))
+        return float(self.pieces - self.done)
 
     def close(self) -> None:
         """Nothing is held: what is kept is whole."""

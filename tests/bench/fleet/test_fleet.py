@@ -27,14 +27,13 @@ from bench.grid.cases import ChoiceError
 GRID = """
 implementations = ["numpy"]
 [effort]
-case_s = {seconds}
-precision = 0.0001
+round_s = 0.02
+fewest = {rounds}
 [[grids]]
 hidden = [4, 6, 8]
 batch = [1]
 operation = ["forward", "train"]
 """
-CASES = 6
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def cluster(tmp_path, cache):
 
 def start(cluster, *words, seconds=0.3):
     grid = cluster.folder / "grid.toml"
-    grid.write_text(GRID.format(seconds=seconds))
+    grid.write_text(GRID.format(rounds=int(seconds / 0.02)))
     command = [sys.executable, "-m", "bench", "run", "--scheduler", cluster.address, "--preset", grid]
     command += ["--reports", cluster.folder / "reports", *words]
     return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
