@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Normalize
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.grid.cases import OPERATIONS
 from bench.implementations import OURS
@@ -333,8 +333,11 @@ def _name_ticks(axes: Axes, values: Sequence[int]) -> None:
 
 
 def _plain_log(axis: Axis, form: Formatter) -> None:
-    """Name the ticks of a log axis: 1, 2, 5, 10 where it spans little, else 1, 10, 100."""
+    """Name the ticks of a log axis: 0.9, 1, 1.1 where it spans next to nothing, 1, 2, 5, 10 or 1, 10, 100."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 80 else (1,), numticks=8))
+    if high / low < 3:
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 80 else (1,), numticks=8))
     axis.set_major_formatter(form)
     axis.set_minor_locator(NullLocator())
