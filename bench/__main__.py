@@ -18,7 +18,7 @@ from bench.grid.presets import OPTIONS, find_preset
 from bench.results.files import expect_folder, new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
-from bench.tasks.options import NoWait
+from bench.tasks.options import NoWait, expect_waiting
 from bench.tasks.text.cli import generate
 from bench.timing.worker import WorkerError
 
@@ -119,6 +119,7 @@ def run(
         "threads": threads,
     }
     if scheduler is not None:
+        expect_waiting(no_wait)
         print(
             _shown(_far(scheduler, preset, choices, reports or REPORTS, share, fresh, (tls_ca_file, tls_cert, tls_key)))
         )
@@ -281,7 +282,7 @@ def _versions(revision, preset, reports, threshold, no_wait):
 
     planned = plan(preset, f"{OURS},{OURS}@{revision}")
     with the_machine(wait=not no_wait):
-        current = _measured(planned, reports, fresh=True)
+        current = _measured(planned, reports, fresh=False)
     print(_shown(write_run(current)))
     return comparison.versions(current, f"{OURS}@{revision}", threshold)
 

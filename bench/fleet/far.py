@@ -177,7 +177,7 @@ class Desk:
         self._plans: dict[str, Any] = {}
         self._bench: Any = None
 
-    def describe(self, wish: Wish, host: str | None) -> tuple:
+    def describe(self, wish: Wish, host: str) -> tuple:
         """Return the plan that follows from a wish here, what its run.json must hold, and the machine's description."""
         from bench.machine.describe import describe
         from bench.timing.plan import wanted

@@ -25,12 +25,10 @@ class Grid:
         self.wish, self.reports, self.share, self.fresh = wish, Path(reports), share, fresh
 
     def describe(self, machine: str) -> tuple:
-        return "describe", self.wish, None if self.share else machine
+        return "describe", self.wish, ALIKE if self.share else machine
 
     def kind(self, machine: str, answer: tuple, kinds: list["Cases"], say: Callable[[str], None]) -> "Cases":
         plan, wanted, description = answer
-        if self.share:
-            wanted |= {"host": ALIKE}
 
         def alike(other: dict) -> bool:
             return not self.share or differences(other, description) == []

@@ -17,6 +17,7 @@ from bench.tasks.options import (
     Resume,
     Scheduler,
     command_line,
+    expect_waiting,
     finish,
     none_beside_resume,
     nothing_learned,
@@ -155,6 +156,7 @@ def _train(
 
     laps.to("beginning")
     if scheduler is not None:
+        expect_waiting(no_wait)
         with _cluster(scheduler) as client:
             folder = report_folder(task.__name__, output or resume)
             _run_far(client, races, keep)

@@ -29,6 +29,12 @@ Scheduler = Annotated[
 Output = Annotated[Path | None, option("The report's folder.", "reports/<time>-<task>, or that of --resume")]
 
 
+def expect_waiting(no_wait: bool) -> None:
+    """Raise a ChoiceError for --no-wait beside --scheduler: a machine of a cluster waits until it is its turn."""
+    if no_wait:
+        raise ChoiceError("--no-wait: expected none beside --scheduler, whose machines wait for their turn")
+
+
 def none_beside_resume(given: Mapping[str, object]) -> None:
     """Raise a ChoiceError if one of these options has a value: all of them were settled when the training began."""
     for name, value in given.items():

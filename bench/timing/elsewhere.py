@@ -80,9 +80,8 @@ def elsewhere(name: str, where: str, module: str, option: str) -> Elsewhere:
 def _asked(python: str, source: Path, module: str, option: str, revision: str = "") -> Elsewhere:
     """Return what an interpreter says of a module in this source."""
     command = [python, "-c", _ASK, str(source), module]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
     try:
-        done = subprocess.run(command, capture_output=True, env=environment, cwd=source, timeout=TIME_LIMIT_S)
+        done = subprocess.run(command, capture_output=True, cwd=source, timeout=TIME_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ChoiceError(f"{option}: expected an environment whose Python runs, got: {_line(str(error))}") from None
     if done.returncode:

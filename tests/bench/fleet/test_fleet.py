@@ -278,11 +278,25 @@ def test_a_scheduler_that_does_not_answer_is_one_line():
         assert refused(address) == f"{expected}{address} (no answer within 5 s)"
 
 
-def test_what_needs_a_scheduler_is_refused_without_one(tmp_path):
-    command = [sys.executable, "-m", "bench", "run", "--share", "--reports", tmp_path]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    said = "error: --share, --tls-ca-file, --tls-cert, --tls-key: expected --scheduler beside them, got none\n"
-    assert (done.returncode, done.stderr) == (2, said)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("run", "--share"),
+            "--share, --tls-ca-file, --tls-cert, --tls-key: expected --scheduler beside them, got none",
+        ),
+        *(
+            (
+                (*command, "--scheduler", "tcp://127.0.0.1:9", "--no-wait"),
+                "--no-wait: expected none beside --scheduler, whose machines wait for their turn",
+            )
+            for command in (("run",), ("train", "sine"))
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(words, said):
+    done = subprocess.run([sys.executable, "-m", "bench", *words], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
 
 
 def train(cluster, *words):
