@@ -158,8 +158,8 @@ def _far(scheduler, preset, choices, reports, share, fresh, tls):
     return path
 
 
-def _measured(planned, reports, fresh):
-    """Return the run of a plan, finished, or end as the signal does that stopped it."""
+def _measured(planned, reports, fresh=None):
+    """Return the run of a plan, finished, or end as the signal does that stopped it; None: there is no --fresh."""
     from bench.timing.loop import Bench
     from bench.timing.plan import open_run
 
@@ -167,7 +167,8 @@ def _measured(planned, reports, fresh):
     for warning in current.info["machine"]["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if resumed:
-        print(f"Going on with {_shown(current.folder)}, unfinished, {len(current.rows)} rows (--fresh starts anew).")
+        anew = "" if fresh is None else " (--fresh starts anew)"
+        print(f"Going on with {_shown(current.folder)}, unfinished, {len(current.rows)} rows{anew}.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with Bench(current, planned) as bench:
@@ -282,7 +283,7 @@ def _versions(revision, preset, reports, threshold, no_wait):
 
     planned = plan(preset, f"{OURS},{OURS}@{revision}")
     with the_machine(wait=not no_wait):
-        current = _measured(planned, reports, fresh=False)
+        current = _measured(planned, reports)
     print(_shown(write_run(current)))
     return comparison.versions(current, f"{OURS}@{revision}", threshold)
 
