@@ -13,7 +13,7 @@ from kernels.core.backward import layer_memory
 from kernels.core.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
 from kernels.core.recurrence import pack, team_size
 from kernels.core.rounding import KINDS, packed_units, panel_rows
-from kernels.core.simd import vector_lanes
+from kernels.core.simd import ALIGNMENT, vector_lanes
 from kernels.core.team import most_threads, on_a_team
 from kernels.core.tiles import whole
 
@@ -72,8 +72,11 @@ class Prepared(_Prepared):
         if kind is None:
             known = ", ".join(f"{of.dtype} and {of.together}" for of in KINDS.values())
             raise ValueError(f"dtype, together: expected {known}, got {dtype} and {together}")
-        size = _panels_size(input_size, hidden_size, gates, kind) + _spare(kind)
+        size = _panels_size(input_size, hidden_size, gates, kind)
         check_array("weights", weights, (size,), kind)
+        if weights.ctypes.data % ALIGNMENT:  # as a copy's may be, or those from another process
+            given, weights = weights, aligned_memory(size, kind)
+            weights[:] = given
         return super().__new__(cls, weights, input_size, hidden_size, gates, dtype, together)
 
     @classmethod
@@ -132,7 +135,7 @@ def lay_out(U, W, biases, dtype=None):
     H, I = W.shape[1], U.shape[1]
     gates = W.shape[0] // H
     U, W = packed_units("params.U", U, dtype), packed_units("params.W", W, dtype)
-    weights = _scratch(_panels_size(I, H, gates, W.dtype), W.dtype)
+    weights = aligned_memory(_panels_size(I, H, gates, W.dtype), W.dtype)
     pack(U, W, biases, weights)
     return tuple.__new__(Prepared, (weights, I, H, gates, *KINDS[W.dtype][:2]))  # which are right, and need no check
 
@@ -211,12 +214,15 @@ _bptt_memory = lru_cache(maxsize=4096)(layer_memory)
 
 
 def _scratch(size, dtype):
-    """Return memory for `size` elements from where a cache line starts."""
-    return np.empty(size + _spare(dtype), dtype)
+    """Return memory with `size` elements from where a cache line starts in it."""
+    return np.empty(size + ALIGNMENT // dtype.itemsize, dtype)
 
 
-def _spare(dtype):
-    return 64 // dtype.itemsize
+def aligned_memory(size, dtype):
+    """Return memory for `size` elements that starts with a cache line, and as a view cannot be resized."""
+    memory = _scratch(size, dtype)
+    start = -memory.ctypes.data % ALIGNMENT // dtype.itemsize
+    return memory[start : start + size]
 
 
 @lru_cache
