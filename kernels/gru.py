@@ -15,7 +15,7 @@ indices, integers (T, B). No input is written to, and every array that is return
 Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,10 +47,11 @@ from kernels.core.forward import advance, ahead_through, layer
 from kernels.core.network import backward_cell, forward_cell
 from kernels.core.recurrence import is_a
 from kernels.core.simd import at, full, load, multiply_add, pointer, store
+from kernels.core.streaming import Stream
 from kernels.core.tiles import get, put
 from kernels.core.walk import even
 
-__all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
+__all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
 GATES = np.int64(3)
 BLOCKS = np.int64(4)  # of sums: n's of the inputs, r, z, n's of the state
@@ -88,10 +89,11 @@ def init_state(params, batch_size):
 
 
 def prepare(params, dtype=None):
-    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`.
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and the like.
 
-    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer` and
-    `forward_step`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a ValueError.
+    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer`,
+    `forward_step` and `stream`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a
+    ValueError.
     """
     H, _ = check_params(params, Params, GATES)
     biases = np.concatenate((params.b[2 * H :], params.b[: 2 * H], params.c))
@@ -105,6 +107,16 @@ def forward_step(params, x_t, state):
     h = np.empty(state.h.shape, state.h.dtype)
     run_step(_step, weights, x_t, state.h, h)
     return State(h)
+
+
+def stream(params, batch_size=1):
+    """Return a Stream, to be called a step at a time, from the zero state of so many sequences.
+
+    `s.step(x_t)` takes x_t (B, I), or indices (B,), and returns h (B, H): the stream's own array, good until the next
+    step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See `kernels.core.streaming`.
+    """
+    weights = prepared(params, prepare, GATES)
+    return Stream(as_layers(), (weights,), batch_size, partial(infer, weights), (stream, weights, batch_size))
 
 
 def forward(params, x, state=None):

@@ -11,6 +11,7 @@ returned owns its memory.
 Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,10 +43,11 @@ from kernels.core.forward import advance, ahead_through, layer
 from kernels.core.network import backward_cell, forward_cell
 from kernels.core.recurrence import is_a
 from kernels.core.simd import at, full, load, pointer, store
+from kernels.core.streaming import Stream
 from kernels.core.tiles import get
 from kernels.core.walk import even
 
-__all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Trace"]
+__all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
 GATES = BLOCKS = STATES = np.int64(1)
 
@@ -78,10 +80,11 @@ def init_state(params, batch_size):
 
 
 def prepare(params, dtype=None):
-    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and `forward_step`.
+    """Lay the weights out for the kernels once, for any number of calls of `infer`, `forward` and the like.
 
-    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer` and
-    `forward_step`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a ValueError.
+    Of dtype "bfloat16" or "int8" U and W are rounded, and so is what they are multiplied with, for `infer`,
+    `forward_step` and `stream`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a
+    ValueError.
     """
     check_params(params, Params, GATES)
     return lay_out(params.U, params.W, params.b[None], dtype)
@@ -94,6 +97,17 @@ def forward_step(params, x_t, state, activation="tanh"):
     h = np.empty(state.h.shape, state.h.dtype)
     run_step(_step, weights, x_t, state.h, h, _code(activation))
     return State(h)
+
+
+def stream(params, batch_size=1, activation="tanh"):
+    """Return a Stream, to be called a step at a time, from the zero state of so many sequences.
+
+    `s.step(x_t)` takes x_t (B, I), or indices (B,), and returns h (B, H): the stream's own array, good until the next
+    step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See `kernels.core.streaming`.
+    """
+    weights = prepared(params, prepare, GATES)
+    layers, steps = as_layers(activation), partial(infer, weights, activation=activation)
+    return Stream(layers, (weights,), batch_size, steps, (stream, weights, batch_size, activation))
 
 
 def forward(params, x, state=None, activation="tanh"):

@@ -12,21 +12,31 @@ A call is one call of compiled code (`kernels.core.network`): threads share sequ
 directions have a thread each, or layers, each of which follows the one below.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from importlib import import_module
 from typing import NamedTuple
 
 import numpy as np
 
 from kernels.core import network
 from kernels.core.cache import compiled
-from kernels.core.checks import check_array, check_fields, check_input, check_params, check_size, check_state
+from kernels.core.checks import (
+    check_array,
+    check_fields,
+    check_input,
+    check_params,
+    check_size,
+    check_states,
+    check_tree,
+)
 from kernels.core.doors import Gradients, Output, Prepared, check_full, nothing, take_read_only
 from kernels.core.recurrence import network_size
 from kernels.core.simd import vector_lanes
+from kernels.core.streaming import Stream
 from kernels.core.team import most_threads, on_a_team
 from kernels.core.walk import place_by_length
 
-__all__ = ["Gradients", "Output", "Trace"]
+__all__ = ["Gradients", "Output", "Stream", "Trace"]
 
 
 class Trace(NamedTuple):
@@ -52,7 +62,7 @@ def init_params(cell, input_size, hidden_size, layers=2, bidirectional=False, *,
 def init_state(cell, params, batch_size):
     """Return the zero state of every layer and direction."""
     _described(cell)
-    D = _check_tree("params", params)
+    D = check_tree("params", params)
     return _tree([cell.init_state(one, batch_size) for layer in params for one in layer], D)
 
 
@@ -67,13 +77,32 @@ def forward_step(cell, params, x_t, state, **options):
     """Return the states after one more step, from x_t (B, I); two directions are a ValueError."""
     weights, (_, _, L, D) = _weights(_described(cell, options), params)
     if D > 1:
-        raise ValueError("params: expected one direction, since the backward one begins at the end, got two")
-    _check_tree("state", state, L, D)
+        raise ValueError(_ONE_DIRECTION)
+    check_tree("state", state, L, D)
     after = []
     for q, one in enumerate(weights):
         after.append((_at(f"state[{q}][0]", "state", cell.forward_step, one, x_t, state[q][0], **options),))
         x_t = after[-1][0].h
     return tuple(after)
+
+
+def stream(cell, params, batch_size=1, **options):
+    """Return a Stream of a network of one direction, as that of a cell: see `kernels.lstm.stream`."""
+    described = _described(cell, options)
+    weights, (*_, D) = _weights(described, params)
+    if D > 1:
+        raise ValueError(_ONE_DIRECTION)
+    weights = _tree(weights, D)
+    again = (_stream_again, cell.__name__, weights, batch_size, options)
+    layers = [one for (one,) in weights]
+    return Stream(described, layers, batch_size, partial(infer, cell, weights, **options), again, network=True)
+
+
+def _stream_again(cell, weights, batch_size, options):
+    return stream(import_module(cell), weights, batch_size, **options)
+
+
+_ONE_DIRECTION = "params: expected one direction, since the backward one begins at the end, got two"
 
 
 def infer(cell, params, x, state=None, lengths=None, **options):
@@ -100,7 +129,7 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
     steps, places = _places("trace.lengths", trace.lengths, T, B)
     check_array("grad_hs", grad_hs, (T, B, D * H), dtype)
     if grad_state is not None:
-        _check_states("grad_state", grad_state, cell, L, D, (B, H), dtype)
+        check_states("grad_state", grad_state, cell.State, L, D, (B, H), dtype)
 
     one_hot, hs, begin = trace.x.ndim == 2, (*trace.below, trace.hs), np.empty if trace.lengths is None else np.zeros
     table, held = np.empty((L * D, network.ROW), np.int64), []
@@ -133,7 +162,7 @@ def _forward(cell, params, x, state, lengths, keep):
     T, B = check_input("x", x, ("T", "B"), I, dtype)
     steps, places = _places("lengths", lengths, T, B)
     if state is not None:
-        _check_states("state", state, cell, L, D, (B, H), dtype)
+        check_states("state", state, cell.State, L, D, (B, H), dtype)
     elif keep:
         state = _tree([cell.State(*np.zeros((len(cell.State._fields), B, H), dtype)) for _ in weights], D)
 
@@ -190,25 +219,6 @@ def _described(cell, options=None):
     return cell.as_layers(**(options or {}))
 
 
-def _check_tree(name, tree, layers=None, directions=None):
-    """Raise unless `tree` is a tuple of so many layers, each a tuple of so many directions; return these."""
-    if not isinstance(tree, tuple) or hasattr(tree, "_fields"):
-        raise TypeError(f"{name}: expected a tuple of layers, got {type(tree).__name__}")
-    if len(tree) != (layers or max(1, len(tree))):
-        raise ValueError(f"{name}: expected {layers or 'one or more'} layers, got {len(tree)}")
-    for l, layer in enumerate(tree):
-        if not isinstance(layer, tuple) or hasattr(layer, "_fields"):
-            raise TypeError(f"{name}[{l}]: expected a tuple of directions, got {type(layer).__name__}")
-        directions = directions or len(layer)
-        if len(layer) != directions or directions not in (1, 2):
-            raise ValueError(f"{name}[{l}]: expected {_few(directions)}, got {len(layer)}")
-    return directions
-
-
-def _few(directions):
-    return {1: "1 direction", 2: "2 directions"}.get(directions, "1 or 2 directions")
-
-
 def _at(place, name, check, *arguments, **options):
     """Call `check`, and have what it raises about `name` say `place`."""
     try:
@@ -221,7 +231,7 @@ def _at(place, name, check, *arguments, **options):
 
 def _check_params(cell, params):
     """Check Params of every layer and direction; return I, H, L, D."""
-    D = _check_tree("params", params)
+    D = check_tree("params", params)
     I = H = dtype = None
     for l, layer in enumerate(params):
         for d, one in enumerate(layer):
@@ -235,7 +245,7 @@ def _check_params(cell, params):
 
 def _weights(cell, params):
     """Return the weights of each chain, prepared, and I, H, L, D."""
-    D = _check_tree("params", params)
+    D = check_tree("params", params)
     if not isinstance(params[0][0] if params[0] else None, Prepared):
         sizes = _check_params(cell, params)
         return [cell.prepare(one) for layer in params for one in layer], sizes
@@ -262,13 +272,6 @@ def _check_fit(place, H, I, dtype, hidden_size, input_size, first_dtype):
         raise TypeError(f"{place}: expected weights of {first_dtype}, as before it, got {dtype}")
 
 
-def _check_states(name, states, cell, L, D, shape, dtype):
-    _check_tree(name, states, L, D)
-    for l, layer in enumerate(states):
-        for d, one in enumerate(layer):
-            check_state(f"{name}[{l}][{d}]", one, cell.State, shape, dtype)
-
-
 def _check_trace(cell, trace, I, H, L, D, dtype):
     """Check a Trace, and return T and B."""
     check_fields("trace", trace, Trace)
@@ -278,8 +281,8 @@ def _check_trace(cell, trace, I, H, L, D, dtype):
         raise ValueError(f"trace.below: expected {L - 1} arrays, got {len(trace.below)}")
     for l, hs in enumerate(trace.below):
         check_array(f"trace.below[{l}]", hs, (T, B, D * H), dtype)
-    _check_states("trace.initial", trace.initial, cell, L, D, (B, H), dtype)
-    _check_tree("trace.kept", trace.kept, L, D)
+    check_states("trace.initial", trace.initial, cell.State, L, D, (B, H), dtype)
+    check_tree("trace.kept", trace.kept, L, D)
     for l, layer in enumerate(trace.kept):
         for d, arrays in enumerate(layer):
             place = f"trace.kept[{l}][{d}]"

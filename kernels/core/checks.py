@@ -114,6 +114,32 @@ def check_state(name, state, kind, shape, dtype):
         check_array(f"{name}.{field}", a, shape, dtype)
 
 
+def check_tree(name, tree, layers=None, directions=None):
+    """Raise unless `tree` is a tuple of so many layers, each a tuple of so many directions; return these."""
+    if not isinstance(tree, tuple) or hasattr(tree, "_fields"):
+        raise TypeError(f"{name}: expected a tuple of layers, got {type(tree).__name__}")
+    if len(tree) != (layers or max(1, len(tree))):
+        raise ValueError(f"{name}: expected {layers or 'one or more'} layers, got {len(tree)}")
+    for l, layer in enumerate(tree):
+        if not isinstance(layer, tuple) or hasattr(layer, "_fields"):
+            raise TypeError(f"{name}[{l}]: expected a tuple of directions, got {type(layer).__name__}")
+        directions = directions or len(layer)
+        if len(layer) != directions or directions not in (1, 2):
+            raise ValueError(f"{name}[{l}]: expected {_few(directions)}, got {len(layer)}")
+    return directions
+
+
+def _few(directions):
+    return {1: "1 direction", 2: "2 directions"}.get(directions, "1 or 2 directions")
+
+
+def check_states(name, states, kind, L, D, shape, dtype):
+    check_tree(name, states, L, D)
+    for l, layer in enumerate(states):
+        for d, one in enumerate(layer):
+            check_state(f"{name}[{l}][{d}]", one, kind, shape, dtype)
+
+
 def check_input(name, x, sizes, I, dtype):
     """Check `x` (*sizes, I) of floats, or (*sizes) of the indices 0 to I - 1 of one-hot inputs; return its sizes."""
     if type(x) is np.ndarray and x.ndim == len(sizes) + 1 and x.size:

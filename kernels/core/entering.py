@@ -204,20 +204,43 @@ def _note(w, notes, fault, mark):
     return note
 
 
+def begin_notes(w, notes):
+    """Forget what was noted."""
+
+
+@overload(begin_notes, jit_options=INLINE)
+def _begin_notes(w, notes):
+    if w.dtype != QUADS:
+        return lambda w, notes: None
+
+    def begin_notes(w, notes):
+        slots = like(notes, w)
+        slots[0] = slots[1] = 0
+
+    return begin_notes
+
+
+def noted(w, notes):
+    """Return the faults that were noted."""
+
+
+@overload(noted, jit_options=INLINE)
+def _noted(w, notes):
+    if w.dtype != QUADS:
+        return lambda w, notes: 0
+
+    def noted(w, notes):
+        slots = like(notes, w)
+        return (INPUT if slots[0] else 0) | (STATE if slots[1] else 0)
+
+    return noted
+
+
+@compiled
 def refuse(weights, scratch):
     """Raise a ValueError if something was noted."""
-
-
-@overload(refuse, jit_options=INLINE)
-def _refuse(weights, scratch):
-    if weights.dtype != QUADS:
-        return lambda weights, scratch: None
-
-    def refuse(weights, scratch):
-        slots = like(align(pointer(scratch)), pointer(weights))
-        if slots[0]:
-            raise ValueError("x: expected finite numbers for weights of int8, got others")
-        if slots[1]:
-            raise ValueError("state: expected values from -1 to 1 for weights of int8, got others, or they came so")
-
-    return refuse
+    faults = noted(pointer(weights), align(pointer(scratch)))
+    if faults & INPUT:
+        raise ValueError("x: expected finite numbers for weights of int8, got others")
+    if faults & STATE:
+        raise ValueError("state: expected values from -1 to 1 for weights of int8, got others, or they came so")

@@ -12,8 +12,6 @@ addresses. Sizes as in `kernels.core.forward`.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from kernels.core.backward import (
     ROWS,
@@ -35,7 +33,7 @@ from kernels.core.forward import FOLLOWED, Layer, Share, forward, workspace
 from kernels.core.forward import ROWS as FORWARD_ROWS
 from kernels.core.forward import memory as forward_memory
 from kernels.core.recurrence import by_rows
-from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
+from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer, reach
 from kernels.core.team import FOREVER, assembled, available, count_steps, meet, part, share_out, steps_before
 from kernels.core.tiles import ONE, ZERO, get, put
 from kernels.core.walk import Walk, heading, length_of, ragged, row_at, section, sequence
@@ -90,16 +88,6 @@ def note_backward(table, q, u, w, h0, hs, last, grad_u, grad_w, biases, grad_x, 
     row[GRAD_U], row[GRAD_W], row[BIASES] = grad_u.ctypes.data, grad_w.ctypes.data, biases.ctypes.data
     row[GRAD_X], row[FIRST] = grad_x.ctypes.data, first.ctypes.data
     row[BACK_GATES], row[BACK_MORE], row[C0] = gates.ctypes.data, more.ctypes.data, c0.ctypes.data
-
-
-@intrinsic
-def _reach(typingctx, p, address):
-    """Return a pointer like p to an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.inttoptr(args[1], args[0].type)
-
-    return p(p, types.int64), codegen
 
 
 @compiled
@@ -208,18 +196,18 @@ def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, grou
             elif l > 0:
                 leader = at(pointer(counters), (q - 1) * ROW)
         row = at(table, q * ROW)
-        w, h0, out = _reach(weights, row[WEIGHTS]), _reach(hs, row[H0]), at(_reach(hs, row[HS]), d * net.H)
-        c, gates, more = _reach(hs, row[C]), _reach(hs, row[GATES]), _reach(hs, row[MORE])
+        w, h0, out = reach(weights, row[WEIGHTS]), reach(hs, row[H0]), at(reach(hs, row[HS]), d * net.H)
+        c, gates, more = reach(hs, row[C]), reach(hs, row[GATES]), reach(hs, row[MORE])
         cell, way = forward_cell(kind, net.H, c, gates, more, keep), heading(walk, d)
         if l == 0:
             layer = Layer(w, x, h0, out, D * net.H, net.I, net.H, net.gates, net.blocks)
             forward(share, turn, way, layer, cell, notes, here, at_a_time, leader, follower)
         else:
-            below = _reach(hs, at(table, (l - 1) * D * ROW)[HS])
+            below = reach(hs, at(table, (l - 1) * D * ROW)[HS])
             upper = Layer(w, below, h0, out, D * net.H, D * net.H, net.H, net.gates, net.blocks)
             forward(share, turn, way, upper, cell, notes, here, at_a_time, leader, follower)
         if share.me == 0:
-            _keep_last(way, out, D * net.H, net.H, _reach(hs, row[LAST_H]))
+            _keep_last(way, out, D * net.H, net.H, reach(hs, row[LAST_H]))
     if member == 0:
         count_steps(team, steps)
 
@@ -332,7 +320,7 @@ def _back_part(
         meet(meetings, members)
     if D > 1 and not is_one_hot(x):
         first, last = part(T * walk.B, member, members)
-        one, other = _reach(grad_hs, table[GRAD_X]), _reach(grad_hs, table[ROW + GRAD_X])
+        one, other = reach(grad_hs, table[GRAD_X]), reach(grad_hs, table[ROW + GRAD_X])
         _add(at(one, first * net.I), at(other, first * net.I), (last - first) * net.I)
 
 
@@ -345,8 +333,8 @@ def _add(to, source, size):
 @compiled
 def _wanted(table, q, numbers):
     row = at(table, q * ROW)
-    u, w, biases = _reach(numbers, row[GRAD_U]), _reach(numbers, row[GRAD_W]), _reach(numbers, row[BIASES])
-    return Wanted(u, w, biases, _reach(numbers, row[GRAD_X]), _reach(numbers, row[FIRST]))
+    u, w, biases = reach(numbers, row[GRAD_U]), reach(numbers, row[GRAD_W]), reach(numbers, row[BIASES])
+    return Wanted(u, w, biases, reach(numbers, row[GRAD_X]), reach(numbers, row[FIRST]))
 
 
 @compiled
@@ -357,25 +345,25 @@ def _chain_back(
     D, H = net.directions, net.H
     l, d = q // D, q % D
     row, numbers = at(table, q * ROW), grad_hs
-    h0, hs = _reach(numbers, row[BACK_H0]), at(_reach(numbers, row[BACK_HS]), d * H)
+    h0, hs = reach(numbers, row[BACK_H0]), at(reach(numbers, row[BACK_HS]), d * H)
     more = grad_hs = at(grad_hs, d * H)
     if l < net.layers - 1:
         above = at(table, (l + 1) * D * ROW)
-        grad_hs = at(_reach(numbers, above[GRAD_X]), d * H)
-        more = at(_reach(numbers, above[(D - 1) * ROW + GRAD_X]), d * H)
+        grad_hs = at(reach(numbers, above[GRAD_X]), d * H)
+        more = at(reach(numbers, above[(D - 1) * ROW + GRAD_X]), d * H)
     has_more = ONE if D > 1 and l < net.layers - 1 else ZERO
-    gates, kept = _reach(numbers, row[BACK_GATES]), _reach(numbers, row[BACK_MORE])
-    cell = backward_cell(kind, H, hs, D * H, h0, _reach(numbers, row[C0]), gates, kept)
+    gates, kept = reach(numbers, row[BACK_GATES]), reach(numbers, row[BACK_MORE])
+    cell = backward_cell(kind, H, hs, D * H, h0, reach(numbers, row[C0]), gates, kept)
     way, wanted = heading(walk, d), _wanted(table, q, numbers)
     if lot > 0:
         wanted = sums_at(wanted, sums, _inputs(net, q), H, net.gates)
-    weights = (_reach(numbers, row[U]), _reach(numbers, row[W]))
-    gradients = (grad_hs, more, has_more, D * H, _reach(numbers, row[LAST]))
+    weights = (reach(numbers, row[U]), reach(numbers, row[W]))
+    gradients = (grad_hs, more, has_more, D * H, reach(numbers, row[LAST]))
     sizes = (H, net.gates, net.blocks, net.states)
     if l == 0:
         given = Given(x, *weights, h0, hs, *gradients, net.I, *sizes)
         backward(crew, way, given, cell, wanted, scratch, at_a_time, leader, follower)
     else:
-        below = _reach(numbers, at(table, (l - 1) * D * ROW)[BACK_HS])
+        below = reach(numbers, at(table, (l - 1) * D * ROW)[BACK_HS])
         inner = Given(below, *weights, h0, hs, *gradients, D * H, *sizes)
         backward(crew, way, inner, cell, wanted, scratch, at_a_time, leader, follower)

@@ -129,6 +129,17 @@ def align(typingctx, p):
 
 
 @intrinsic
+def reach(typingctx, kind, address):
+    """Return a pointer to an address: `kind` is a pointer like it, or a NumPy dtype."""
+    to = types.CPointer(kind.dtype)
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[1], context.get_value_type(to))
+
+    return to(kind, types.int64), codegen
+
+
+@intrinsic
 def lanes(typingctx, p):
     """Return how many of the numbers at p fill a vector."""
     n = Vector(p.dtype).lanes

@@ -304,6 +304,17 @@ def _give_way(typingctx):
 
 
 @compiled
+def take_up(flag):
+    """Take what a flag stands for, unless it is taken; tell whether it was free."""
+    return _replace(flag, 0, 1)
+
+
+@compiled
+def put_down(flag):
+    _atomic_store(flag, 0)
+
+
+@compiled
 def _state(team, member):
     return at(pointer(team), member * _ROW + _STATE)
 

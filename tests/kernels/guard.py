@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from kernels.core import recurrence
+from kernels.core import recurrence, streaming
 from tests import networks
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
@@ -57,6 +57,29 @@ def check(cell, size, dtype, one_hot, options, at_end):
     inputs = draw(cell, size, dtype, one_hot=one_hot)
     guards = calls(cell, rebuild(inputs, cell, given(at_end)), *options, array=given(at_end))
     compare(calls(cell, inputs, *options), guards, results, at_end, f"{size}, {options}")
+
+
+def check_stream(cell, size, dtype, one_hot, options, at_end):
+    """Compare a stream's steps on guarded memory, its own and the weights' included, with those of `forward_step`."""
+
+    def lay_out(*parts):
+        found = []
+        for kind, count in parts:
+            found.append(guarded(count, kind, at_end))
+            found[-1].fill(0)
+        return found
+
+    params, x, state, *_ = draw(cell, size, dtype, one_hot=one_hot)
+    for low in (None, "int8", "bfloat16") if dtype == np.float32 else (None,):
+        if low == "int8" and "relu" in options:
+            continue
+        weights = cell.prepare(params, low)
+        with patch.object(streaming, "_lay_out", lay_out):
+            stream = cell.stream(weights._replace(weights=given(at_end=False)(weights.weights)), size.B, *options)
+        stream.state = last = state
+        for x_t in x:
+            last = cell.forward_step(weights, x_t, last, *options)
+            np.testing.assert_array_equal(stream.step(given(at_end)(x_t)), last.h, err_msg=f"stream, {size}, {low}")
 
 
 def check_network(cell, shape, dtype, one_hot, at_end):
@@ -114,6 +137,8 @@ def main(cell, dtype, amount):
         one_hot = index if n // 2 % 3 == 2 else None
         print(size, *options, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
         check(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
+        if n % 3 == 0 or amount == "all":
+            check_stream(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
     if amount == "some" and dtype == "float64" and cell.name != CELL:
         return
     for n, (shape, at_end) in enumerate(itertools.product(shapes(amount), (False, True))):
