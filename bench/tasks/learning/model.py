@@ -100,5 +100,5 @@ def cell(implementation: str, name: str) -> Any:
 def stack(implementation: str, name: str) -> Any:
     """Return networks of one of the rungs' cells, whose functions are called as the cell's are."""
     module = import_module("kernels.stack" if implementation == "numba-simd" else "reference.stack")
-    functions = ("prepare", "forward_step", "infer", "forward", "bptt")
+    functions = [f for f in ("prepare", "forward_step", "stream", "infer", "forward", "bptt") if hasattr(module, f)]
     return SimpleNamespace(**{f: partial(getattr(module, f), cell(implementation, name)) for f in functions})

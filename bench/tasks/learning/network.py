@@ -1,5 +1,6 @@
 """A model at work on one of the rungs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,22 @@ class Network:
         params, head = weights
         state = self._cell.forward_step(params, x_t, state, **self._options)
         return self.head.outputs(head, (state[-1][0] if self.model.network else state).h), state
+
+    def stream(self, weights: Any, state: Any) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function that goes on from a state: it takes x_t as `step` does, and gives the outputs."""
+        if not hasattr(self._cell, "stream"):
+
+            def step(x_t: np.ndarray) -> np.ndarray:
+                nonlocal state
+                outputs, state = self.step(weights, x_t, state)
+                return outputs
+
+            return step
+        params, head = weights
+        batch = (state[-1][0] if self.model.network else state).h.shape[0]
+        stream = self._cell.stream(params, batch, **self._options)
+        stream.state = state
+        return lambda x_t: self.head.outputs(head, stream.step(x_t))
 
     def gradients(
         self, weights: Weights, x: np.ndarray, y: np.ndarray, state: Any = None

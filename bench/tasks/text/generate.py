@@ -56,11 +56,11 @@ def sample(
     A character has the probability softmax(outputs / temperature); at the temperature 0 it is the likeliest one.
     """
     outputs, state = network.predict(prepared, seed_text[:, np.newaxis])
-    outputs = outputs[-1]
+    outputs, step = outputs[-1], network.stream(prepared, state)
     while True:
         index = _draw(outputs[0], temperature, rng)
         yield index
-        outputs, state = network.step(prepared, np.array([index]), state)
+        outputs = step(np.array([index]))
 
 
 def _draw(outputs: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
