@@ -82,6 +82,7 @@ def run(
     threads: Annotated[str | None, _choice("threads")] = None,
     implementations: Annotated[str | None, _choice("implementations")] = None,
     precision: Annotated[str | None, _choice("precision")] = None,
+    period: Annotated[str | None, _choice("period")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, though an unfinished run could go on.")] = False,
     reports: Annotated[Path | None, typer.Option(help="Where run folders go.", show_default="reports/")] = None,
     no_wait: NoWait = False,
@@ -106,6 +107,7 @@ def run(
     choices = {
         "implementations": implementations,
         "precision": precision,
+        "period": period,
         "cell": cell,
         "operation": operation,
         "hidden": hidden,

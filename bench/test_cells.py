@@ -3,7 +3,7 @@
 import pytest
 
 from bench import plugin
-from bench.results.pytest_json import EXTRA
+from bench.results.pytest_json import extra
 
 
 @pytest.mark.benchmark(timer=plugin.clock)
@@ -14,6 +14,6 @@ def test_cell(case, implementation, benchmark, request):
     assert row["status"] == "ok", f"{row['status']}: {row['message']}"
 
     benchmark.group = case
-    benchmark.extra_info |= {name: row[name] for name in EXTRA}
+    benchmark.extra_info |= extra(row)
     times = iter(row["times"])
     benchmark.pedantic(lambda: plugin.clock.advance(next(times)), rounds=len(row["times"]), iterations=1)

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}  # a cell's name and the blocks of H rows in its weights
 KEPT = {"rnn": 0, "gru": 4, "lstm": 5}  # the arrays (T, B, H) that forward keeps for BPTT beside hs
-OPERATIONS = ("forward_step", "forward", "bptt", "train")
+CALLS = ("forward_step", "forward", "bptt", "train")
+STREAM = "stream"  # T calls of a step each, of which every one is timed
+OPERATIONS = (*CALLS, STREAM)
+STEPS = ("forward_step", STREAM)  # operations of which a call is one step
 DTYPES = ("float32", "float64")
 LENGTHS = ("full", "ragged")
 
@@ -15,7 +18,7 @@ LENGTHS = ("full", "ragged")
 # roundings of up to 2^-9 each, in int8 some 13 steps of 1/127; behind that it is another network that answers.
 BUDGETS = {"bfloat16": 2**-5, "int8": 0.1}
 LOW = tuple(BUDGETS)
-LOW_OPERATIONS = ("forward_step", "forward")
+LOW_OPERATIONS = ("forward_step", "forward", STREAM)
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "int8": 1}
 
 
@@ -70,8 +73,15 @@ class Case:
         return [self.input_size] + [self.directions * self.hidden_size] * (self.layers - 1)
 
     @property
+    def calls(self):
+        """How many calls are verified together: the steps of a stream."""
+        return self.seq_len if self.operation == STREAM else 1
+
+    @property
     def _rows(self):
-        """How many steps all sequences have together."""
+        """How many steps all sequences have together, in one call."""
+        if self.operation in STEPS:
+            return self.batch_size
         return self.seq_len * self.batch_size if self.steps is None else int(self.steps.sum())
 
     @property
@@ -94,7 +104,7 @@ class Case:
         """
         H = self.hidden_size
         forward = sum(2 * GATES[self.cell] * H * (I + H) for I in self.inputs) * self.directions * self._rows
-        return {"forward_step": 1, "forward": 1, "bptt": 2, "train": 3}[self.operation] * forward
+        return {"bptt": 2, "train": 3}.get(self.operation, 1) * forward
 
     @property
     def bytes(self):
@@ -112,7 +122,8 @@ class Case:
 
     def _layer_bytes(self, I):
         H, B, D, rows = self.hidden_size, self.batch_size, self.directions, GATES[self.cell] * self.hidden_size
-        steps = self.seq_len if self.steps is None else int(self.steps.max())
+        longest = self.seq_len if self.steps is None else int(self.steps.max())
+        steps = 1 if self.operation in STEPS else longest
         biases = rows + (H if self.cell == "gru" else 0)
         last_c = B * H if self.cell == "lstm" else 0
         state, kept = B * H + last_c, KEPT[self.cell] * self._rows * H
@@ -122,20 +133,20 @@ class Case:
         gradients = D * (rows * (I + H) + biases + state) + self._rows * I
         bptt = read + gradients
         train = forward + D * kept + bptt
-        numbers = {"forward_step": forward, "forward": forward, "bptt": bptt, "train": train}[self.operation]
+        numbers = {"bptt": bptt, "train": train}.get(self.operation, forward)
         times = 2 if self.operation == "train" else 1
         return times * weights * BYTES[self.dtype] + numbers * BYTES[self.number]
 
 
 class Grid(NamedTuple):
-    """All combinations of these, but for those below float32 that are no inference, and those of a single step that
+    """All combinations of these, but for those below float32 that are no inference, and those of single steps, which
     have no end to begin from: two directions, or lengths.
     """
 
     hidden: tuple
     batch: tuple
     seq_len: tuple = (50,)
-    operation: tuple = OPERATIONS
+    operation: tuple = CALLS
     threads: tuple = (1,)
     dtype: tuple = ("float32",)
     input: tuple = (None,)  # None: 1 where B = 1, else H
@@ -150,10 +161,10 @@ class Grid(NamedTuple):
         for cell, operation, H, T, B, I, dtype, threads, L, D, lengths in product(
             self.cell, self.operation, *sizes, self.dtype, self.threads, *networks
         ):
-            one_step = operation == "forward_step"
-            if (dtype in LOW and operation not in LOW_OPERATIONS) or (one_step and (D > 1 or lengths != "full")):
+            endless = D > 1 or lengths != "full"
+            if (dtype in LOW and operation not in LOW_OPERATIONS) or (operation in STEPS and endless):
                 continue
-            steps = 1 if one_step else T
+            steps = 1 if operation == "forward_step" else T
             yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads, L, D, lengths)
 
 

@@ -33,7 +33,7 @@ from math import prod
 from reprlib import repr as brief
 from typing import NamedTuple
 
-from bench.grid.cases import LOW_OPERATIONS, OPERATIONS, ChoiceError, Grid, check, either, parse
+from bench.grid.cases import CALLS, LOW_OPERATIONS, OPERATIONS, STREAM, ChoiceError, Grid, check, either, parse
 
 
 class Effort(NamedTuple):
@@ -43,6 +43,7 @@ class Effort(NamedTuple):
     fewest: int = 11  # rounds, whatever they cost
     case_s: float = 2.0  # the time limit for all rounds of all implementations beyond the fewest
     precision: float = 0.03  # the share to which the rounds are to tell each ratio: half of `rounds_ratio`'s interval
+    period_s: float = 0.001  # of a stream: from one call to the next, where they come at a fixed pace
     lives: int = 1  # how often each case is measured by new processes, whose luck the intervals allow for
 
 
@@ -132,6 +133,12 @@ PRESETS = {
         effort=Effort(round_s=0.01, case_s=0.5, precision=0.02, lives=4),
         implementations=("numba-simd",),
     ),
+    "stream": Preset(
+        "a step a call, B = 1, each call timed: back to back, and at a fixed pace with its misses and its tail",
+        grids=(Grid((16, 64, 128, 256), (1,), (1000,), (STREAM,), cell=CELLS),),
+        effort=Effort(),
+        implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
+    ),
     "deepbench": Preset(
         "the recurrent layers of Baidu's DeepBench, training and inference, with I = 1 (see bench/grid/presets.py)",
         grids=(
@@ -158,18 +165,19 @@ OPTIONS = {
     + "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     + ".",
     "cell": "Cells, separated by commas: rnn, gru, lstm.",
-    "operation": "Operations: forward_step, forward, bptt, train.",
+    "operation": "Operations: forward_step, forward, bptt, train; or stream, T calls of a step, each of them timed.",
     "hidden": "Hidden sizes H.",
     "seq_len": "Sequence lengths T.",
     "batch": "Batch sizes B.",
     "input": "Input sizes I. By default 1 where B = 1, and H otherwise.",
-    "dtype": "float32, float64; and below them, for forward_step and forward: bfloat16, int8.",
+    "dtype": "float32, float64; and below them, for inference: bfloat16, int8.",
     "layers": "Layers upon each other, each the input of the next.",
     "directions": "1, or 2 for a network that reads each sequence from its end as well.",
     "lengths": "full, all sequences of T steps, or ragged: lengths drawn from T/2 to T, the same for each T and B.",
     "threads": "Thread counts; each gets processes of its own.",
     "implementations": "Who takes part: numpy, numba-jit, numba-simd, torch...",
     "precision": "How well the rounds are to tell each ratio, half a 95% interval, before a case is done: 3%.",
+    "period": "Of a stream: the time from one call to the next where they come at a fixed pace: 1ms.",
 }
 
 
@@ -212,8 +220,8 @@ def choose(preset, cpus, **choices):
     if not cases and any(grid.threads for grid in grids):
         operations = dict.fromkeys(name for grid in grids for name in grid.operation)
         if not any(set(grid.dtype) & set(BELOW) for grid in grids):
-            got = "forward_step alone, which knows neither two directions nor lengths"
-            raise ChoiceError(f"--operation: expected {either(OPERATIONS[1:])}, got {got}")
+            got = "single steps alone, which know neither two directions nor lengths"
+            raise ChoiceError(f"--operation: expected {either(CALLS[1:])}, got {got}")
         raise ChoiceError(f"--operation: expected {either(LOW_OPERATIONS)} below float32, got {', '.join(operations)}")
     if not cases:
         raise ChoiceError(f"--preset: all of its thread counts are beyond {cpus}, the CPUs this process may use")
@@ -229,6 +237,19 @@ def share(text, where):
         value = -1.0
     if not 0 <= value < float("inf"):
         raise ChoiceError(f"{where}: expected a share such as 5% or 0.05, got {text!r}")
+    return value
+
+
+def duration(text, where):
+    """Return the seconds of a text such as "1ms", "500us", "0.01s", or raise a ChoiceError that begins with `where`."""
+    number = text.rstrip("smuµ")
+    unit = {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}.get(text[len(number) :])
+    try:
+        value = float(number) * unit
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 1e-6 <= value <= 60:
+        raise ChoiceError(f"{where}: expected a time from 1us to 60s, such as 1ms, got {text!r}")
     return value
 
 

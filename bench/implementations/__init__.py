@@ -9,13 +9,17 @@ The docstring of a file says what its timings contain, and the report quotes it.
   or raise `UnsupportedError` with the reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from bench.grid.cases import STREAM
 
 RUNGS = ("numpy", "numba-jit", "numba-simd")
 OURS = RUNGS[-1]
@@ -37,17 +41,41 @@ class UnsupportedError(Exception):
     """The library has no such operation."""
 
 
+class Session(NamedTuple):
+    """A stream, as it is timed: one call after the other, each by itself."""
+
+    begin: Callable[[], Any]  # back to the state before the first step
+    step: Callable[[Any], Any]  # one step, from one of `inputs`: the timed work
+    inputs: Sequence[Any]  # of each step, as the library takes them
+
+
 class Prepared(NamedTuple):
     """A case ready to be timed.
 
     `forward_step` and `forward` use the first set of weights, prepared; `bptt` is the backward pass from a trace
-    of the first set; `train` is forward and bptt, with the second set on every second call.
+    of the first set; `train` is forward and bptt, with the second set on every second call. A `stream` goes on from its
+    own last state in every step; its `call` is a whole session, to be verified, and made by `streaming`.
     """
 
     call: Callable[[], Any]  # the timed work; what it returns goes to `outputs`
     outputs: Callable[[Any], dict]  # NumPy arrays by the names of `named`; not timed
     context: Callable[[], AbstractContextManager] = nullcontext  # entered once around many calls
     follows: str | None = None  # in a case below float32: the dtype as `reference` defines it; None, a library's own
+    session: Session | None = None  # of a stream
+
+
+def streaming(begin, step, inputs, h, last, context=nullcontext, follows=None):
+    """Return the Prepared of a stream.
+
+    `h` makes an array (B, H) of what a step returned, and `last()` returns the last state's by the names of `named`.
+    """
+
+    def call():
+        begin()
+        return np.stack([np.array(h(step(x_t))) for x_t in inputs])
+
+    session = Session(begin, step, inputs)
+    return Prepared(call, lambda hs: {"hs": hs} | last(), context, follows, session)
 
 
 def find():
@@ -84,6 +112,9 @@ def prepare_cell(cell, stack, case, inputs, low=None):
     state = cell.State(*inputs.state)
     x, grad_hs = inputs.x, inputs.grad_hs
 
+    if case.operation == STREAM:
+        weights = cell.prepare(sets[0], low)
+        return _prepare_stream(cell, weights, x, state, low or case.number, lambda state: state.h)
     if case.operation == "forward_step":
         weights, x_t = cell.prepare(sets[0], low), x[0]
 
@@ -107,6 +138,30 @@ def prepare_cell(cell, stack, case, inputs, low=None):
     return Prepared(train, named)
 
 
+def _prepare_stream(cell, weights, x, state, follows, h):
+    """Prepare a stream of the cell's own, or where it has none of its `forward_step`, whose state is fed back."""
+    steps = list(x)
+    if hasattr(cell, "stream"):
+        stream = cell.stream(weights, x.shape[1])
+
+        def begin():
+            stream.state = state
+
+        return streaming(begin, stream.step, steps, np.asarray, lambda: named(stream.state, "state"), follows=follows)
+    last = state
+
+    def begin():
+        nonlocal last
+        last = state
+
+    def step(x_t):
+        nonlocal last
+        last = cell.forward_step(weights, x_t, last)
+        return h(last)
+
+    return streaming(begin, step, steps, np.asarray, lambda: named(last, "state"), follows=follows)
+
+
 def _prepare_network(cell, stack, case, inputs, low):
     """Prepare a network, whose params and states are those of each layer and direction."""
 
@@ -116,8 +171,11 @@ def _prepare_network(cell, stack, case, inputs, low):
     sets, state = [of(cell.Params, params) for params in inputs.params], of(cell.State, inputs.state)
     x, grad_hs, lengths = inputs.x, inputs.grad_hs, inputs.lengths
 
-    if case.operation in ("forward_step", "forward"):
+    if case.operation in ("forward_step", "forward", STREAM):
         weights = stack.prepare(cell, sets[0], low)
+        if case.operation == STREAM:
+            of_cell = SimpleNamespace(**{name: partial(f, cell) for name, f in vars(stack).items() if callable(f)})
+            return _prepare_stream(of_cell, weights, x, state, low or case.number, lambda state: state[-1][0].h)
         follows = low or case.number
         if case.operation == "forward":
             return Prepared(lambda: stack.infer(cell, weights, x, state, lengths), named, follows=follows)

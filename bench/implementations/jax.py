@@ -6,7 +6,8 @@ train is forward and vjp in one compiled function, with two sets of weights in t
 are slower there. Both return the gradients of the weights, x and the initial state. Every array lies on the device
 before, each call waits for its results (`block_until_ready`), and these stay JAX's arrays. XLA's threads are fixed
 at start, by the environment of the worker. float64 switches `jax_enable_x64` on. In bfloat16 U and W are rounded once,
-what they are multiplied with as it comes, and products are summed in float32; everything else is float32.
+what they are multiplied with as it comes, and products are summed in float32; everything else is float32. A stream is
+the compiled step, to which the state is donated.
 
 A network is one jitted function, with a scan for each layer and direction. Sequences of several lengths are masked in
 the scan: behind a sequence's end its state stays, and hs is zero. The other direction is a scan from the last step to
@@ -19,8 +20,9 @@ from itertools import cycle
 
 import numpy as np
 
+from bench.grid.cases import STREAM
 from bench.grid.inputs import over
-from bench.implementations import Prepared, UnsupportedError, named
+from bench.implementations import Prepared, UnsupportedError, named, streaming
 
 
 def version():
@@ -56,8 +58,13 @@ def prepare(case, inputs):
     def states(last):
         return {name: np.asarray(part) for name, part in zip(names, last, strict=True)}
 
+    def take(weights, x_t, state):
+        return step(weights, _project(weights, x_t), state)
+
+    if case.operation == STREAM:
+        return _stream(take, transposed, list(x), tuple(inputs.state), lambda last: last[0], states)
     if case.operation == "forward_step":
-        one, x_t = jax.jit(lambda weights, x_t, state: step(weights, _project(weights, x_t), state)), x[0]
+        one, x_t = jax.jit(take), x[0]
         return Prepared(lambda: ready(one(transposed, x_t, state)), states)
     if case.operation == "forward":
         run = jax.jit(lambda weights, x, state: _run(step, weights, x, state))
@@ -101,6 +108,20 @@ def _network(case, inputs, step):
     def arrays(tree, kind):
         return tuple(tuple(kind(*map(np.asarray, one)) for one in layer) for layer in tree)
 
+    if case.operation == STREAM:
+
+        def take(weights, x_t, state):
+            return _stack(step, weights, x_t, state, None)[1]
+
+        steps, first = [x[t : t + 1] for t in range(len(x))], _plain(inputs.state)
+        return _stream(
+            take,
+            transposed,
+            steps,
+            first,
+            lambda last: last[-1][0][0],
+            lambda last: named(arrays(last, State), "state"),
+        )
     if case.operation == "forward_step":
         x_t = x[:1]
         one = jax.jit(lambda weights, x_t, state: _stack(step, weights, x_t, state, None)[1])
@@ -132,6 +153,25 @@ def _network(case, inputs, step):
     turns = cycle([jax.device_put(params) for params in sets])
     train = jax.jit(lambda weights, x, state, grad_hs: vjp(weights, x, state)(grad_hs))
     return Prepared(lambda: ready(train(next(turns), x, state, grad_hs)), gradients)
+
+
+def _stream(take, weights, inputs, initial, h, named_last):
+    """Prepare a stream whose state is donated: the next one takes its memory."""
+    import jax
+
+    one = jax.jit(take, donate_argnums=2)
+    state = None
+
+    def begin():
+        nonlocal state
+        state = jax.device_put(initial, may_alias=False)
+
+    def step(x_t):
+        nonlocal state
+        state = jax.block_until_ready(one(weights, x_t, state))
+        return state
+
+    return streaming(begin, step, inputs, lambda last: np.asarray(h(last)), lambda: named_last(state))
 
 
 def _plain(tree):

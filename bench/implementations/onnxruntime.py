@@ -2,12 +2,15 @@
 
 The session packs the weights when it is built. Inputs and outputs are bound to NumPy's memory once (IOBinding), so a
 call copies nothing at the border and writes its results to the same place each time. forward_step is the same
-operator over a sequence of one. Library defaults, with `intra_op_num_threads`. Inference alone, in float32 and, of the
-LSTM, in int8: its `quantize_dynamic` makes a DynamicQuantizeLSTM of the node, with a scale for each of the two weight
-matrices, and rounds x and h to 8 bits in every step; what goes in and out stays float32. A network is a node a layer,
-of one direction or bidirectional, with its `sequence_lens`, and between two a Transpose and a Reshape.
+operator over a sequence of one. A stream is that with two bindings in turn, of which each reads the states where the
+other one wrote them; x_t is copied to where both read it. Library defaults, with `intra_op_num_threads`. Inference
+alone, in float32 and, of the LSTM, in int8: its `quantize_dynamic` makes a DynamicQuantizeLSTM of the node, with a
+scale for each of the two weight matrices, and rounds x and h to 8 bits in every step; what goes in and out stays
+float32. A network is a node a layer, of one direction or bidirectional, with its `sequence_lens`, and between two a
+Transpose and a Reshape.
 """
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -15,7 +18,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bench.implementations import Prepared, UnsupportedError, named
+from bench.grid.cases import LOW_OPERATIONS, STREAM
+from bench.implementations import Prepared, UnsupportedError, named, streaming
 from reference.layouts import to_onnx
 
 _options: dict = {}  # of the sessions in this process
@@ -39,7 +43,7 @@ def start(threads):
 def prepare(case, inputs):
     import onnxruntime
 
-    if case.operation not in ("forward_step", "forward"):
+    if case.operation not in LOW_OPERATIONS:
         raise UnsupportedError("inference only")
     if case.dtype == "int8" and case.cell != "lstm":
         raise UnsupportedError("of its recurrent operators the LSTM alone is there for int8")
@@ -49,6 +53,9 @@ def prepare(case, inputs):
     options = onnxruntime.SessionOptions()
     for name, value in _options.items():
         setattr(options, name, value)
+    stream = case.operation == STREAM
+    if stream:
+        case = replace(case, seq_len=1)
     model = _model(case, inputs)
     if case.low:
         model = _quantized(model)
@@ -61,13 +68,11 @@ def prepare(case, inputs):
     arrays |= {
         f"{field}{l}": np.stack([getattr(one, field) for one in states[l]]) for l in range(L) for field in fields
     }
+    if stream:
+        return _stream(session, inputs.x, arrays, case.number, fields, L, case.network, type(states[0][0]))
     results = {"hs": np.empty((T, B, D * H) if D > 1 else (T, 1, B, H), case.number)}
     results |= {f"last.{field}{l}": np.empty((D, B, H), case.number) for l in range(L) for field in fields}
-    binding = session.io_binding()
-    for name, array in arrays.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    for name, array in results.items():
-        binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+    binding = _bound(session, arrays, results)
 
     def outputs(_):
         last = [
@@ -81,6 +86,52 @@ def prepare(case, inputs):
         session.run_with_iobinding(binding)
 
     return Prepared(call, outputs)
+
+
+def _bound(session, arrays, results):
+    """Return a binding of a session's inputs and outputs to these arrays' memory, which it does not keep."""
+    import onnxruntime
+
+    binding = session.io_binding()
+    for name, array in arrays.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+    for name, array in results.items():
+        binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+    return binding
+
+
+def _stream(session, x, arrays, dtype, fields, layers, network, State):
+    """Prepare a stream: two bindings in turn, of which each reads the states that the other one has written."""
+    names = [f"{field}{l}" for l in range(layers) for field in fields]
+    initial = {name: arrays[name] for name in names}
+    x_t = np.empty((1, *x.shape[1:]), dtype)
+    sides = [{name: np.empty_like(a) for name, a in initial.items()} for _ in range(2)]
+    hs = [np.empty((1, 1, *x.shape[1:2], initial["h0"].shape[-1]), dtype) for _ in range(2)]
+    ways = []
+    for n in range(2):
+        written = {f"last.{name}": a for name, a in sides[1 - n].items()}
+        ways.append((_bound(session, {"x": x_t, **sides[n]}, {"hs": hs[n], **written}), hs[n]))
+    here = 0
+
+    def begin():
+        nonlocal here
+        here = 0
+        for name, a in initial.items():
+            sides[0][name][:] = a
+
+    def step(given):
+        nonlocal here
+        binding, h = ways[here]
+        here = 1 - here
+        x_t[0] = given
+        session.run_with_iobinding(binding)
+        return h
+
+    def last():
+        states = [(State(*(sides[here][f"{field}{l}"][0] for field in fields)),) for l in range(layers)]
+        return named(tuple(states) if network else states[0][0], "state")
+
+    return streaming(begin, step, list(x), lambda h: h[0, 0], last)
 
 
 def _quantized(model):

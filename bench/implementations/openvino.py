@@ -4,8 +4,9 @@ The weights are constants of the model, which is compiled for latency: in full f
 or in bfloat16 where it is asked for, by `INFERENCE_PRECISION_HINT`. What goes in and out is float32 in both.
 Inputs and outputs are tensors over NumPy's memory, set once, so a call copies nothing at the border and writes its
 results to the same place each time. A Sequence wants the batch first; the transposes around it vanish when the model
-is compiled, as the plugin computes time first. Threads by `INFERENCE_NUM_THREADS`. Inference alone. A network is a
-Sequence a layer, of one direction or bidirectional, with the sequences' lengths.
+is compiled, as the plugin computes time first. A stream is a model of Cells whose states are its variables (ReadValue
+and Assign), so that x_t and h alone pass the border. Threads by `INFERENCE_NUM_THREADS`. Inference alone. A network is
+a Sequence a layer, of one direction or bidirectional, with the sequences' lengths.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -13,7 +14,8 @@ from importlib.metadata import version as package_version
 
 import numpy as np
 
-from bench.implementations import Prepared, UnsupportedError
+from bench.grid.cases import LOW_OPERATIONS, STREAM
+from bench.implementations import Prepared, UnsupportedError, named, streaming
 
 ORDERS = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (1, 0, 2, 3)}  # which of our gates stands at each place
 OPTIONS: dict[str, dict] = {
@@ -43,7 +45,7 @@ def start(threads):
 def prepare(case, inputs):
     import openvino
 
-    if case.operation not in ("forward_step", "forward"):
+    if case.operation not in LOW_OPERATIONS:
         raise UnsupportedError("inference only")
     if case.dtype not in HINTS:
         raise UnsupportedError("it computes in float32 at most, and no recurrent layer in int8")
@@ -51,6 +53,8 @@ def prepare(case, inputs):
     if case.low and hint.upper() not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UnsupportedError("it has no bfloat16 on this CPU")
 
+    if case.operation == STREAM:
+        return _stream(case, inputs, core, hint)
     if case.network:
         return _network(case, inputs, core, hint)
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
@@ -82,6 +86,57 @@ def _bound(core, model, hint, arrays, results):
         request.infer(share_outputs=True)
 
     return call
+
+
+def _stream(case, inputs, core, hint):
+    """Prepare a stream: a cell a layer, whose states are variables of the model."""
+    import openvino
+    from openvino import Model
+    from openvino import opset13 as ops
+    from openvino.op.util import Variable, VariableInfo
+
+    def variable(name):
+        info = VariableInfo()
+        info.variable_id, info.data_type = name, openvino.Type.f32
+        info.data_shape = openvino.PartialShape([B, H])
+        return Variable(info)
+
+    B, H = case.batch_size, case.hidden_size
+    layers, states = (inputs.params[0], inputs.state) if case.network else (((inputs.params[0],),), ((inputs.state,),))
+    fields = states[0][0]._fields
+    x = below = ops.parameter((B, case.input_size), np.float32)
+    sinks = []
+    for l, (params,) in enumerate(layers):
+        variables = [variable(f"{field}{l}") for field in fields]
+        before = [ops.read_value(np.zeros((B, H), np.float32), one) for one in variables]
+        constants = (ops.constant(a[0]) for a in _weights(case, params))
+        cell = getattr(ops, f"{case.cell}_cell")(below, *before, *constants, H, **OPTIONS[case.cell])
+        after = [ops.reshape(a, np.array([B, H]), False) for a in cell.outputs()]  # Assign takes no one of several
+        sinks += [ops.assign(a, one) for a, one in zip(after, variables, strict=True)]
+        below = cell.output(0)
+    model = Model([ops.result(below)], sinks, [x])
+    request = core.compile_model(model, "CPU", _config | {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
+    x_t, h = np.empty((B, case.input_size), np.float32), np.empty((B, H), np.float32)
+    request.set_input_tensor(0, openvino.Tensor(x_t, shared_memory=True))
+    request.set_output_tensor(0, openvino.Tensor(h, shared_memory=True))
+    initial = {f"{field}{l}": getattr(one, field) for l, (one,) in enumerate(states) for field in fields}
+
+    def begin():
+        for state in request.query_state():
+            state.state = openvino.Tensor(initial[state.name].copy())
+
+    def step(given):
+        x_t[:] = given
+        request.infer(share_outputs=True)
+        return h
+
+    def last():
+        found = {state.name: np.array(state.state.data, np.float32) for state in request.query_state()}
+        after = [tuple(found[f"{field}{l}"] for field in fields) for l in range(case.layers)]
+        after = [type(states[0][0])(*one) for one in after]
+        return named(tuple((one,) for one in after) if case.network else after[0], "state")
+
+    return streaming(begin, step, list(inputs.x), np.asarray, last)
 
 
 def _network(case, inputs, core, hint):

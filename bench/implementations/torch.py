@@ -5,7 +5,8 @@ backward pass alone, over one graph kept by `retain_graph=True`; train is forwar
 backward pass, on two modules in turn, so that the weights change with every call. Both return the gradients of
 the weights, the biases, x and the initial state; of PyTorch's two biases the second asks for none where it only adds
 to the first, that is, but in the GRU. Inputs share NumPy's memory, results stay PyTorch's tensors. Library defaults,
-with `torch.set_num_threads`.
+with `torch.set_num_threads`. A stream is the Cell, or of a network the layers over a sequence of one step, with the
+state that the last call returned.
 
 bfloat16 is `.bfloat16()` of the module: x, the state and the results are bfloat16 as well, the LSTM's c among them, and
 are converted outside the timings. int8 is `torch.ao.quantization.quantize_dynamic`, which has no `torch.nn.RNN` but its
@@ -22,7 +23,8 @@ from itertools import cycle
 
 import numpy as np
 
-from bench.implementations import Prepared, UnsupportedError
+from bench.grid.cases import STREAM
+from bench.implementations import Prepared, UnsupportedError, streaming
 from reference.layouts import to_torch
 
 
@@ -53,6 +55,9 @@ def prepare(case, inputs):
     x, grad_hs, *first = (a.bfloat16() for a in given) if case.dtype == "bfloat16" else given
     names = [f"state.{field}" for field in inputs.state._fields]
 
+    if case.operation == STREAM:
+        cell = _module("Cell", case, inputs.params[0])
+        return _stream(cell, x.unbind(), _joined(first), lambda last: _parts(last)[0], names)
     if case.operation == "forward_step":
         cell, x_t, state = _module("Cell", case, inputs.params[0]), x[0], _joined(first)
         return Prepared(
@@ -122,6 +127,14 @@ def _network(case, inputs):
         arrays = {field: as_array(part) for field, part in zip(fields, parts, strict=True)}
         return {f"state.{name}.{field}": a[q] for field, a in arrays.items() for q, name in enumerate(names)}
 
+    if case.operation == STREAM:
+        layers = _module("", case, inputs.params[0])
+        chains = [f"state.{name}.{field}" for field in fields for name in names]
+
+        def layered(x_t, state):
+            return layers(x_t, state)[1]
+
+        return _stream(layered, x.unsqueeze(1).unbind(), state, lambda last: _parts(last)[0][-1], chains, torch.cat)
     if case.operation in ("forward_step", "forward"):
         module, x = _module("", case, inputs.params[0]), x if case.operation == "forward" else x[:1]
 
@@ -158,6 +171,27 @@ def _network(case, inputs):
         return torch.autograd.grad(run(module, x)[0], (*inputs, x, *first), grad_hs)
 
     return Prepared(train, gradients)
+
+
+def _stream(step, inputs, initial, h, names, flat=list):
+    """Prepare a stream: step(x_t, state) gives the next state, `h` finds its h (B, H), `flat` has its named parts."""
+    import torch
+
+    state = initial
+
+    def begin():
+        nonlocal state
+        state = initial
+
+    def advance(x_t):
+        nonlocal state
+        state = step(x_t, state)
+        return state
+
+    def last():
+        return dict(zip(names, map(as_array, flat(_parts(state))), strict=True))
+
+    return streaming(begin, advance, inputs, lambda after: as_array(h(after)), last, torch.inference_mode)
 
 
 def _module(kind, case, params):

@@ -13,7 +13,8 @@ import os
 import shutil
 from itertools import cycle
 
-from bench.implementations import Prepared, UnsupportedError
+from bench.grid.cases import STREAM
+from bench.implementations import Prepared, UnsupportedError, streaming
 from bench.implementations.torch import as_array, version
 
 __all__ = ["prepare", "start", "version"]
@@ -36,7 +37,7 @@ def prepare(case, inputs):
         raise UnsupportedError("here it compiles one layer of one direction: each more takes as long again to compile")
     if case.operation == "bptt":
         raise UnsupportedError("the backward pass is compiled with its forward, and timed in train")
-    if case.seq_len > LONGEST:
+    if case.seq_len > LONGEST and case.operation != STREAM:
         raise UnsupportedError(f"every step is compiled anew: no more than {LONGEST} here")
     if case.dtype == "int8":
         raise UnsupportedError("tensors of int8 are for quantized modules, which are not compiled")
@@ -52,6 +53,22 @@ def prepare(case, inputs):
     names = [f"state.{field}" for field in inputs.state._fields]
     run = torch.compile(_RUNS[case.cell], fullgraph=True, dynamic=False)
 
+    if case.operation == STREAM:
+        state = first
+
+        def begin():
+            nonlocal state
+            state = first
+
+        def step(x_t):
+            nonlocal state
+            _, *state = run(x_t, state, *sets[0])
+            return state[0]
+
+        def last():
+            return dict(zip(names, map(as_array, state), strict=True))
+
+        return streaming(begin, step, x.unsqueeze(1).unbind(), as_array, last, torch.inference_mode)
     if case.operation in ("forward_step", "forward"):
 
         def outputs(result):

@@ -16,6 +16,7 @@ from bench.implementations import OURS
 from bench.machine import roofline
 from bench.report.charts import GRID, INK, SIZE, Draw, facet_label, line, look
 from bench.results.formats import count, in_order, short, typical
+from bench.results.latencies import calls, curve
 from bench.results.statistics import geometric_mean, tells
 
 # The last one changes the fastest.
@@ -195,6 +196,52 @@ def _loss_panel(rows: pd.DataFrame) -> Draw:
         _plain_log(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}×"))
 
     return draw
+
+
+def tail_panels(rows: pd.DataFrame) -> dict[str, Panel]:
+    """Return charts of how long the calls of streams took, by what each one holds fixed.
+
+    A line falls from 1, all calls, to the share of one among them; `rows` are those of `Facts.streams`. Back to back is
+    a whole line, at a fixed pace a dashed one.
+    """
+    panels = {}
+    for label, group in _facets(rows, [*FACETS, "inputs", "hidden_size", "seq_len"]):
+        name = f"{label}, H = {group['hidden_size'].iat[0]}"
+        if rows["seq_len"].nunique() > 1:
+            name += f", T = {group['seq_len'].iat[0]}"
+        panels[name] = Panel(_titled(_tail_panel(group), name), (SIZE[0], 3.2))
+    return panels
+
+
+def _tail_panel(rows: pd.DataFrame) -> Draw:
+    def draw(axes: Axes) -> None:
+        for name, found in zip(rows["implementation"], rows["latencies"], strict=True):
+            for kind, dashes in (("steady", "solid"), ("paced", (0, (3, 2)))):
+                if histogram := found.get(kind):
+                    seconds, longer = curve(histogram)
+                    axes.step(
+                        [*seconds, histogram["worst_s"]],
+                        [*longer, longer[-1]],
+                        where="post",
+                        color=look(name).colour,
+                        linestyle=dashes,
+                        linewidth=1.4 if kind == "steady" else 1.1,
+                    )
+        for share in (0.5, 0.1, 0.01, 0.001):
+            axes.axhline(share, color=GRID, linewidth=0.7, zorder=0)
+        axes.set(xscale="log", yscale="log", xlabel="time of a call (log scale)", ylabel="share as long or longer")
+        axes.set_yticks([1, 0.1, 0.01, 0.001, 1e-4, 1e-5], ["all", "10%", "1%", "0.1%", "0.01%", "0.001%"])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(rows["least"].iat[0] / 1.5, 1.4)
+        _plain_log(axes.xaxis, EngFormatter(unit="s"))
+
+    rows = rows.assign(least=min(_least(found) for found in rows["latencies"]))
+    return draw
+
+
+def _least(found: dict) -> float:
+    """Return the share of one call among all of a kind, the least of a stream's."""
+    return min(1 / calls(found[kind]) for kind in ("steady", "paced") if found.get(kind))
 
 
 def bar_panel(rows: pd.DataFrame, column: str, title: str, label: str, unit: str = "", reach: str = "median") -> Panel:

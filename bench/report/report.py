@@ -208,6 +208,8 @@ def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
             lines.append(page.table(differing, "In what the machines differ."))
     if sheet.name == "below-float32":
         lines.append(page.table(_below(facts), _BELOW))
+    if sheet.name == "streams":
+        lines.append(_streams_table(facts))
     if sheet.name == "threads":
         lines[:0] = [page.paragraph(text) for text in wording.threads(facts)]
         lines.append(_scaling_table(facts))
@@ -242,6 +244,38 @@ def _scaling_table(facts: Facts) -> Markup:
     )
     choices = [_HEADINGS[name] for name in kept if name in ("cell", "operation", "batch_size", "threads")]
     return page.table(shown, words, name="threads", choices=choices)
+
+
+def _streams_table(facts: Facts) -> Markup:
+    """Return how long the calls of each stream took."""
+    rows = facts.streams
+    columns = {
+        "Median": "median_s", "99%": "p99_s", "99.9%": "p999_s", "Worst": "worst_s",
+        "Paced: median": "paced_s", "Paced: 99.9%": "paced_p999_s", "Paced: worst": "paced_worst_s",
+    }  # fmt: skip
+    shown = pd.DataFrame(
+        {
+            **{title: rows[name] for name, title in _HEADINGS.items()},
+            "Implementation": rows["implementation"],
+            **{title: _pairs(rows[name], seconds) for title, name in columns.items()},
+            "Missed": [
+                "" if pd.isna(row["missed"]) else (f"{row['missed']:,.0f} of {row['paced_calls']:,.0f}", row["missed"])
+                for _, row in rows.iterrows()
+            ],
+            "Beside the step": _pairs(rows["overhead_s"], seconds),
+        }
+    )
+    alike = [
+        name
+        for name in ("Machine", "Cell", "Network", "Operation", "I", "T", "B", "Threads")
+        if shown[name].nunique() < 2
+    ]
+    words = (
+        "How long single calls took, back to back and at a fixed pace; which of the latter were not done when the next "
+        "one was due; and what a call takes beyond a step within a long sequence of the same implementation."
+    )
+    choices = [name for name in ("Cell", "H", "Implementation") if name not in alike]
+    return page.table(shown.drop(columns=alike), words, name="streams", choices=choices)
 
 
 _HEADINGS = {
@@ -283,6 +317,7 @@ def _rows_section(facts: Facts) -> Markup:
             "95% interval": _interval_pairs(rows),
             "Verdict": rows["verdict"],
             "Loss": _pairs(rows["loss"], short),
+            "Beside the step": _pairs(rows["overhead_s"], seconds),
             "How much is left": _pairs(rows["left"], times),
             "Of the bound": _pairs(rows["peak_fraction"], percent),
             "GFLOP/s": _pairs(rows["gflops"], "{:.3g}".format),
@@ -292,8 +327,9 @@ def _rows_section(facts: Facts) -> Markup:
     )
     alike = ("Machine", "Cell", "Network", "dtype", "Status")
     kept = [name for name in shown if name not in alike or shown[name].nunique() > 1]
-    if rows["loss"].isna().all():
-        kept.remove("Loss")
+    for column, title in (("loss", "Loss"), ("overhead_s", "Beside the step")):
+        if rows[column].isna().all():
+            kept.remove(title)
     if rows["peak_fraction"].isna().all():
         kept = [name for name in kept if name not in ("Of the bound", "How much is left")]
     about = ("Machine", "Cell", "Network", "Operation", "B", "dtype", "Threads")
@@ -303,7 +339,8 @@ def _rows_section(facts: Facts) -> Markup:
         page.paragraph(
             f"Speedup and verdict are against {named(facts.baseline)}. GFLOP/s count the matrix products alone. Of the "
             "bound: the share of what this machine could do at best; how much is left: how many times as fast that "
-            "would be. A click on a heading sorts, a click on a row shows all that is known of it."
+            "would be. Beside the step: what a call of one step takes beyond a step within a long sequence. A click on "
+            "a heading sorts, a click on a row shows all that is known of it."
         ),
         page.table(shown[kept], name="rows", choices=choices, details=_details(facts)),
     )
@@ -330,6 +367,7 @@ def _details(facts: Facts) -> list[dict]:
             "Operations": _text(row["flops"], lambda flops: f"{count(flops)} a call"),
             "Bytes": _text(row["bytes"], lambda bytes: f"{count(bytes, 'B')} a call"),
             "GFLOP/s": _text(row["gflops"], "{:.3g}".format),
+            "Beside the step": _text(row["overhead_s"], seconds),
             "Of the bound": _text(row["peak_fraction"], percent),
             "How much is left": _text(row["left"], times),
             "Weights lie in": row["memory_level"],

@@ -8,7 +8,7 @@ import pandas as pd
 from bench.report import charts, panels
 from bench.report.panels import Panel
 from bench.report.wording import named
-from bench.results.formats import in_order, listed
+from bench.results.formats import in_order, listed, seconds
 from bench.results.tables import FASTEST, Facts
 
 MOST = 12  # panels of times, beyond which operations are left out
@@ -39,7 +39,14 @@ def overview(facts: Facts) -> Sheet:
 
 def sheets(facts: Facts) -> list[Sheet]:
     """Return all other charts, in the order of the page; those with nothing to show are left out."""
-    found = [_machines(facts), _versions(facts), _below(facts), _heated(facts, FASTEST), _heated(facts, facts.baseline)]
+    found = [
+        _machines(facts),
+        _versions(facts),
+        _streams(facts),
+        _below(facts),
+        _heated(facts, FASTEST),
+        _heated(facts, facts.baseline),
+    ]
     found += [
         _timed(facts, "hidden_size", "Time against hidden size", "time-against-hidden-size"),
         _timed(facts, "seq_len", "Time against sequence length", "time-against-sequence-length"),
@@ -82,6 +89,27 @@ def _versions(facts: Facts) -> Sheet:
     names = [name for name in facts.implementations if (rows["implementation"] == name).any()]
     found = _ratios(rows, "speedup", "times as fast as the other version (log scale)", names)
     return Sheet("versions", "Against other versions", words, found)
+
+
+def _streams(facts: Facts) -> Sheet:
+    """Return the charts of how long single calls took."""
+    rows, held = facts.streams, ""
+    if len(panels.tail_panels(rows)) > MOST:
+        sizes = sorted(rows["hidden_size"].unique())
+        kept = [sizes[0], sizes[-1]]
+        rows = rows[rows["hidden_size"].isin(kept) & (rows["threads"] == rows["threads"].min())]
+        held = f" Shown: H = {listed([str(size) for size in dict.fromkeys(kept)])}; all the rest is in the table below."
+    words = (
+        "How long each call of a step took: a line says which share of the calls took as long or longer, so that its "
+        "lower right end is the worst. Whole lines: back to back. Dashed: at a fixed pace, asleep between two calls, "
+        "which leaves the caches to others and the clock low."
+    )
+    if len(rows):
+        words += (
+            f" The clock is read between two calls, which takes {seconds(rows['clock_s'].median())} of each." + held
+        )
+    names = [name for name in facts.implementations if (rows["implementation"] == name).any()]
+    return Sheet("streams", "A step at a time: the tail", words, panels.tail_panels(rows), names)
 
 
 def _below(facts: Facts) -> Sheet:

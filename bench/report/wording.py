@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.implementations import base
 from bench.report import charts
-from bench.results.formats import counted, in_order, listed, percent, short, times, typical
+from bench.results.formats import counted, in_order, listed, percent, seconds, short, times, typical
 from bench.results.statistics import geometric_mean, tells
 from bench.results.tables import CASE, FASTEST, VERDICTS, Facts
 
@@ -44,7 +44,7 @@ def answer(facts: Facts) -> list[str]:
                 f"Against whichever other is the fastest in each case it is {typical(rivals['speedup'])} as fast"
                 f"{_of_cases(rivals)}. {_verdicts(rivals)}."
             )
-    return sentences + versions(facts) + below(facts) + ragged(facts)
+    return sentences + streams(facts) + versions(facts) + below(facts) + ragged(facts)
 
 
 def machines(facts: Facts) -> list[str]:
@@ -78,6 +78,33 @@ def versions(facts: Facts) -> list[str]:
             f"{named(other)} ({about[other]}){_of_cases(duels)}. {_verdicts(duels)}."
         )
     return found
+
+
+def streams(facts: Facts) -> list[str]:
+    """Return how far the tails of the streams' calls reach, and who missed deadlines."""
+    rows = facts.streams
+    mine = rows[rows["implementation"] == facts.ours]
+    if mine.empty:
+        return []
+    found = []
+    spread = (mine["p999_s"] / mine["median_s"]).dropna()
+    if len(spread):
+        worst = mine.loc[spread.idxmax()]
+        found.append(
+            f"Of the steps of {facts.ours} back to back, 999 of 1,000 take no more than {short(spread.median())} times "
+            f"the median in the median stream, and {short(spread.max())} times in {case_name(worst, facts.varied())}."
+        )
+    paced = rows[rows["paced_calls"].notna()]
+    if len(paced):
+        missed = paced.groupby("implementation")[["missed", "paced_calls"]].sum()
+        names = [name for name in [facts.ours, *facts.implementations] if name in missed.index]
+        words = [f"{named(name)} {missed.at[name, 'missed']:,.0f}" for name in dict.fromkeys(names)]
+        every = listed([seconds(period) for period in sorted(paced["period_s"].unique())])
+        found.append(
+            f"With a call every {every}, these were not done when the next one was due: {listed(words)}; in all "
+            f"streams together, of up to {paced['paced_calls'].max():,.0f} calls each."
+        )
+    return [" ".join(found)] if found else []
 
 
 def ragged(facts: Facts) -> list[str]:

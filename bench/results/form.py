@@ -113,6 +113,8 @@ SECONDS = _number(1e-12, 1e9, "seconds above 0")
 
 STATUS = _one_of(("ok", "absent", "unsupported", "wrong", "error"))
 
+LATENCIES = {"bins": Named(WHOLE, DIGITS), "worst_s": SECONDS}  # `bench.results.latencies`
+
 ROW = {
     "cell": _one_of(GATES),
     "layers": Or(1, WHOLE),
@@ -139,6 +141,16 @@ ROW = {
     "host": Maybe(NAME),
     "stopped": Maybe(TEXT),
     "peak_memory_bytes": Maybe(AMOUNT),
+    "inside_s": Maybe(SECONDS),
+    "latencies": Maybe(
+        {
+            "steady": Maybe(LATENCIES),
+            "paced": Maybe(LATENCIES),
+            "missed": Maybe(_number(0, 2**53, "a whole number of 0 or more", (int,))),
+            "period_s": Maybe(SECONDS),
+            "clock_s": Maybe(SECONDS),
+        }
+    ),
     "flops": POSITIVE,
     "bytes": POSITIVE,
 }

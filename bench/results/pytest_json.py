@@ -4,9 +4,16 @@ from types import SimpleNamespace
 
 from bench.grid.cases import Case
 from bench.results import files
+from bench.results.tables import tail
 
 # Of a row.
 EXTRA = ("version", "calls", "compile_s", "max_error", "loss", "stopped", "peak_memory_bytes", "flops", "bytes")
+
+
+def extra(row):
+    """Return what a row has beside its times; of a stream the percentiles of its calls as well."""
+    tails = {name: value for name, value in tail(row).items() if value is not None and value == value}
+    return {field: row[field] for field in EXTRA} | tails
 
 
 def save(run):
@@ -22,7 +29,7 @@ def save(run):
             group=case,
             param=f"{case}-{name}",
             params={"case": case, "implementation": name},
-            extra_info={field: row[field] for field in EXTRA},
+            extra_info=extra(row),
             cprofile_stats=None,
             has_error=row["status"] != "ok",
         )

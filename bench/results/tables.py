@@ -13,7 +13,9 @@ import pandas as pd
 
 from bench.implementations import BESIDE, OURS, RUNGS, base, is_ours
 from bench.machine import roofline
+from bench.results import latencies
 from bench.results.formats import in_order, network, typical
+from bench.results.latencies import QUANTILES, quantile
 from bench.results.runs import ALIKE, KEY, Run
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 
@@ -28,6 +30,7 @@ SCHEMA = [
     "median_s",
     "low_s",
     "high_s",
+    "p99_s",
     "baseline",
     "speedup",
     "speedup_low",
@@ -35,9 +38,13 @@ SCHEMA = [
     "gflops",
     "peak_fraction",
 ]
+TAILS = ["p90_s", "p999_s", "worst_s", "paced_s", "paced_p99_s", "paced_p999_s", "paced_worst_s"]
+STREAM = [*TAILS, "paced_calls", "missed", "period_s", "clock_s"]
 MORE = [
     "verdict",
     "left",
+    "overhead_s",
+    *STREAM,
     "memory_level",
     "calls_to_pay",
     "calls",
@@ -113,6 +120,19 @@ class Facts:
         return {name: limit for name, limit in limits if limit}
 
     @cached_property
+    def streams(self) -> pd.DataFrame:
+        """The rows of streams, whose calls were timed one by one, with `latencies`, their histograms."""
+        kept = {
+            (machine_name(run), *(row[name] for name in KEY)): row["latencies"]
+            for run in self.runs
+            for row in run.rows
+            if row.get("latencies")
+        }
+        rows = self.ok[self.ok["p90_s"].notna()]
+        keys = rows[["machine", *KEY]].itertuples(index=False, name=None)
+        return rows.assign(latencies=[kept[key] for key in keys])
+
+    @cached_property
     def scaling(self) -> pd.DataFrame:
         return scaling(self.ok)
 
@@ -128,6 +148,9 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     1 or less is right, and `loss`, below float32, the largest error of h against the float64 reference of the weights
     as they were given. `calls_to_pay` is the number of calls after which compiling has paid for itself against the
     baseline, infinite for never: the longest compile time of the operation, over what a call of this case saves.
+    `overhead_s` is what a call of a single step takes beyond a step
+    within a long `forward` of the same implementation. `p99_s` and its like are of the calls of a stream, back to back,
+    those that begin with `paced` of its calls at a fixed pace, of which `missed` were not done in time.
     `left` is the inverse of `peak_fraction`, the share of the bound of `bench.machine.roofline`: how many times as
     fast this row could still become. Both are missing where the roofline of the run's machine is.
     """
@@ -293,6 +316,9 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
         return columns
     median, low, high = median_interval(row["times"])
     columns |= {"median_s": median, "low_s": low, "high_s": high, "gflops": row["flops"] / median / 1e9}
+    columns |= tail(row)
+    if row.get("inside_s"):
+        columns["overhead_s"] = max(median - row["inside_s"], 0.0)
     if limits := run.info["machine"].get("roofline"):
         bound = roofline.bound_s(row, limits)
         level = roofline.holding_level(row, limits)
@@ -302,6 +328,20 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
         ratio = Interval(1, 1, 1) if row is base else pair(base, row)
         columns |= {**_speedup(ratio), "verdict": "baseline" if row is base else verdict(ratio)}
     return columns
+
+
+def tail(row: dict) -> dict[str, float | None]:
+    """Return how long the calls of a stream took, back to back and at a fixed pace; nothing of other operations."""
+    found = row.get("latencies") or {}
+    columns: dict[str, float | None] = {}
+    if steady := found.get("steady"):
+        columns |= {f"{name}_s": quantile(steady, QUANTILES[name]) for name in ("p90", "p99", "p999")}
+        columns["worst_s"] = steady["worst_s"]
+    if paced := found.get("paced"):
+        columns |= {f"paced_{name}_s": quantile(paced, QUANTILES[name]) for name in ("p99", "p999")}
+        columns |= {"paced_s": quantile(paced, 0.5), "paced_worst_s": paced["worst_s"]}
+        columns["paced_calls"] = latencies.calls(paced)
+    return columns | {name: found.get(name) for name in ("missed", "period_s", "clock_s")}
 
 
 def pair(base: dict, row: dict) -> Interval:

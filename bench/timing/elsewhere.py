@@ -18,7 +18,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.grid.cases import Case, ChoiceError
+from bench.grid.cases import STREAM, Case, ChoiceError
 from bench.implementations import RUNGS
 from bench.timing.worker import ROOT, Desk
 from kernels.core.cache import base_folder
@@ -52,12 +52,14 @@ class Elsewhere(NamedTuple):
     source: Path  # the folder of its packages
     version: str
     revision: str = ""  # of a commit, in seven digits; "" if the source is today's
-    knows: tuple[str, ...] = ()  # the fields of a case
+    knows: tuple[str, ...] = ()  # the fields of a case, and what else its worker can be asked
 
     def lacks(self, case: Case) -> str:
         """Return what of a case this version does not know, in words, or ""."""
         usual = {field.name: field.default for field in fields(case)}
         names = [name for name, value in asdict(case).items() if name not in self.knows and value != usual[name]]
+        if case.operation == STREAM and self.revision and "pace" not in self.knows:
+            names.append("operation stream")
         return ", ".join(names)
 
     def told(self, case: Case) -> dict:
@@ -99,7 +101,8 @@ def _asked(python: str, source: Path, module: str, option: str, revision: str = 
         words.append(f"revision {revision}")
     if said["python"] != sys.version.split()[0]:
         words.append(f"Python {said['python']}")
-    return Elsewhere(python, source, ", ".join(words), revision, tuple(said["knows"]))
+    knows = (*said["knows"], *said["requests"])
+    return Elsewhere(python, source, ", ".join(words), revision, knows)
 
 
 def _line(text: str) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from statistics import median
 
 from bench import implementations
+from bench.grid.cases import STEPS, STREAM
 from bench.machine.hardware import cpus_for
+from bench.results.latencies import merged
 from bench.results.runs import key
 from bench.results.statistics import quick_width
 from bench.timing.plan import FEWEST_LONG, LONG_S, SEED
@@ -73,6 +75,10 @@ class Bench:
                 self.restart()
             self._build(case, rows, reference, life / lives)
             self._time({name: row for name, row in rows.items() if row["status"] == "ok"}, life)
+        if case.operation in STEPS:
+            self._look_inside(rows)
+        if case.operation == STREAM:
+            self._pace(case, rows)
         reference.unlink(missing_ok=True)
         self.run.append(*rows.values())
 
@@ -89,7 +95,7 @@ class Bench:
                 row |= {"status": "error", "message": "expected a result of today's reference, got none beside it"}
             else:
                 asked = {"case": other.told(case) if other else asdict(case), "seed": SEED, "reference": str(reference)}
-                reply = self._ask(row, "build", more_s=case.flops / SLOWEST, **asked)
+                reply = self._ask(row, "build", more_s=case.calls * case.flops / SLOWEST, **asked)
                 first = row["compile_s"]  # a later life finds the code on the disk
                 row |= reply | ({"compile_s": first} if first is not None else {})
                 row["times"] = row["times"] if row["status"] == "ok" else []
@@ -111,6 +117,8 @@ class Bench:
                 reply = self._ask(row, "round", calls=row["calls"])
                 if reply:
                     row["times"].append(reply["seconds"])
+                if "latencies" in reply:
+                    row["latencies"]["steady"] = merged(row["latencies"].get("steady"), reply["latencies"])
             done += 1
             if life:
                 for row in working.values():
@@ -131,6 +139,31 @@ class Bench:
                     return
             share = min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s))
             self._tell("time", 0, 0.5 + 0.5 * share)
+
+    def _look_inside(self, rows):
+        """Find out what a step takes without a call around it, but for those of another version."""
+        for name, row in rows.items():
+            if row["status"] == "ok" and name not in self.plan.elsewhere:
+                self._tell(f"look inside {name}", 1 - 1 / self.plan.effort.lives, 1)
+                row |= self._ask(row, "inside")
+
+    def _pace(self, case, rows):
+        """Take the calls of a stream at a fixed pace, a session in turn, until the case's time is up again."""
+        period_s, begin, done = self.plan.effort.period_s, time.perf_counter(), 0
+        while working := {name: row for name, row in rows.items() if row["status"] == "ok"}:
+            for name in turn(list(working), done):
+                row = rows[name]
+                self._tell("time at a fixed pace", 1 - 1 / self.plan.effort.lives, 1)
+                more_s = 2 * case.calls * max(period_s, row["times"][-1])
+                reply = self._ask(row, "pace", more_s=more_s, period_s=period_s)
+                if reply:
+                    found = row["latencies"]
+                    found["paced"] = merged(found.get("paced"), reply["latencies"])
+                    found["missed"] = found.get("missed", 0) + reply["missed"]
+                    found |= {"period_s": period_s} | self._ask(row, "clock")
+            done += 1
+            if time.perf_counter() - begin >= self.plan.effort.case_s:
+                return
 
     def _tell(self, text, behind, share):
         """Tell who watches what is done: a share of the life after what is behind us of the case."""
@@ -198,6 +231,8 @@ def new_row(case, name, about):
         "flops": case.flops,
         "bytes": case.bytes,
         "host": None,
+        "latencies": {} if case.operation == STREAM else None,
+        "inside_s": None,
     }
 
 

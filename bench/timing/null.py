@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from bench import implementations
-from bench.grid.cases import GATES, OPERATIONS, Case
+from bench.grid.cases import CALLS, GATES, Case
 from bench.grid.presets import Effort
 from bench.results.statistics import Interval, median_interval, verdict
 from bench.results.tables import pair
@@ -77,7 +77,7 @@ def compare(comparisons: int, reports, names=IMPLEMENTATIONS, cells=tuple(GATES)
     names = [name for name in names if import_module(modules[name]).version()]
     cases = [
         Case(cell, operation, H, 1 if B == 1 else H, 1 if operation == "forward_step" else T, B, "float32", 1)
-        for cell, operation, H, B, T in product(cells, OPERATIONS, (8, 16, 32, 64), (1, 4, 16), (5, 10))
+        for cell, operation, H, B, T in product(cells, CALLS, (8, 16, 32, 64), (1, 4, 16), (5, 10))
     ]
     cases = list(dict.fromkeys(cases))
     random.Random(0).shuffle(cases)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import implementations
-from bench.grid.cases import Case, ChoiceError
-from bench.grid.presets import Effort, Grid, choose, find_preset, share
+from bench.grid.cases import STREAM, Case, ChoiceError
+from bench.grid.presets import Effort, Grid, choose, duration, find_preset, share
 from bench.implementations import base
 from bench.machine import hardware
 from bench.machine.describe import describe
@@ -45,17 +45,19 @@ class Plan(NamedTuple):
         return [name for name in self.implementations if case.low or base(name) not in implementations.BESIDE]
 
 
-def plan(preset="quick", implementations=None, precision=None, chosen=None, **choices):
+def plan(preset="quick", implementations=None, precision=None, period=None, chosen=None, **choices):
     """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError.
 
     The preset is `chosen`, where it was found elsewhere.
     """
-    texts = choices | {"implementations": implementations, "precision": precision}
+    texts = choices | {"implementations": implementations, "precision": precision, "period": period}
     grid = {name: text for name, text in texts.items() if text is not None}
     chosen = chosen or find_preset(preset)
     effort = chosen.effort
     if precision is not None:
         effort = effort._replace(precision=share(precision, "--precision"))
+    if period is not None:
+        effort = effort._replace(period_s=duration(period, "--period"))
     cases = choose(chosen, usable_cpus(), **choices)
     below = any(case.low for case in cases)
     modules, others = _find_implementations(implementations, chosen.implementations, preset, below)
@@ -112,11 +114,13 @@ def expected_seconds(case, plan):
     GFLOP/s.
     """
     effort = plan.effort
-    call = 1e-5 * case.seq_len + max(case.flops / 8e10, case.bytes / 3e10) / case.threads**0.8
+    flops = case.flops * case.calls
+    call = 1e-5 * case.seq_len + max(flops / 8e10, case.calls * case.bytes / 3e10) / case.threads**0.8
     names = len(plan.taking_part(case))
     turn = names * max(call, effort.round_s)
     fewest = min(effort.fewest, FEWEST_LONG) if call > LONG_S else effort.fewest
-    return 0.3 * names + case.flops / 1e10 + 4 * names * call + max(turn * fewest, effort.case_s)
+    paced = max(names * case.calls * effort.period_s, effort.case_s) if case.operation == STREAM else 0
+    return paced + 0.3 * names + flops / 1e10 + 4 * names * call + max(turn * fewest, effort.case_s)
 
 
 def _find_implementations(text, names, preset, below):

@@ -112,7 +112,7 @@ def _wide(array):
 def _bounded(case, values, err):
     """Return what is Expected by name: these values, in the bounds that follow from those of `err()`, which errs."""
     moved = dict.fromkeys(values, float(np.finfo(case.number).tiny))
-    for _ in range(max(1, min(MOST, int(MANY_FLOPS / case.flops)))):
+    for _ in range(max(1, min(MOST, int(MANY_FLOPS / (case.calls * case.flops))))):
         for name, array in err().items():
             moved[name] = max(moved[name], _largest_difference(array, values[name]))
     return {name: Expected(array, ROOM * moved[name]) for name, array in values.items()}

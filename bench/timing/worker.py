@@ -158,7 +158,7 @@ class Desk:
     def __init__(self, implementation, threads):
         self.implementation = implementation
         self.threads = threads
-        self.prepared = None
+        self.prepared = self.case = self.seed = None
 
     def start(self):
         """Import the library and fix its threads."""
@@ -190,7 +190,7 @@ class Desk:
         peak = _peak_memory()
         outputs = prepared.outputs(result)
         errors, message, loss = verify.judge(case, arrays, outputs, prepared.follows, reference)
-        self.prepared = prepared
+        self.prepared, self.case, self.seed = prepared, case, seed
         return {
             "status": "wrong" if message else "ok",
             "message": message,
@@ -202,7 +202,14 @@ class Desk:
         }
 
     def calibrate(self, round_s):
-        """Return how many calls make a round of about `round_s`; the calls made to find out warm everything up."""
+        """Return how many calls make a round of about `round_s`; the calls made to find out warm everything up.
+
+        Of a stream these are whole sessions.
+        """
+        if self.prepared.session:
+            from bench.timing import sessions
+
+            return {"calls": sessions.calls_in(self.prepared, round_s)}
         calls = 1
         while (elapsed := self._time(calls)) < round_s / 2:
             calls = min(10 * calls, math.ceil(calls * round_s / elapsed))
@@ -210,8 +217,32 @@ class Desk:
         return {"calls": calls}
 
     def round(self, calls):
-        """Return the seconds of one call, from a round of `calls`."""
+        """Return the seconds of one call, from a round of `calls`; of a stream the median, and how long each took."""
+        if self.prepared.session:
+            from bench.timing import sessions
+
+            taken = sessions.back_to_back(self.prepared, calls)
+            return {"seconds": sessions.median_s(taken), "latencies": sessions.gather(taken)}
         return {"seconds": self._time(calls) / calls}
+
+    def pace(self, period_s):
+        """Return how long each call of a session took that came every `period_s`, and how many were late."""
+        from bench.timing import sessions
+
+        taken, missed = sessions.paced(self.prepared, period_s)
+        return {"latencies": sessions.gather(taken), "missed": missed}
+
+    def clock(self):
+        """Return what it takes to read the clock around a call of a session."""
+        from bench.timing import sessions
+
+        return {"clock_s": sessions.clock_s(self.prepared)}
+
+    def inside(self):
+        """Return the seconds of a step within a long `forward`, None if it has none: see `bench.timing.sessions`."""
+        from bench.timing import sessions
+
+        return {"inside_s": sessions.inside_s(self.implementation, self.case, self.seed)}
 
     def _time(self, calls):
         call = self.prepared.call

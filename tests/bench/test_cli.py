@@ -125,8 +125,8 @@ def test_a_full_disk(tmp_path):
     [
         (
             ("--preset", "quik"),
-            "--preset: expected quick, standard, full, limits, low, networks, versions or deepbench, or a .toml file, "
-            "got 'quik'",
+            "--preset: expected quick, standard, full, limits, low, networks, versions, stream or deepbench, "
+            "or a .toml file, got 'quik'",
         ),
         (("--hidden", "0"), "--hidden: expected whole numbers of 1 or more, separated by commas, got '0'"),
         (("--implementations", "numpy,nympy"), "--implementations: expected some of numpy, numba-jit, numba-simd, "),

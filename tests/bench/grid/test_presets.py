@@ -2,7 +2,7 @@ from itertools import product
 
 import pytest
 
-from bench.grid.cases import LENGTHS, OPERATIONS, ChoiceError
+from bench.grid.cases import CALLS, LENGTHS, ChoiceError
 from bench.grid.presets import PRESETS, Effort, choose, find_preset, share
 
 CPUS = 2
@@ -14,7 +14,7 @@ def cases(preset="quick", **choices):
 
 def test_choices_replace_the_presets():
     found = cases(hidden="8,16", seq_len="4", batch="2", threads="1", dtype="float64", input="3", cell="lstm")
-    assert {case.operation for case in found} == set(OPERATIONS)
+    assert {case.operation for case in found} == set(CALLS)
     assert {case.hidden_size for case in found} == {8, 16}
     assert {(c.cell, c.input_size, c.batch_size, c.threads, c.dtype) for c in found} == {("lstm", 3, 2, 1, "float64")}
 
@@ -27,7 +27,7 @@ def test_training_is_left_out_below_float32():
     found = cases(cell="lstm", hidden="8", batch="1", dtype="float32,bfloat16,int8")
     operations = {dtype: [c.operation for c in found if c.dtype == dtype] for dtype in ("float32", "bfloat16", "int8")}
     low = ["forward_step", "forward"]
-    assert operations == {"float32": list(OPERATIONS), "bfloat16": low, "int8": low}
+    assert operations == {"float32": list(CALLS), "bfloat16": low, "int8": low}
 
 
 def test_a_file_may_ask_for_dtypes_below_float32(tmp_path):
@@ -52,7 +52,7 @@ def test_networks_are_every_combination_but_for_a_step_that_has_no_end():
 
 @pytest.mark.parametrize("choices", [{"directions": "2"}, {"lengths": "ragged"}])
 def test_a_step_alone_of_what_begins_at_the_end_leaves_nothing(choices):
-    with pytest.raises(ChoiceError, match="forward_step"):
+    with pytest.raises(ChoiceError, match="single steps alone"):
         cases(operation="forward_step", **choices)
 
 
@@ -95,10 +95,10 @@ def test_deepbench_has_the_public_sizes():
         ({"batch": ""}, "--batch: expected whole numbers of 1 or more, separated by commas, got ''"),
         ({"threads": "4096"}, "--threads: expected at most 2, the CPUs this process may use, got 4096"),
         ({"cell": "rnnn"}, "--cell: expected rnn, gru or lstm, got 'rnnn'"),
-        ({"operation": "back"}, "--operation: expected forward_step, forward, bptt or train, got 'back'"),
+        ({"operation": "back"}, "--operation: expected forward_step, forward, bptt, train or stream, got 'back'"),
         (
             {"dtype": "int8", "operation": "train"},
-            "--operation: expected forward_step or forward below float32, got train",
+            "--operation: expected forward_step, forward or stream below float32, got train",
         ),
         ({"layers": "0"}, "--layers: expected whole numbers of 1 or more, separated by commas, got '0'"),
         ({"directions": "3"}, "--directions: expected 1 or 2, got 3"),
@@ -156,7 +156,7 @@ def test_a_file_is_a_preset(tmp_path):
         "gru-train-H7-I1-T50-B1-float32-1t",
         "gru-train-H7-I7-T50-B2-float32-1t",
     ]
-    assert {case.operation for case in found if case.cell == "rnn"} == set(OPERATIONS)
+    assert {case.operation for case in found if case.cell == "rnn"} == set(CALLS)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,11 @@ def test_a_file_is_a_preset(tmp_path):
         ('["gru", "lstm"]', '["gru", 3]', "grids[0].cell: expected rnn, gru or lstm, got 3"),
         ("case_s = 1", "case_s = 0", "effort.case_s: expected a number above 0, got 0"),
         ("case_s = 1", "fewest = 1.5", "effort.fewest: expected a whole number above 0, got 1.5"),
-        ("case_s = 1", "most = 3", "effort: expected round_s, fewest, case_s, precision or lives, got 'most'"),
+        (
+            "case_s = 1",
+            "most = 3",
+            "effort: expected round_s, fewest, case_s, precision, period_s or lives, got 'most'",
+        ),
         ('["numpy", "torch"]', '"numpy"', "implementations: expected a list of names, got 'numpy'"),
         ('"mine"', "1", "description: expected a text, got 1"),
         ('description = "mine"', "[grid]", "expected description, implementations, effort or grids, got 'grid'"),

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from bench.grid.cases import DTYPES, GATES, LOW, LOW_OPERATIONS, OPERATIONS, Case
+from bench.grid.cases import DTYPES, GATES, LOW, LOW_OPERATIONS, OPERATIONS, STEPS, Case
 from bench.implementations import BESIDE, IF_ASKED, find
 from bench.timing.worker import Worker
 
@@ -18,7 +18,7 @@ SIZES = {"float32": [(1, 1, 1, 1), (33, 16, 3, 5)], "float64": [(33, 16, 3, 5)]}
 
 
 def supports(name, operation, dtype):
-    return name not in INFERENCE_ALONE or (operation in ("forward_step", "forward") and dtype == "float32")
+    return name not in INFERENCE_ALONE or (operation in LOW_OPERATIONS and dtype == "float32")
 
 
 def dtypes(name, cell):
@@ -91,7 +91,7 @@ def test_networks_are_right_or_unsupported(name, cell):
     with closing(Worker(MODULES[name], threads=1)) as worker:
         worker.ask("start")
         for (L, D, lengths), operation in product(shapes, OPERATIONS):
-            if operation == "forward_step" and (D > 1 or lengths != "full"):
+            if operation in STEPS and (D > 1 or lengths != "full"):
                 continue
             T = 1 if operation == "forward_step" else 6
             case = Case(cell, operation, 17, 5, T, 4, "float32", 1, L, D, lengths)

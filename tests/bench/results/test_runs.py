@@ -47,6 +47,8 @@ def row(n, **about):
         "flops": 1000,
         "bytes": 100,
         "host": None,
+        "inside_s": None,
+        "latencies": None,
     } | about
 
 

@@ -12,7 +12,7 @@ SMALL = {"operation": ["forward", "train"], "hidden_size": [16, 64], "seq_len": 
 TINY = SMALL | {"operation": ["forward"], "seq_len": [10]}
 DESIGN = (
     "cell,layers,directions,operation,hidden_size,input_size,seq_len,batch_size,lengths,dtype,threads,implementation,version,status,max_error,"
-    "loss,compile_s,repeats,median_s,low_s,high_s,baseline,speedup,speedup_low,speedup_high,gflops,peak_fraction"
+    "loss,compile_s,repeats,median_s,low_s,high_s,p99_s,baseline,speedup,speedup_low,speedup_high,gflops,peak_fraction"
 )
 
 

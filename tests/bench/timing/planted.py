@@ -71,7 +71,7 @@ def planted_low(case, arrays):
             state = cell.forward_step(last if last and t == len(arrays.x) - 1 else weights, x_t, state)
             hs.append(state.h)
         found = named(cell.Output(np.stack(hs), state))
-        return found if case.operation == "forward" else {name: a for name, a in found.items() if name != "hs"}
+        return {name: a for name, a in found.items() if name != "hs"} if case.operation == "forward_step" else found
 
     def plain(name):
         return weights._replace(**{name: getattr(weights, name).values.astype(np.float32)})
