@@ -4,7 +4,8 @@ from itertools import product
 
 import numpy as np
 
-from bench.grid.cases import Case
+from bench.grid.cases import STEPS, Case
+from bench.results.latencies import gather
 from bench.results.runs import Run
 
 SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
@@ -115,11 +116,21 @@ def make_run(
     return run
 
 
+def _latencies(seconds, rng):
+    """Return those of a stream whose median call takes so many seconds."""
+    steady = seconds * 1e9 * np.exp(rng.exponential(0.1, 20_000))
+    paced = 2 * seconds * 1e9 * np.exp(rng.exponential(0.3, 1000))
+    found = {"steady": gather(steady.astype(int)), "paced": gather(paced.astype(int))}
+    return found | {"missed": int((paced > 1e6).sum()) + 1, "period_s": 0.001, "clock_s": 6e-8}
+
+
 def _timed(row, speedup, slow, rng, noise):
     case = Case(**{name: row[name] for name in Case.__dataclass_fields__})
     seconds = (3e-6 * case.seq_len + case.flops / 1.5e10) / speedup
     if case.flops > 1e6:
         seconds /= case.threads**0.7
+    if case.operation == "stream":
+        seconds = 3e-6 / speedup
     times = seconds * slow * np.exp(rng.normal(0, noise, len(slow)))
     return {
         "version": "1.0",
@@ -136,4 +147,6 @@ def _timed(row, speedup, slow, rng, noise):
         "peak_memory_bytes": 150 * 2**20,
         "flops": case.flops,
         "bytes": case.bytes,
+        "inside_s": seconds / 3 if case.operation in STEPS else None,
+        "latencies": _latencies(seconds, rng) if case.operation == "stream" else None,
     }

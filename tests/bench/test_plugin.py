@@ -61,6 +61,33 @@ def test_benchmarks_feed_pytest_benchmark_and_end_in_a_report(tmp_path):
     assert list(tmp_path.glob("*/0001_*.json"))
 
 
+def test_a_stream_has_its_percentiles_as_extra_info(tmp_path):
+    done = run_pytest(
+        "--benchmark",
+        "--cell=rnn",
+        "--operation=stream",
+        "--hidden=8",
+        "--seq-len=100",
+        "--batch=1",
+        "--threads=1",
+        "--period=1ms",
+        "--implementations=numba-simd",
+        f"--reports={tmp_path}",
+        f"--benchmark-json={tmp_path / 'saved.json'}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = json.loads((tmp_path / "saved.json").read_text())["benchmarks"]
+    found = entry["extra_info"]
+    assert 0 < found["p90_s"] <= found["p99_s"] <= found["p999_s"] <= found["worst_s"]
+    assert found["paced_s"] <= found["paced_worst_s"]
+    assert found["paced_calls"] % 100 == 0
+    assert found["period_s"] == 0.001
+    assert found["missed"] >= 0
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (own,) = json.loads((folder / "pytest-benchmark.json").read_text())["benchmarks"]
+    assert own["extra_info"] == found
+
+
 def test_wrong_fails_and_absent_is_skipped(tmp_path):
     """With implementations of the tests in place of the real ones."""
     (tmp_path / "stand_in.py").write_text(

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from bench.report import charts, panels
-from bench.results.tables import below, duels, table
-from tests.bench.synthetic import LOW, ROOFLINE, make_run
+from bench.results.tables import Facts, below, duels, table
+from tests.bench.synthetic import LOW, ROOFLINE, SPEEDUPS, make_run
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,15 @@ def test_the_title_of_a_heatmap_lies_within_its_panel(tmp_path):
     assert len(figure.axes) == 4
     for n, axes in enumerate(figure.axes):
         assert axes.get_tightbbox().x1 <= figure.bbox.width / 3 * (n % 3 + 1), axes.get_title("left")
+
+
+def test_tails_have_a_panel_for_each_size_and_a_whole_and_a_dashed_line_for_each(tmp_path):
+    run = make_run(tmp_path, operation=["stream"], batch_size=[1], seq_len=[1000], hidden_size=[16, 64])
+    found = panels.tail_panels(Facts([run]).streams)
+    assert list(found) == ["stream, B = 1, I = 1, H = 16", "stream, B = 1, I = 1, H = 64"]
+    for panel in found.values():
+        lines = [line for line in drawn(panel).lines if len(line.get_xdata()) > 2]
+        assert len(lines) == 2 * len(SPEEDUPS)
+        for line in lines:
+            assert line.get_ydata()[0] == 1
+            assert (np.diff(line.get_ydata()) <= 0).all()

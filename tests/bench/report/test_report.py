@@ -9,6 +9,7 @@ from collections import Counter
 from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 from markupsafe import escape
@@ -513,3 +514,28 @@ def test_a_roofline_that_was_measured_without_int8_is_no_obstacle(tmp_path):
     page = text_of(report.html(Facts([run])))
     assert not re.search(r"\bnan\b", page)
     assert "Of the bound" not in page.split("All rows")[1].split("What each timing")[0].replace("Of the bound:", "")
+
+
+def test_a_run_of_streams_tells_tails_and_misses(tmp_path):
+    run = make_run(tmp_path / "run", operation=["stream"], batch_size=[1], seq_len=[1000], cell=["rnn", "lstm"])
+    folder = report.write([run], tmp_path / "out").parent
+    text = (folder / "report.md").read_text()
+    assert "Of the steps of numba-simd back to back, 999 of 1,000 take no more than" in text
+    assert "With a call every 1.00 ms, these were not done when the next one was due: numba-simd 6" in text
+    html = (folder / "report.html").read_text()
+    assert "A step at a time: the tail" in html
+    assert "1 of 1,000" in html
+    assert (folder / "charts" / "streams.png").exists()
+    frame = pd.read_csv(folder / "results.csv")
+    assert (frame["median_s"] < frame["p99_s"]).all()
+    assert (frame["p99_s"] < frame["p999_s"]).all()
+    assert frame["paced_calls"].eq(1000).all()
+    np.testing.assert_allclose(
+        frame["overhead_s"], frame["median_s"] - 3e-6 / frame["implementation"].map(SPEEDUPS) / 3
+    )
+
+
+def test_a_run_without_streams_says_nothing_of_them(tmp_path):
+    folder = report.write([make_run(tmp_path / "run", operation=["forward"])], tmp_path / "out").parent
+    assert "A step at a time" not in (folder / "report.html").read_text()
+    assert "back to back" not in (folder / "report.md").read_text()

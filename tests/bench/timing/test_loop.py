@@ -69,6 +69,30 @@ def test_rows_are_complete(tmp_path):
     assert len({len(row["times"]) for row in rows.values() if row["operation"] == "train"}) == 1
 
 
+def test_a_stream_keeps_how_long_each_call_took(tmp_path):
+    planned = small("numpy", "numba-simd", operation="stream", seq_len="50")
+    planned = planned._replace(effort=planned.effort._replace(period_s=0.002))
+    for row in measure(tmp_path, planned).values():
+        assert (row["status"], row["message"]) == ("ok", None)
+        assert list(row["errors"]) == ["hs", "state.h"]
+        steady, paced = row["latencies"]["steady"], row["latencies"]["paced"]
+        assert sum(steady["bins"].values()) == row["calls"] * len(row["times"])
+        assert row["calls"] % 50 == 0
+        assert sum(paced["bins"].values()) % 50 == 0
+        assert row["latencies"]["period_s"] == 0.002
+        assert 0 <= row["latencies"]["missed"] < 1000
+        assert 0 < row["latencies"]["clock_s"] < min(row["times"])
+        assert 0 < row["inside_s"] < steady["worst_s"]
+        assert row["flops"] == 2 * 8 * 9  # of one step
+
+
+def test_a_step_is_told_apart_from_its_call(tmp_path):
+    rows = measure(tmp_path, small("numpy", "numba-simd", operation="forward_step,forward"))
+    for (operation, _), row in rows.items():
+        assert (row["inside_s"] is None) == (operation == "forward")
+        assert row["latencies"] is None
+
+
 BELOW = ("numpy", "numba-simd", "numba-simd-float32")
 
 
