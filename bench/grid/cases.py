@@ -120,6 +120,23 @@ class Case:
         """
         return sum(self._layer_bytes(I) for I in self.inputs)
 
+    @property
+    def walks(self):
+        """The bytes of each recurrent matrix W, of a layer in a direction, and how often one call reads it: each step.
+
+        Training reads it on the way forward and back.
+        """
+        longest = self.seq_len if self.steps is None else int(self.steps.max())
+        steps = 1 if self.operation in STEPS else longest
+        size = GATES[self.cell] * self.hidden_size**2 * BYTES[self.dtype]
+        return [(size, steps * (2 if self.operation == "train" else 1))] * (self.layers * self.directions)
+
+    @property
+    def chain(self):
+        """How many steps of one call wait for each other, forward and back."""
+        ahead = self.layers - 1 + max(n for _, n in self.walks) // (2 if self.operation == "train" else 1)
+        return (0 if self.operation == "bptt" else ahead), (ahead if self.operation in ("bptt", "train") else 0)
+
     def _layer_bytes(self, I):
         H, B, D, rows = self.hidden_size, self.batch_size, self.directions, GATES[self.cell] * self.hidden_size
         longest = self.seq_len if self.steps is None else int(self.steps.max())

@@ -7,8 +7,12 @@ cache for the memory itself. Threads read arrays of their own, all at once; the 
 all threads, the others to be each core's own. The best of many repeats counts, which are spread over some passes: on a
 shared machine a neighbour can slow one rate down for as long as it is looked at.
 
+The chain of a cell is the time of a step of a single vector of units: a product with one number of the last state, then
+what the cell makes of it, in the order in which they wait for each other. That of the way back is a product alone.
+
 Below float32 the peak is that of the same tile with numbers packed in units, as our kernels multiply them, or that of
-the matrix registers where the host has them and they do more; the bandwidths are float32's, since bytes are bytes.
+the matrix registers where the host has them and they do more; the bandwidths are float32's, since bytes are bytes, and
+so are the chains.
 
 What was measured is kept on disk for this machine, beside the kernels' compiled code, until it is measured anew.
 """
@@ -19,7 +23,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache, partial
+from functools import cache, partial, reduce
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +32,19 @@ import numba
 import numpy as np
 from numba.core.registry import cpu_target
 
+from bench.grid.cases import GATES
 from bench.machine import hardware
-from bench.machine.roofline import MEMORY, ceilings
+from bench.machine.roofline import BACK, MEMORY, ceilings
 from kernels.core import dots, matrices, registers, simd, team
-from kernels.core.cache import base_folder
+from kernels.core.cache import base_folder, compiled
 from kernels.core.cpus import usable_cpus
+from kernels.core.forward import advance
 from kernels.core.host import REGISTERS
 from kernels.core.matrices import SIDE, begin_rows, end_matrices, multiply_matrices
-from kernels.core.registers import partial_sums, rank1, store_tile, zero_tile
-from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer
+from kernels.core.network import forward_cell
+from kernels.core.registers import add_tile, rank1, store_tile, zero_tile
+from kernels.core.simd import ALIGNMENT, align, at, lanes, load, pointer, store
+from kernels.core.tiles import ZERO
 
 
 class Kind(NamedTuple):
@@ -74,19 +83,53 @@ def measure(each_s: float = EACH_S) -> dict:
     """Measure the roofline, `each_s` seconds for each of its rates in a pass, and keep it, with the machine to itself.
 
     Returns `measured` (when), `levels` (the bytes of each cache by name), and `rates`: for each dtype and number of
-    threads, the `gflops` of all threads together, in int8 Gop/s, and their `bytes_per_s` by level. A level too small to
+    threads, the `gflops` of all threads together, in int8 Gop/s, their `bytes_per_s` by level, and the seconds of
+    `chains` by cell. A level too small to
     be told from the one before it is left out.
     """
-    levels = {name.removesuffix("d"): size for name, size in hardware.caches().items()}
+    levels = _levels()
     counts = _thread_counts(usable_cpus())
     kinds = [(dtype, threads) for dtype in KINDS for threads in counts]
     passes = [[_rates(*kind, levels, each_s) for kind in kinds] for _ in range(PASSES)]
-    rates = [_best(found) for found in zip(*passes, strict=True)]
-    full = {rate["threads"]: rate["bytes_per_s"] for rate in rates if rate["dtype"] == "float32"}
-    rates = [rate | {"bytes_per_s": rate["bytes_per_s"] or full[rate["threads"]]} for rate in rates]
+    rates = [reduce(better, found) for found in zip(*passes, strict=True)]
+    full = {rate["threads"]: rate for rate in rates if rate["dtype"] == "float32"}
+    for rate in rates:
+        for name in ("bytes_per_s", "chains"):
+            rate[name] = rate[name] or full[rate["threads"]][name]
     found = {"measured": datetime.now().astimezone().isoformat(timespec="seconds"), "levels": levels, "rates": rates}
     with suppress(OSError):  # no place to keep it: then it is measured again the next time
         _path().write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+LOOK_S = 30  # seconds for which a look is good
+
+
+def look(dtype: str, threads: int) -> dict:
+    """Return the rates of a moment, in about a third of a second: those of `measure`, but for the memory's."""
+    own = dtype if KINDS[dtype].numbers == 1 else "float32"
+    return _rates_of(_loops(dtype, threads), 0) | _rates_of(_cached_loops(own, threads), 0)
+
+
+@cache
+def _loops(dtype: str, threads: int) -> tuple:
+    return tuple(_multiplications(dtype, threads))
+
+
+@cache
+def _cached_loops(dtype: str, threads: int) -> tuple:
+    """Return the loops over what lies in caches, whose arrays are kept, and over chains."""
+    sizes = _array_bytes(_levels(), threads)
+    return (*_readings(dtype, threads, {name: sizes[name] for name in sizes if name != MEMORY}), *_chains(dtype))
+
+
+def better(one: dict | None, other: dict) -> dict:
+    """Return of two looks each highest rate and each shortest chain."""
+    if one is None:
+        return other
+    found = one | {"gflops": max(one["gflops"], other["gflops"])}
+    for name, best in (("bytes_per_s", max), ("chains", min)):
+        found[name] = {key: best(one[name][key], other[name][key]) for key in one[name]}
     return found
 
 
@@ -127,40 +170,85 @@ def _thread_counts(cpus: int) -> list[int]:
     return [2**n for n in range(cpus.bit_length()) if 2**n < cpus] + [cpus]
 
 
-def _array_bytes(levels: dict[str, int], threads: int) -> dict[str, int]:
-    """Return the size of the array that each thread reads, by the level of memory it is to lie in."""
-    found: dict[str, int] = {}
+def _array_bytes(levels: dict[str, int], threads: int) -> dict[str, list[int]]:
+    """Return the sizes of the arrays that each thread reads, by the level of memory they are to lie in.
+
+    Of the last cache, which may be far larger than the one before it, also little more than that one holds.
+    """
+    found: dict[str, list[int]] = {}
     inner = 0
     for name, size in levels.items():
-        share = size // threads if name == list(levels)[-1] and inner else size
+        last = name == list(levels)[-1] and inner
+        share = size // threads if last else size
         if not inner:
-            found[name] = share // 2
+            found[name] = [share // 2]
         elif share >= 3 * inner:
-            found[name] = int((inner * share) ** 0.5)
+            found[name] = [*([2 * inner] if last and share > 8 * inner else []), int((inner * share) ** 0.5)]
         inner = max(inner, share)
-    last = max(levels.values(), default=0)
-    found[MEMORY] = min(max(4 * last, 2**26), 2**29) // threads
+    last_size = max(levels.values(), default=0)
+    found[MEMORY] = [min(max(4 * last_size, 2**26), 2**29) // threads]
     return found
 
 
+def _levels() -> dict[str, int]:
+    return {name.removesuffix("d"): size for name, size in hardware.caches().items()}
+
+
 def _rates(dtype: str, threads: int, levels: dict[str, int], each_s: float) -> dict:
-    """Return the rates of one kind; below float32 without bandwidths."""
+    """Return the rates of one kind; below float32 without bandwidths and chains."""
+    loops = _multiplications(dtype, threads)
+    if KINDS[dtype].numbers == 1:
+        loops += [*_readings(dtype, threads, _array_bytes(levels, threads)), *_chains(dtype)]
+    return {"dtype": dtype, "threads": threads, "bytes_per_s": {}, "chains": {}} | _rates_of(loops, each_s)
+
+
+class Loop(NamedTuple):
+    """Something to be measured: `amount` is done by each call of `run`."""
+
+    kind: str  # "gflops", "bytes_per_s" or "chains"
+    name: str
+    amount: float
+    run: Callable
+
+
+def _rates_of(loops: Sequence[Loop], each_s: float) -> dict:
+    """Return what loops find, by kind and name; of several ways to multiply the best."""
+    found: dict = {}
+    for loop in loops:
+        seconds = min(_times(loop.run, each_s))
+        if loop.kind == "gflops":
+            found["gflops"] = max(found.get("gflops", 0.0), loop.amount / seconds / 1e9)
+        elif loop.kind == "chains":
+            found.setdefault("chains", {})[loop.name] = seconds / loop.amount
+        else:
+            rates = found.setdefault("bytes_per_s", {})
+            rates[loop.name] = max(rates.get(loop.name, 0.0), loop.amount / seconds)
+    return found
+
+
+def _multiplications(dtype: str, threads: int) -> list[Loop]:
     ways = [_multiplying(dtype, threads)]
     if numba.typeof(np.dtype(KINDS[dtype].unit).type(0)) in matrices.KINDS:
         ways.append(_multiplying_matrices(dtype, threads))
-    gflops = max(operations / min(_times(run, each_s)) for operations, run in ways) / 1e9
-    bandwidths = {}
-    sizes = {} if KINDS[dtype].numbers > 1 else _array_bytes(levels, threads)
-    for name, size in sizes.items():
-        read, run = _streaming(dtype, threads, size)
-        bandwidths[name] = read / min(_times(run, each_s))
-    return {"dtype": dtype, "threads": threads, "gflops": gflops, "bytes_per_s": bandwidths}
+    return [Loop("gflops", "", *way) for way in ways]
 
 
-def _best(found: Sequence[dict]) -> dict:
-    """Return the rates of one kind, each the highest of any pass."""
-    bandwidths = {level: max(rates["bytes_per_s"][level] for rates in found) for level in found[0]["bytes_per_s"]}
-    return found[0] | {"gflops": max(rates["gflops"] for rates in found), "bytes_per_s": bandwidths}
+def _readings(dtype: str, threads: int, sizes: dict[str, list[int]]) -> list[Loop]:
+    return [
+        Loop("bytes_per_s", name, *_streaming(dtype, threads, size)) for name, some in sizes.items() for size in some
+    ]
+
+
+def _chains(dtype: str) -> list[Loop]:
+    """Return the loops over a step of each cell, and over a product alone."""
+    cells = {name: import_module(f"kernels.{name}").as_layers() for name in GATES}
+    data = np.full(16 * simd.vector_lanes(np.dtype(dtype)) + ALIGNMENT, 0.1, dtype)
+    found = []
+    for name, cell in cells.items():
+        steps, run = _repeat(_step_on, 1, cell.kind, cell.blocks, data.copy())
+        found.append(Loop("chains", name, float(steps * BLOCK), run))
+    steps, run = _repeat(_multiply_on, 1, np.full_like(data, 0.5))
+    return [*found, Loop("chains", BACK, float(steps * BLOCK), run)]
 
 
 def _multiplying(dtype: str, threads: int) -> tuple[float, Callable]:
@@ -219,23 +307,12 @@ def _times(run: Callable, each_s: float, repeats: int = 5) -> list[float]:
 
 
 def _together(work: Callable, threads: int, *arguments) -> None:
-    """Call work(member, *arguments) on so many threads at once."""
-    team.on_a_team(_compiled(work), (threads, team.FOREVER), arguments)
+    """Call work(team, *arguments) with so many threads."""
+    team.on_a_team(work, (threads, team.FOREVER), arguments)
 
 
-@cache
-def _compiled(work: Callable) -> Callable:
-    """Compile what lets a team do the work; the code is not kept, since what it measures is."""
-    part = numba.njit(work, nogil=True)
-
-    @numba.njit(nogil=True)
-    def run(members, *arguments):
-        team.share_out(part, team.assembled(members), arguments)
-
-    return run
-
-
-def _multiply(member, n, data, sums):
+@compiled
+def _multiply_part(member, n, data, sums):
     a = align(pointer(data))
     w = at(a, lanes(a))
     tile = zero_tile(a, ROWS, VECTORS)
@@ -245,7 +322,8 @@ def _multiply(member, n, data, sums):
     store_tile(at(pointer(sums), member * ROWS * row), row, tile)
 
 
-def _multiply_matrices(member, n, data, sums):
+@compiled
+def _multiply_matrices_part(member, n, data, sums):
     a, side = align(pointer(data)), SIDE
     w = at(a, side * side * DEEP)
     to = at(align(pointer(sums)), member * side * side * WIDE)
@@ -255,20 +333,64 @@ def _multiply_matrices(member, n, data, sums):
     end_matrices(a)
 
 
-def _stream(member, n, length, data, sums):
+@compiled
+def _stream_part(member, n, length, data, sums):
     a = align(pointer(data))
     w = at(a, member * length)
     row = VECTORS * lanes(a)
     tile = zero_tile(a, ROWS, VECTORS)
     for _ in range(n):
         for i in range(0, length, ROWS * row):
-            tile = partial_sums(tile, a, 0, at(w, i))
+            tile = add_tile(tile, at(w, i))
     store_tile(at(pointer(sums), member * ROWS * row), row, tile)
 
 
-def _fill(member, length, data):
+@compiled
+def _fill_part(member, length, data):
     """Touch a thread's part first by that thread: memory lies near the core that does."""
     data[member * length : (member + 1) * length + ALIGNMENT] = 0.5
+
+
+@compiled
+def _multiply(members, n, data, sums):
+    team.share_out(_multiply_part, team.assembled(members), (n, data, sums))
+
+
+@compiled
+def _multiply_matrices(members, n, data, sums):
+    team.share_out(_multiply_matrices_part, team.assembled(members), (n, data, sums))
+
+
+@compiled
+def _stream(members, n, length, data, sums):
+    team.share_out(_stream_part, team.assembled(members), (n, length, data, sums))
+
+
+@compiled
+def _fill(members, length, data):
+    team.share_out(_fill_part, team.assembled(members), (length, data))
+
+
+@compiled
+def _step_on(members, n, kind, blocks, data):
+    """Take steps of one vector of units, each from a product with the first number of the state before it."""
+    w = align(pointer(data))
+    size = lanes(w)
+    state, sums, memory = at(w, size), at(w, 2 * size), at(w, 8 * size)
+    cell = forward_cell(kind, size, memory, memory, memory, False)
+    for _ in range(n * BLOCK):
+        for g in range(blocks):
+            store_tile(at(sums, g * size), 0, rank1(zero_tile(w, 1, 1), state, 0, w))
+        store(state, 0, advance(cell, sums, size, load(state, 0), ZERO, ZERO, ZERO))
+
+
+@compiled
+def _multiply_on(members, n, data):
+    """Multiply by the first number of the product before it, again and again."""
+    w = align(pointer(data))
+    state = at(w, lanes(w))
+    for _ in range(n * BLOCK):
+        store_tile(state, 0, rank1(zero_tile(w, 1, 1), state, 0, w))
 
 
 def _path() -> Path:

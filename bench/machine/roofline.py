@@ -1,12 +1,22 @@
 """The roofline: how fast this machine could do a row at best, from what `bench.machine.peaks` measured of it.
 
-A row's bound is the longer of two times: its operations at the FMA peak, and its bytes at the bandwidth of the level of
-memory that holds its weights (Williams, Waterman and Patterson 2009, "Roofline"). That level is the first one whose
-size, over all threads, holds them: each of two threads holds half of the weights, and the last cache is shared by all.
-In a network they are those of its largest layer in a direction, which can pass through all steps before the next.
-Operations and bytes are those of `bench.grid.cases.Case`. The share of the bound, `peak_fraction`, is the bound over
-the measured time; its inverse says how many times as fast the row could still become. The share can exceed 1 where the
-weights are a little larger than a level, since a part of them stays in the faster one.
+A row's bound is the longest of three times.
+
+- Its operations, at the FMA peak (Williams, Waterman and Patterson 2009, "Roofline").
+- Its bytes, each at the bandwidth of the memory that it can lie in: caches are filled from the fastest on, first with
+  a recurrent matrix W, which is read in every step and of which so much stays, then with all that a call touches once.
+  So a W that is a little larger than a cache is read from there but for the rest. Caches of a core hold as much for
+  each thread, the last one is shared by all. In a network each layer and direction can pass through all steps before
+  the next.
+- Its steps, one after the other: a step's state is a product with the last one, and what the cell makes of it. How long
+  that takes for a single vector of units, in which nothing else is to be done, was measured for each cell. The way back
+  has a product and a sum in each step at least.
+
+Operations, bytes and steps are those of `bench.grid.cases.Case`. The share of the bound, `peak_fraction`, is the bound
+over the measured time; its inverse says how many times as fast the row could still become. Rates are measured again
+beside the rounds, twice a minute, so that of a machine whose clock moves those of the same minute count; what lies in
+memory is taken to be as fast as it was. For a call of a single step the bound is that of the step, and what the call
+takes beside it is told apart (`overhead_s`).
 """
 
 from collections.abc import Callable, Collection
@@ -14,10 +24,11 @@ from collections.abc import Callable, Collection
 import numpy as np
 import pandas as pd
 
-from bench.grid.cases import GATES
+from bench.grid.cases import Case
 
 MEMORY = "memory"
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
+BACK = "back"  # the chain of a step of BPTT
 
 
 def bound_s(row: dict, roofline: dict) -> float:
@@ -25,8 +36,66 @@ def bound_s(row: dict, roofline: dict) -> float:
 
     Between the numbers of threads that were measured, rates are interpolated.
     """
-    peak, bandwidth = ceilings(roofline, row["dtype"], row["threads"], holding_level(row, roofline))
-    return float(np.maximum(row["flops"] / peak, row["bytes"] / bandwidth))
+    return float(np.max(list(bounds_s(row, roofline).values())))
+
+
+def bounds_s(row: dict, roofline: dict) -> dict[str, float]:
+    """Return the least seconds of a row's operations, of its bytes and of its steps one after the other."""
+    limits = beside(row, roofline)
+    peak, _ = ceilings(limits, row["dtype"], row["threads"], MEMORY)
+    return {"operations": row["flops"] / peak, "bytes": _moving_s(row, limits), "steps": chain_s(row, limits)}
+
+
+def beside(row: dict, roofline: dict) -> dict:
+    """Return the roofline with the rates that were measured beside a row's rounds, where there are some."""
+    found = row.get("limits")
+    if not found:
+        return roofline
+    rates = []
+    for rate in roofline["rates"]:
+        if (rate["dtype"], rate["threads"]) == (row["dtype"], row["threads"]):
+            rate = rate | found | {"bytes_per_s": rate["bytes_per_s"] | found["bytes_per_s"]}
+        rates.append(rate)
+    return roofline | {"rates": rates}
+
+
+def chain_s(row: dict, roofline: dict) -> float:
+    """Return the seconds that a row's steps take one after the other, 0 where that was not measured."""
+    ahead, back = _case(row).chain
+
+    def each(kind: str) -> float:
+        return _rate(roofline, row["dtype"], row["threads"], lambda rate: (rate.get("chains") or {}).get(kind))
+
+    found = [steps * each(kind) for kind, steps in ((row["cell"], ahead), (BACK, back)) if steps]
+    return float(np.nan_to_num(sum(found)))
+
+
+def _case(row: dict) -> Case:
+    return Case(**{name: row[name] for name in Case.__dataclass_fields__})
+
+
+def _moving_s(row: dict, roofline: dict) -> float:
+    """Return the seconds that a row's bytes take."""
+    walks = _case(row).walks
+    recurrent = sum(times * _reading_s(size, row, roofline) for size, times in walks)
+    most = max(size for size, _ in walks)
+    once = max(row["bytes"] - sum(size * times for size, times in walks), 0)
+    return recurrent + _reading_s(most + once, row, roofline) - _reading_s(most, row, roofline)
+
+
+def _reading_s(size: float, row: dict, roofline: dict) -> float:
+    """Return the seconds to read so many bytes, as many as can from each cache, the fastest first."""
+    found, names = 0.0, levels(roofline, [row["dtype"]])
+    for name in names:
+        held = size if name == MEMORY else min(size, _room(name, row["threads"], roofline))
+        found += held / ceilings(roofline, row["dtype"], row["threads"], name)[1] if held else 0
+        size -= held
+    return found if names else np.nan
+
+
+def _room(level: str, threads: int, roofline: dict) -> float:
+    """Return how much a cache holds for so many threads."""
+    return roofline["levels"][level] * (1 if level == list(roofline["levels"])[-1] else threads)
 
 
 def table(roofline: dict) -> pd.DataFrame:
@@ -39,6 +108,7 @@ def table(roofline: dict) -> pd.DataFrame:
             "FMA peak": [f"{rate['gflops']:.0f} {unit(rate['dtype'])}" for rate in rates],
         }
         | {level: [_bandwidth(rate["bytes_per_s"].get(level)) for rate in rates] for level in levels(roofline)}
+        | {f"A step of {kind.upper()}": [_chain(rate, kind) for rate in rates] for kind in _chains(roofline)}
     )
 
 
@@ -49,6 +119,17 @@ def unit(dtype: str) -> str:
 
 def _bandwidth(rate: float | None) -> str:
     return "–" if rate is None else f"{rate / 1e9:.0f} GB/s"
+
+
+def _chains(roofline: dict) -> list[str]:
+    """Return the cells whose chains were measured."""
+    found = dict.fromkeys(kind for rate in roofline["rates"] for kind in rate.get("chains") or {})
+    return [kind for kind in found if kind != BACK]
+
+
+def _chain(rate: dict, kind: str) -> str:
+    value = (rate.get("chains") or {}).get(kind)
+    return "–" if value is None else f"{1e9 * value:.0f} ns"
 
 
 def levels(roofline: dict, dtypes: Collection[str] = BYTES) -> list[str]:
@@ -77,13 +158,12 @@ def _rate(roofline: dict, dtype: str, threads: int, of: Callable) -> float:
 
 
 def holding_level(row: dict, roofline: dict) -> str:
-    """Return the name of the level of memory that holds the weights of a row."""
-    H, inner = row["hidden_size"], row["directions"] * row["hidden_size"] if row["layers"] > 1 else 0
-    numbers = GATES[row["cell"]] * H * (max(row["input_size"], inner) + H + 1)
-    weights = numbers * BYTES[row["dtype"]]
-    measured, sizes = levels(roofline), roofline["levels"]
-    for name in sizes:
-        shares = 1 if name == list(sizes)[-1] else row["threads"]
-        if name in measured and weights <= shares * sizes[name]:
-            return name
+    """Return the name of the level of memory where the last of a recurrent matrix lies."""
+    size = max(size for size, _ in _case(row).walks)
+    measured = levels(roofline)
+    for name in roofline["levels"]:
+        if name in measured:
+            size -= _room(name, row["threads"], roofline)
+            if size <= 0:
+                return name
     return MEMORY

@@ -15,7 +15,7 @@ from bench.grid.cases import OPERATIONS
 from bench.implementations import OURS
 from bench.machine import roofline
 from bench.report.charts import GRID, INK, SIZE, Draw, facet_label, line, look
-from bench.results.formats import count, in_order, short, typical
+from bench.results.formats import count, in_order, percent, short, typical
 from bench.results.latencies import calls, curve
 from bench.results.statistics import geometric_mean, tells
 
@@ -149,8 +149,9 @@ def overview_panel(
                 axes.plot(
                     mean.median, y, marker=looks[name].marker, color=colour, markersize=9, markeredgecolor="white"
                 )
+            shares = column == "peak_fraction" and len(ratios)
             axes.annotate(
-                typical(ratios) if len(ratios) else "",
+                f"median {percent(ratios.median())}" if shares else typical(ratios) if len(ratios) else "",
                 (1, y),
                 (4, 0),
                 xycoords=("axes fraction", "data"),

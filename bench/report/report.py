@@ -369,6 +369,7 @@ def _details(facts: Facts) -> list[dict]:
             "GFLOP/s": _text(row["gflops"], "{:.3g}".format),
             "Beside the step": _text(row["overhead_s"], seconds),
             "Of the bound": _text(row["peak_fraction"], percent),
+            "Bound by its": row["bound_by"],
             "How much is left": _text(row["left"], times),
             "Weights lie in": row["memory_level"],
             "Compile time": _text(row["compile_s"], seconds),

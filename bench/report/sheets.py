@@ -144,12 +144,20 @@ def _roofline(facts: Facts) -> Sheet:
     rows, held = _chosen(facts.ok, None)
     words = (
         "Each dot is a row of the table, the lines are the limits measured on this machine: no row can do more "
-        "operations a second than its bytes allow at the bandwidth of the memory that holds its weights, nor more than "
-        "the FMA peak. Implementations are moved a little sideways, to be told apart." + held
+        "operations a second than its bytes allow at the bandwidth of the memory that holds them, nor more than the "
+        "FMA peak, and its steps wait for each other, which bounds small networks (the last chart). Implementations "
+        "are moved a little sideways, to be told apart." + held
     )
     if set(rows["dtype"]) & set(facts.below["dtype"]):
         words += " Below float32 the peak is that of our vectors or matrix registers, or float32's if it is higher."
     found = panels.roofline_panels(rows, facts.rooflines)
+    mine = facts.ok[facts.ok["implementation"] == facts.ours]
+    bounds = [name for name in ("operations", "bytes", "steps") if (mine["bound_by"] == name).any()]
+    if found and bounds:
+        title = f"{facts.ours}, by what bounds a case"
+        found[title] = panels.overview_panel(
+            mine, "peak_fraction", bounds, "share of the bound (log scale)", title, "bound_by"
+        )
     return Sheet("roofline", "Roofline", words, found, facts.implementations)
 
 

@@ -239,10 +239,13 @@ def left(facts: Facts) -> list[str]:
     if len(mine) == 1:
         return [f"{sentence}."]
     most, least = mine.loc[mine["peak_fraction"].idxmax()], mine.loc[mine["peak_fraction"].idxmin()]
+    beside = least["overhead_s"] / least["median_s"]
+    why = f", of whose time {percent(beside)} is the call beside the step" if beside > 0 else ""
     return [
         f"{sentence}.",
-        f"It comes nearest in {case_name(most, facts.varied())} ({percent(most['peak_fraction'])}), and most is left "
-        f"in {case_name(least, facts.varied())} ({percent(least['peak_fraction'])}).",
+        f"It comes nearest in {case_name(most, facts.varied())} ({percent(most['peak_fraction'])}, bound by its "
+        f"{most['bound_by']}), and most is left in {case_name(least, facts.varied())} "
+        f"({percent(least['peak_fraction'])}{why}).",
     ]
 
 

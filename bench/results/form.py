@@ -115,6 +115,8 @@ STATUS = _one_of(("ok", "absent", "unsupported", "wrong", "error"))
 
 LATENCIES = {"bins": Named(WHOLE, DIGITS), "worst_s": SECONDS}  # `bench.results.latencies`
 
+RATES = {"gflops": POSITIVE, "bytes_per_s": Named(POSITIVE), "chains": Maybe(Named(POSITIVE))}
+
 ROW = {
     "cell": _one_of(GATES),
     "layers": Or(1, WHOLE),
@@ -142,6 +144,7 @@ ROW = {
     "stopped": Maybe(TEXT),
     "peak_memory_bytes": Maybe(AMOUNT),
     "inside_s": Maybe(SECONDS),
+    "limits": Maybe(RATES),
     "latencies": Maybe(
         {
             "steady": Maybe(LATENCIES),
@@ -158,7 +161,7 @@ ROW = {
 ROOFLINE = {
     "measured": INSTANT,
     "levels": Named(POSITIVE),
-    "rates": [{"dtype": NAME, "threads": WHOLE, "gflops": POSITIVE, "bytes_per_s": Named(POSITIVE)}],
+    "rates": [{"dtype": NAME, "threads": WHOLE, **RATES}],
 }
 
 MACHINE = {

@@ -46,6 +46,7 @@ MORE = [
     "overhead_s",
     *STREAM,
     "memory_level",
+    "bound_by",
     "calls_to_pay",
     "calls",
     "peak_memory_bytes",
@@ -320,9 +321,10 @@ def _row(row: dict, case: dict[str, dict], run: Run) -> dict:
     if row.get("inside_s"):
         columns["overhead_s"] = max(median - row["inside_s"], 0.0)
     if limits := run.info["machine"].get("roofline"):
-        bound = roofline.bound_s(row, limits)
-        level = roofline.holding_level(row, limits)
-        columns |= {"peak_fraction": bound / median, "left": median / bound, "memory_level": level}
+        bounds = roofline.bounds_s(row, limits)
+        by = max(bounds, key=lambda name: np.nan_to_num(bounds[name]))
+        bound, level = float(np.max(list(bounds.values()))), roofline.holding_level(row, limits)
+        columns |= {"peak_fraction": bound / median, "left": median / bound, "memory_level": level, "bound_by": by}
     base = case.get(baseline)
     if base and base["status"] == "ok" and base["times"]:
         ratio = Interval(1, 1, 1) if row is base else pair(base, row)

@@ -16,6 +16,7 @@ from statistics import median
 
 from bench import implementations
 from bench.grid.cases import STEPS, STREAM
+from bench.machine import peaks
 from bench.machine.hardware import cpus_for
 from bench.results.latencies import merged
 from bench.results.runs import key
@@ -36,6 +37,7 @@ class Bench:
     def __init__(self, run, plan, watch=lambda text, share: None, time_limit_s=TIME_LIMIT_S):
         self.run, self.plan, self.watch, self.time_limit_s = run, plan, watch, time_limit_s
         self._workers = {}
+        self._limits = {}  # when the machine was looked at, and what it could do, by dtype and threads
         self._unable = {}  # why a worker could not even start: it would not for the next case either
         self._references = tempfile.TemporaryDirectory()  # what one worker computed need not be computed by the next
 
@@ -74,7 +76,11 @@ class Bench:
             if life:
                 self.restart()
             self._build(case, rows, reference, life / lives)
+            self._look(case, before=True)
             self._time({name: row for name, row in rows.items() if row["status"] == "ok"}, life)
+        self._look(case, before=False)
+        for row in rows.values():
+            row["limits"] = self._limits[case.dtype, case.threads][1]
         if case.operation in STEPS:
             self._look_inside(rows)
         if case.operation == STREAM:
@@ -139,6 +145,17 @@ class Bench:
                     return
             share = min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s))
             self._tell("time", 0, 0.5 + 0.5 * share)
+
+    def _look(self, case, before):
+        """Measure what the machine can do at this moment, unless that was done a little while ago.
+
+        What counts is the better of two looks, before some rounds and behind some.
+        """
+        kind = case.dtype, case.threads
+        looked, known = self._limits.get(kind, (-math.inf, None))
+        if time.monotonic() - looked > (peaks.LOOK_S if before else peaks.LOOK_S / 2):
+            found = peaks.look(*kind)
+            self._limits[kind] = time.monotonic(), found if before else peaks.better(known, found)
 
     def _look_inside(self, rows):
         """Find out what a step takes without a call around it, but for those of another version."""
@@ -231,6 +248,7 @@ def new_row(case, name, about):
         "flops": case.flops,
         "bytes": case.bytes,
         "host": None,
+        "limits": None,
         "latencies": {} if case.operation == STREAM else None,
         "inside_s": None,
     }

@@ -154,6 +154,21 @@ def _row(context, builder, w, vectors, vector):
 
 
 @intrinsic
+def add_tile(typingctx, tile, w):
+    """Return the tile plus the vectors at w, row by row."""
+    rows, vectors, vector = _tile(tile)
+
+    def codegen(context, builder, signature, args):
+        tile, w = args
+        for r, v, address in _each(builder, w, INDEX(vectors * vector.lanes), rows, vectors, vector.lanes):
+            load = ir_load(builder, address, context.get_value_type(vector))
+            tile = builder.insert_value(tile, builder.fadd(builder.extract_value(tile, [r, v]), load), [r, v])
+        return tile
+
+    return tile(tile, w), codegen
+
+
+@intrinsic
 def fold(typingctx, tile, more):
     """Return the tile `more` of one row plus the sum of the rows of `tile`, a power of two, added in pairs."""
     rows, vectors, vector = _tile(tile)

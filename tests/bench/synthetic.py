@@ -13,11 +13,12 @@ SPEEDUPS = {"numpy": 1.0, "numba-jit": 1.3, "numba-simd": 4.0, "torch": 0.8}
 LOW_SPEEDUPS = {"numpy": 1.0, "numba-simd-float32": 4.0, "numba-simd": 10.0, "torch": 3.0, "onnxruntime": 6.0}
 LOSSES = {"numba-simd": 0.012, "torch": 0.02, "onnxruntime": 0.03}
 LOW = {"operation": ["forward"], "dtype": ["int8", "bfloat16"], "speedups": LOW_SPEEDUPS, "losses": LOSSES}
+CHAINS = {"rnn": 2e-8, "gru": 4e-8, "lstm": 5e-8, "back": 1e-9}
 ROOFLINE = {
     "measured": "2026-01-02T03:04:05+00:00",
     "levels": {"L1": 2**15, "L2": 2**20, "L3": 2**25},
     "rates": [
-        {"dtype": dtype, "threads": threads, "gflops": peak * threads, "bytes_per_s": bandwidths}
+        {"dtype": dtype, "threads": threads, "gflops": peak * threads, "bytes_per_s": bandwidths, "chains": CHAINS}
         for dtype, peak in (("float32", 100.0), ("float64", 50.0), ("int8", 400.0), ("bfloat16", 60.0))
         for threads, bandwidths in (
             (1, {"L1": 2e11, "L2": 1e11, "L3": 2e10, "memory": 1e10}),

@@ -1,6 +1,7 @@
 """A short look at the real peaks, and what is made of a clock that is not steady."""
 
 import json
+import time
 
 import pytest
 
@@ -36,8 +37,9 @@ def test_arrays_lie_in_their_levels():
     assert list(many) == ["L1", "L2", "memory"]  # a share of L3 is no larger than L2
     sizes = [0, *LEVELS.values()]
     for name, before, size in zip(LEVELS, sizes, sizes[1:], strict=False):
-        assert before < one[name] < size
-    assert one["memory"] > LEVELS["L3"]
+        assert all(before < length < size for length in one[name])
+    assert len(one["L3"]) == 2  # just beyond L2, and well within L3
+    assert one["memory"][0] > LEVELS["L3"]
     assert list(peaks._array_bytes({}, 1)) == ["memory"]
 
 
@@ -69,8 +71,25 @@ def test_it_is_measured_and_kept(tmp_path, monkeypatch):
         full = next(one for one in found["rates"] if (one["dtype"], one["threads"]) == ("float32", rate["threads"]))
         if rate["dtype"] in ("int8", "bfloat16"):
             assert rate["bytes_per_s"] == full["bytes_per_s"]
+            assert rate["chains"] == full["chains"]
+        assert list(rate["chains"]) == ["rnn", "gru", "lstm", "back"]
+        assert rate["chains"]["back"] < rate["chains"]["rnn"] < rate["chains"]["lstm"] < 1e-6
     assert len(roofline.table(found)) == len(found["rates"])
     assert len(peaks.clock(3)) == 3
+
+
+@pytest.mark.parametrize(("dtype", "threads"), [("float32", 1), ("int8", 2), ("float64", 1)])
+def test_a_look_is_a_roofline_of_the_moment(dtype, threads):
+    begin = time.monotonic()
+    found = peaks.look(dtype, threads)
+    again = peaks.look(dtype, threads)
+    assert time.monotonic() - begin < 60
+    best = peaks.better(found, again)
+    assert best["gflops"] == max(found["gflops"], again["gflops"])
+    assert list(best["chains"]) == ["rnn", "gru", "lstm", "back"]
+    assert "memory" not in best["bytes_per_s"]
+    for name, chain in best["chains"].items():
+        assert chain == min(found["chains"][name], again["chains"][name])
 
 
 def test_a_roofline_that_cannot_be_kept_is_measured_all_the_same(tmp_path, monkeypatch):

@@ -48,6 +48,7 @@ def row(n, **about):
         "bytes": 100,
         "host": None,
         "inside_s": None,
+        "limits": None,
         "latencies": None,
     } | about
 
