@@ -8,7 +8,7 @@ A small step keeps the interpreter's lock: to give it up and have it back takes 
 milliseconds. One that is worth sharing gives it up, and is done by a team.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numba import types
@@ -29,7 +29,7 @@ from kernels.core.tiles import ONE, ZERO, copy_rows
 from kernels.core.walk import Walk, section
 
 # The table: what it holds, and behind it the address of each layer's weights.
-BUSY, TURN, LAYERS, BATCH, INPUTS, UNITS, GATES, BLOCKS, NUMBERS, STATES, BEFORE, SCRATCH, WEIGHTS = range(13)
+BUSY, TURN, OPTION, LAYERS, BATCH, INPUTS, UNITS, GATES, BLOCKS, NUMBERS, STATES, BEFORE, SCRATCH, WEIGHTS = range(14)
 
 OTHER, TAKEN, NOT_FINITE, BEYOND = (np.int64(n) for n in range(1, 5))  # why a step is refused
 
@@ -55,7 +55,7 @@ class Stream:
         B, L, first = int(batch_size), len(weights), weights[0]
         I, H, number = first.input_size, first.hidden_size, np.dtype(first.dtype)
         self._shape = (B, I, H, number)
-        self._step, shared = _steps(cell.kind, first.weights.dtype, number)
+        self._step, shared = _steps(type(cell.kind), first.weights.dtype, number)
         most, (members, _) = 1, team_size(most_threads, 1, B, max(I, H), H, cell.gates, first.together)
         if members > 1 or B * cell.gates * H * (I + H) > WORTH_SHARING:
             most = most_threads()
@@ -67,6 +67,7 @@ class Stream:
         numbers = -(-states * L * B * H * number.itemsize // ALIGNMENT) * ALIGNMENT // number.itemsize  # whole vectors
         head, own, before, rest = _lay_out((_ADDRESS, WEIGHTS + L), *((number, n) for n in (numbers, numbers, scratch)))
         head[LAYERS:WEIGHTS] = L, B, I, H, cell.gates, cell.blocks, numbers, *map(_address, (own, before, rest))
+        head[OPTION] = cell.kind[0]
         head[WEIGHTS:] = [_address(one.weights) for one in weights]
         self._address, self._keeps = _address(head), (head, before, rest, weights)
         arrays = own[: states * L * B * H].reshape(states, L, B, H)
@@ -225,13 +226,14 @@ def _let_go(address):
     put_down(at(reach(_ADDRESS, address), BUSY))
 
 
-@lru_cache(maxsize=None, typed=True)  # kinds of two cells can be equal as tuples
+@cache
 def _steps(kind, unit, number):
     """Return the compiled step of one thread, step(address, x_t), and that of a team, step(team, address, x_t, fault).
 
-    The weights are of dtype `unit`, and all else is of dtype `number`. A fault is why a step is refused, or 0.
+    `kind` is the type of a cell's kind (`kernels.core.network`), the weights are of dtype `unit`, all else of dtype
+    `number`. A fault is why a step is refused, or 0.
     """
-    name = f"{type(kind).__name__}_{kind[0]}_{unit}_{number}"
+    name = f"{kind.__name__}_{unit}_{number}"
 
     @named(f"step_{name}")
     def alone(address, x_t):
@@ -240,7 +242,7 @@ def _steps(kind, unit, number):
         if fault == 0:
             w, states = reach(unit, head[WEIGHTS]), reach(number, head[STATES])
             _save(head, w, states)
-            _take_layers(ZERO, ONE, head, head, kind, w, states, pointer(x_t))
+            _take_layers(ZERO, ONE, head, head, kind(head[OPTION]), w, states, pointer(x_t))
             fault = _end(head, w, states)
         return fault
 
@@ -252,7 +254,7 @@ def _steps(kind, unit, number):
             w, states = reach(unit, head[WEIGHTS]), reach(number, head[STATES])
             _save(head, w, states)
             members = assembled(team)
-            share_out(_take_part, members, (members, head, kind, w, states, pointer(x_t)))
+            share_out(_take_part, members, (members, head, kind(head[OPTION]), w, states, pointer(x_t)))
             fault[0] = _end(head, w, states)
 
     x = from_dtype(number)

@@ -137,7 +137,7 @@ def main(cell, dtype, amount):
         one_hot = index if n // 2 % 3 == 2 else None
         print(size, *options, "at the end" if at_end else "at the start", "one-hot" if one_hot else "", flush=True)
         check(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
-        if n % 3 == 0 or amount == "all":
+        if n % (7 if amount == "some" else 3) == 0 or amount == "all":
             check_stream(cell.kernels, size, np.dtype(dtype), one_hot, options, at_end)
     if amount == "some" and dtype == "float64" and cell.name != CELL:
         return
