@@ -16,7 +16,7 @@ from numba.extending import overload
 from numba.np.numpy_support import from_dtype
 from numpy import ndarray
 
-from kernels.core.cache import INLINE, compiled, named
+from kernels.core.cache import INLINE, compiled, inlined, named
 from kernels.core.checks import INDICES, check_array, check_input, check_size, check_state, check_states
 from kernels.core.doors import take_read_only
 from kernels.core.entering import INPUT, NOTES, begin_notes, is_rounded, noted
@@ -303,7 +303,7 @@ def _is_other_input(x_t, B, I):
     return is_other_shape
 
 
-@compiled
+@inlined
 def _begin(head, x_t):
     """Return why a step from x_t is refused; if it is not, the stream is taken up."""
     fault = _is_other(x_t, head[BATCH], head[INPUTS])
@@ -312,14 +312,14 @@ def _begin(head, x_t):
     return fault
 
 
-@compiled
+@inlined
 def _save(head, w, states):
     """Copy the states: members write to them while others read, and a step that is refused must not have been."""
     copy_rows(reach(states, head[BEFORE]), ZERO, states, ZERO, ONE, ZERO, head[NUMBERS])
     begin_notes(w, reach(states, head[SCRATCH]))
 
 
-@compiled
+@inlined
 def _end(head, w, states):
     """Put the stream down and return why the step is refused, or 0; if it is, the states are as they were."""
     found = noted(w, reach(states, head[SCRATCH]))
@@ -335,7 +335,7 @@ def _take_part(member, team, head, kind, w, states, x):
     _take_layers(member, len(team), pointer(team), head, kind, w, states, x)
 
 
-@compiled
+@inlined
 def _take_layers(member, members, meetings, head, kind, w, states, x):
     """Take one member's part of a step of all layers."""
     L, B, I, H, gates, blocks = head[LAYERS], head[BATCH], head[INPUTS], head[UNITS], head[GATES], head[BLOCKS]
@@ -356,7 +356,7 @@ def _take_layers(member, members, meetings, head, kind, w, states, x):
         forward(share, turn, walk, upper, _cell(head, kind, states, l), notes, here, ROWS, None, None)
 
 
-@compiled
+@inlined
 def _cell(head, kind, states, l):
     H = head[UNITS]
     c = at(states, (head[LAYERS] + l) * head[BATCH] * H)
