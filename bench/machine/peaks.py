@@ -102,7 +102,7 @@ def measure(each_s: float = EACH_S) -> dict:
     return found
 
 
-LOOK_S = 30  # seconds for which a look is good
+LOOK_S, KEEP_S = 10, 120  # seconds between two looks, and for which one counts
 
 
 def look(dtype: str, threads: int) -> dict:
@@ -123,10 +123,8 @@ def _cached_loops(dtype: str, threads: int) -> tuple:
     return (*_readings(dtype, threads, {name: sizes[name] for name in sizes if name != MEMORY}), *_chains(dtype))
 
 
-def better(one: dict | None, other: dict) -> dict:
+def better(one: dict, other: dict) -> dict:
     """Return of two looks each highest rate and each shortest chain."""
-    if one is None:
-        return other
     found = one | {"gflops": max(one["gflops"], other["gflops"])}
     for name, best in (("bytes_per_s", max), ("chains", min)):
         found[name] = {key: best(one[name][key], other[name][key]) for key in one[name]}

@@ -14,9 +14,9 @@ A row's bound is the longest of three times.
 
 Operations, bytes and steps are those of `bench.grid.cases.Case`. The share of the bound, `peak_fraction`, is the bound
 over the measured time; its inverse says how many times as fast the row could still become. Rates are measured again
-beside the rounds, twice a minute, so that of a machine whose clock moves those of the same minute count; what lies in
-memory is taken to be as fast as it was. For a call of a single step the bound is that of the step, and what the call
-takes beside it is told apart (`overhead_s`).
+beside the rounds, between two cases and up to six times a minute, and the best of two minutes counts: a machine whose
+clock moves is told by what it does at the time. What lies in memory is taken to be as fast as it was. For a call of a
+single step the bound is that of the step, and what the call takes beside it is told apart (`overhead_s`).
 """
 
 from collections.abc import Callable, Collection

@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,7 @@ class Bench:
     def __init__(self, run, plan, watch=lambda text, share: None, time_limit_s=TIME_LIMIT_S):
         self.run, self.plan, self.watch, self.time_limit_s = run, plan, watch, time_limit_s
         self._workers = {}
-        self._limits = {}  # when the machine was looked at, and what it could do, by dtype and threads
+        self._looks = {}  # when the machine was looked at, and what it could do, by dtype and threads
         self._unable = {}  # why a worker could not even start: it would not for the next case either
         self._references = tempfile.TemporaryDirectory()  # what one worker computed need not be computed by the next
 
@@ -76,11 +77,11 @@ class Bench:
             if life:
                 self.restart()
             self._build(case, rows, reference, life / lives)
-            self._look(case, before=True)
+            self._look(case)
             self._time({name: row for name, row in rows.items() if row["status"] == "ok"}, life)
-        self._look(case, before=False)
+        limits = self._look(case)
         for row in rows.values():
-            row["limits"] = self._limits[case.dtype, case.threads][1]
+            row["limits"] = limits
         if case.operation in STEPS:
             self._look_inside(rows)
         if case.operation == STREAM:
@@ -146,16 +147,16 @@ class Bench:
             share = min(1, max(done / fewest, (time.perf_counter() - begin) / effort.case_s))
             self._tell("time", 0, 0.5 + 0.5 * share)
 
-    def _look(self, case, before):
-        """Measure what the machine can do at this moment, unless that was done a little while ago.
+    def _look(self, case):
+        """Return what the machine could do in these minutes: the best of all looks, to which one is added now and then.
 
-        What counts is the better of two looks, before some rounds and behind some.
+        A single look may be one at a neighbour.
         """
-        kind = case.dtype, case.threads
-        looked, known = self._limits.get(kind, (-math.inf, None))
-        if time.monotonic() - looked > (peaks.LOOK_S if before else peaks.LOOK_S / 2):
-            found = peaks.look(*kind)
-            self._limits[kind] = time.monotonic(), found if before else peaks.better(known, found)
+        now, looks = time.monotonic(), self._looks.setdefault((case.dtype, case.threads), [])
+        if not looks or now - looks[-1][0] > peaks.LOOK_S:
+            looks.append((now, peaks.look(case.dtype, case.threads)))
+        looks[:] = [look for look in looks if now - look[0] < peaks.KEEP_S]
+        return reduce(peaks.better, (rates for _, rates in looks))
 
     def _look_inside(self, rows):
         """Find out what a step takes without a call around it, but for those of another version."""
