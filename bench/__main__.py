@@ -356,11 +356,12 @@ def machine(
     console.print(about)
     if described["roofline"] is None:
         return
-    limits = roofline.table(described["roofline"])
-    table = Table(*limits.columns, title=f"Roofline, measured {described['roofline']['measured'][:10]}")
-    for row in limits.itertuples(index=False):
-        table.add_row(*map(str, row))
-    console.print(table)
+    known = described["roofline"]
+    for title, limits in (("Roofline", roofline.table(known)), ("A step at least", roofline.chains(known))):
+        table = Table(*limits.columns, title=f"{title}, measured {known['measured'][:10]}")
+        for row in limits.itertuples(index=False):
+            table.add_row(*map(str, row))
+        console.print(table)
 
 
 def _shown(path):

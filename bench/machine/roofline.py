@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 import pandas as pd
 
-from bench.grid.cases import Case
+from bench.grid.cases import GATES, Case
 
 MEMORY = "memory"
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
@@ -108,7 +108,6 @@ def table(roofline: dict) -> pd.DataFrame:
             "FMA peak": [f"{rate['gflops']:.0f} {unit(rate['dtype'])}" for rate in rates],
         }
         | {level: [_bandwidth(rate["bytes_per_s"].get(level)) for rate in rates] for level in levels(roofline)}
-        | {f"A step of {kind.upper()}": [_chain(rate, kind) for rate in rates] for kind in _chains(roofline)}
     )
 
 
@@ -121,15 +120,13 @@ def _bandwidth(rate: float | None) -> str:
     return "–" if rate is None else f"{rate / 1e9:.0f} GB/s"
 
 
-def _chains(roofline: dict) -> list[str]:
-    """Return the cells whose chains were measured."""
-    found = dict.fromkeys(kind for rate in roofline["rates"] for kind in rate.get("chains") or {})
-    return [kind for kind in found if kind != BACK]
-
-
-def _chain(rate: dict, kind: str) -> str:
-    value = (rate.get("chains") or {}).get(kind)
-    return "–" if value is None else f"{1e9 * value:.0f} ns"
+def chains(roofline: dict) -> pd.DataFrame:
+    """Return a row for each dtype in full precision: how long a step of each cell takes at least, as texts."""
+    rates = [rate for rate in roofline["rates"] if rate["threads"] == 1 and rate.get("chains")]
+    rates = [rate for rate in rates if BYTES[rate["dtype"]] >= BYTES["float32"]]
+    kinds = [kind for kind in GATES if all(kind in rate["chains"] for rate in rates)]
+    steps = {kind.upper(): [f"{1e9 * rate['chains'][kind]:.0f} ns" for rate in rates] for kind in kinds}
+    return pd.DataFrame({"dtype": [rate["dtype"] for rate in rates]} | steps)
 
 
 def levels(roofline: dict, dtypes: Collection[str] = BYTES) -> list[str]:

@@ -216,6 +216,11 @@ def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
     if sheet.name == "roofline":
         lines[:0] = [page.paragraph(text) for text in wording.left(facts)]
         lines += [page.table(table, f"Measured on {where}.") for where, table in _rooflines(facts).items()]
+        lines += [
+            page.table(steps, f"How long a step of a single vector of units takes, on {where}.")
+            for where, limit in facts.rooflines.items()
+            if len(steps := roofline.chains(limit))
+        ]
         lines += [page.paragraph("The rule, from bench/machine/roofline.py:"), _quoted("machine/roofline.py")]
     return page.section(sheet.title, *lines)
 

@@ -39,6 +39,7 @@ class Bench:
         self.run, self.plan, self.watch, self.time_limit_s = run, plan, watch, time_limit_s
         self._workers = {}
         self._looks = {}  # when the machine was looked at, and what it could do, by dtype and threads
+        self._blind = False  # nothing can be measured of the machine
         self._unable = {}  # why a worker could not even start: it would not for the next case either
         self._references = tempfile.TemporaryDirectory()  # what one worker computed need not be computed by the next
 
@@ -150,13 +151,16 @@ class Bench:
     def _look(self, case):
         """Return what the machine could do in these minutes: the best of all looks, to which one is added now and then.
 
-        A single look may be one at a neighbour.
+        A single look may be one at a neighbour. None where nothing can be measured, of which a run's machine says why.
         """
         now, looks = time.monotonic(), self._looks.setdefault((case.dtype, case.threads), [])
-        if not looks or now - looks[-1][0] > peaks.LOOK_S:
-            looks.append((now, peaks.look(case.dtype, case.threads)))
+        if not self._blind and (not looks or now - looks[-1][0] > peaks.LOOK_S):
+            try:
+                looks.append((now, peaks.look(case.dtype, case.threads)))
+            except Exception:  # a team that cannot start, code that cannot be compiled
+                self._blind = True
         looks[:] = [look for look in looks if now - look[0] < peaks.KEEP_S]
-        return reduce(peaks.better, (rates for _, rates in looks))
+        return reduce(peaks.better, (rates for _, rates in looks)) if looks else None
 
     def _look_inside(self, rows):
         """Find out what a step takes without a call around it, but for those of another version."""

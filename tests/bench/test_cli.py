@@ -166,8 +166,9 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path):
 def test_machine_is_told():
     done = bench("machine")
     assert done.returncode == 0, done.stderr
-    for word in ("CPU", "Caches", "Memory", "Vectors", "BLAS", "numpy", "FMA peak", "L1"):
+    for word in ("CPU", "Caches", "Memory", "Vectors", "BLAS", "numpy", "FMA peak", "L1", "LSTM"):
         assert word in done.stdout
+    assert "…" not in done.stdout
 
 
 def test_help_is_quick():

@@ -96,6 +96,12 @@ def test_ragged_sequences_have_the_steps_of_the_longest():
 CASE = Case.__dataclass_fields__
 
 
+def test_the_least_time_of_a_step_is_told_by_dtype_and_cell():
+    shown = roofline.chains(KNOWN)
+    assert list(shown["dtype"]) == ["float32", "float64"]
+    assert shown.loc[0, ["RNN", "GRU", "LSTM"]].to_list() == ["20 ns", "40 ns", "50 ns"]
+
+
 def test_what_was_measured_beside_the_rounds_counts():
     half = {"gflops": 50.0, "bytes_per_s": {"L1": 1e11, "L2": 5e10, "L3": 1e10}, "chains": {"rnn": 4e-8}}
     assert roofline.bound_s(row(flops=1e9, limits=half), KNOWN) == pytest.approx(2e-2)
@@ -109,6 +115,7 @@ def test_a_roofline_without_chains_is_still_read():
     old = KNOWN | {"rates": [{n: rate[n] for n in rate if n != "chains"} for rate in KNOWN["rates"]]}
     assert roofline.chain_s(row(), old) == 0
     assert roofline.bound_s(row(flops=1e9), old) == pytest.approx(1e-2)
+    assert len(roofline.chains(old)) == 0
     assert list(roofline.table(old)) == ["dtype", "Threads", "FMA peak", "L1", "L2", "L3", "memory"]
 
 
