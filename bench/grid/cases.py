@@ -78,6 +78,13 @@ class Case:
         return self.seq_len if self.operation == STREAM else 1
 
     @property
+    def _longest(self):
+        """How many steps one call takes through time."""
+        if self.operation in STEPS:
+            return 1
+        return self.seq_len if self.steps is None else int(self.steps.max())
+
+    @property
     def _rows(self):
         """How many steps all sequences have together, in one call."""
         if self.operation in STEPS:
@@ -126,25 +133,21 @@ class Case:
 
         Training reads it on the way forward and back.
         """
-        longest = self.seq_len if self.steps is None else int(self.steps.max())
-        steps = 1 if self.operation in STEPS else longest
         size = GATES[self.cell] * self.hidden_size**2 * BYTES[self.dtype]
-        return [(size, steps * (2 if self.operation == "train" else 1))] * (self.layers * self.directions)
+        return [(size, self._longest * (2 if self.operation == "train" else 1))] * (self.layers * self.directions)
 
     @property
     def chain(self):
         """How many steps of one call wait for each other, forward and back."""
-        ahead = self.layers - 1 + max(n for _, n in self.walks) // (2 if self.operation == "train" else 1)
+        ahead = self.layers - 1 + self._longest
         return (0 if self.operation == "bptt" else ahead), (ahead if self.operation in ("bptt", "train") else 0)
 
     def _layer_bytes(self, I):
         H, B, D, rows = self.hidden_size, self.batch_size, self.directions, GATES[self.cell] * self.hidden_size
-        longest = self.seq_len if self.steps is None else int(self.steps.max())
-        steps = 1 if self.operation in STEPS else longest
         biases = rows + (H if self.cell == "gru" else 0)
         last_c = B * H if self.cell == "lstm" else 0
         state, kept = B * H + last_c, KEPT[self.cell] * self._rows * H
-        weights = D * (steps * rows * H + rows * I)
+        weights = D * (self._longest * rows * H + rows * I)
         forward = D * (biases + self._rows * H + state + last_c) + self._rows * I
         read = D * (2 * self._rows * H + state + kept) + self._rows * I
         gradients = D * (rows * (I + H) + biases + state) + self._rows * I

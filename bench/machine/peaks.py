@@ -84,8 +84,7 @@ def measure(each_s: float = EACH_S) -> dict:
 
     Returns `measured` (when), `levels` (the bytes of each cache by name), and `rates`: for each dtype and number of
     threads, the `gflops` of all threads together, in int8 Gop/s, their `bytes_per_s` by level, and the seconds of
-    `chains` by cell. A level too small to
-    be told from the one before it is left out.
+    `chains` by cell. A level too small to be told from the one before it is left out.
     """
     levels = _levels()
     counts = _thread_counts(usable_cpus())

@@ -6,7 +6,7 @@ call itself.
 
 import numpy as np
 
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+QUANTILES = {"p90": 0.9, "p99": 0.99, "p999": 0.999}
 _WIDTH = np.log(1.01)
 
 

@@ -149,9 +149,9 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     1 or less is right, and `loss`, below float32, the largest error of h against the float64 reference of the weights
     as they were given. `calls_to_pay` is the number of calls after which compiling has paid for itself against the
     baseline, infinite for never: the longest compile time of the operation, over what a call of this case saves.
-    `overhead_s` is what a call of a single step takes beyond a step
-    within a long `forward` of the same implementation. `p99_s` and its like are of the calls of a stream, back to back,
-    those that begin with `paced` of its calls at a fixed pace, of which `missed` were not done in time.
+    `overhead_s` is what a call of a single step takes beyond a step within a long `forward` of the same implementation.
+    `p99_s` and its like are of the calls of a stream, back to back, those that begin with `paced` of its calls at a
+    fixed pace, of which `missed` were not done in time.
     `left` is the inverse of `peak_fraction`, the share of the bound of `bench.machine.roofline`: how many times as
     fast this row could still become. Both are missing where the roofline of the run's machine is.
     """

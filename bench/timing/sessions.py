@@ -47,7 +47,7 @@ def back_to_back(prepared, calls):
 def paced(prepared, period_s):
     """Return the nanoseconds of each call of a session that comes every `period_s`, and how many missed deadlines."""
     begin, step, xs = prepared.session
-    clock, sleep, taken, missed, period = time.perf_counter_ns, time.sleep, [], 0, round(period_s * 1e9)
+    clock, sleep, taken, missed, period = time.perf_counter_ns, time.sleep, [], 0, max(1, round(period_s * 1e9))
     with _ready(prepared):
         begin()
         tick = clock() + period

@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 
 from bench.grid.cases import CALLS, LENGTHS, ChoiceError
-from bench.grid.presets import PRESETS, Effort, choose, find_preset, share
+from bench.grid.presets import PRESETS, Effort, choose, duration, find_preset, share
 
 CPUS = 2
 
@@ -254,3 +254,15 @@ def test_low_is_inference_below_float32_in_every_size():
         assert 2 * len(of) == len(found) < 200
         assert {case.hidden_size for case in of} == {64, 128, 256, 512, 1024}
         assert {case.batch_size for case in of} == {1, 4, 32, 64}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1ms", 1e-3), ("500us", 5e-4), ("20µs", 2e-5), ("0.01s", 0.01)])
+def test_a_period_has_a_unit(text, seconds):
+    assert duration(text, "--period") == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1", "ms", "-1ms", "0s", "nans", "infs", "1 hour", "61s", "0.1us", "1sm"])
+def test_a_bad_period_is_named(text):
+    with pytest.raises(ChoiceError) as error:
+        duration(text, "--period")
+    assert str(error.value) == f"--period: expected a time from 1us to 60s, such as 1ms, got {text!r}"
