@@ -47,7 +47,9 @@ from kernels.core.simd import at, full, lanes, load, load_first, prefetch, store
 ROWS = 8 if host.REGISTERS == 32 else 4
 VECTORS = 3
 
-_AHEAD = 12  # rows of w that are asked for before they are needed: hardware stops at the end of every page
+# Rows of w that are asked for before they are needed: hardware stops at the end of every page. A tile of few registers
+# has no time for it: it loads as much for half of the multiplications.
+_AHEAD = 12 if host.REGISTERS == 32 else 0
 
 # Numba compiles a function anew for every literal number that it is called with, but not for these.
 ZERO, ONE, TILE = np.int64(0), np.int64(1), np.int64(ROWS)
@@ -127,8 +129,9 @@ def _make_tile(rows, vectors):
             sums = sums_before(sums, out, out_row)
         for _ in range(K):
             sums = rank1(sums, a, a_row, w)
-            for v in range(vectors):
-                prefetch(w, (_AHEAD * vectors + v) * n)
+            if _AHEAD:
+                for v in range(vectors):
+                    prefetch(w, (_AHEAD * vectors + v) * n)
             a = at(a, a_k)
             w = at(w, vectors * n)
         settle_tile(out, out_row, sums, scales, a_row, w)
