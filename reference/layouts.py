@@ -1,7 +1,9 @@
 """Weights in and out: the layouts of PyTorch, Keras and ONNX, as arrays alone. The libraries need not be installed.
 
 `from_*` returns the `Params` of the reference's rnn, gru or lstm, which the kernels take as well: the shapes tell which
-cell it is. `to_*` takes the `Params` of either. Both return C-contiguous arrays of their own, in the dtype they found.
+cell it is. Where there are several layers or two directions it returns a network, as `reference.stack` takes it: a
+tuple of layers, each a tuple of one or two `Params`. `to_*` takes either. Both return C-contiguous arrays of their own,
+in the dtype they found.
 
 Every array is checked by its name: all are of one dtype, float32 or float64, else a TypeError is raised, and of shapes
 that fit together, else a ValueError. What no array tells is for the caller to know, such as an activation.
@@ -9,6 +11,8 @@ that fit together, else a ValueError. What no array tells is for the caller to k
 PyTorch, ONNX and the GRU of Keras have one bias beside U x and one beside W h. All but n of the GRU add the two, so
 `from_*` adds them as well, and `to_*` gives the sum as the first, and zeros as the second. n of the GRU has both.
 """
+
+from reprlib import repr as brief
 
 import numpy as np
 
@@ -24,8 +28,9 @@ _ONNX = {1: (0,), 3: (1, 0, 2), 4: (0, 3, 1, 2)}  # z, r, h and i, o, f, c
 def from_torch(layer):
     """Return the Params of a torch.nn.RNN, GRU, LSTM or one of their Cells, or of its `state_dict()`, in any order.
 
-    The layer is one, in one direction, without `proj_size`; any other raises a ValueError. Missing biases are zero.
-    So does an RNN of relu, since Params hold no activation: give its `state_dict()`, and "relu" to whatever runs it.
+    Of several layers or two directions it is a network. A layer with `proj_size` raises a ValueError. Missing biases
+    are zero. So does an RNN of relu, since Params hold no activation: give its `state_dict()`, and "relu" to whatever
+    runs it.
     """
     activation = getattr(layer, "nonlinearity", "tanh")
     if activation != "tanh":
@@ -37,35 +42,82 @@ def from_torch(layer):
     state = layer.state_dict() if is_layer else layer
     if not hasattr(state, "keys"):
         raise TypeError(f"layer: expected a torch.nn.RNN, GRU or LSTM, or its state_dict(), got {type(layer).__name__}")
-    for suffix in ("_l0", ""):
-        names = [name + suffix for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        if set(state) in (set(names), set(names[:2])):
-            weight_hh, known = _recurrent(names[1], state[names[1]], ("GH", "H"))
-            weight_ih = _read(names[0], state[names[0]], ("GH", "I"), known)
-            return _from(
-                _TORCH, weight_ih, weight_hh, *(_read(n, state[n], ("GH",), known) for n in names[2:] if n in state)
-            )
-    given = ", ".join([*map(str, state)][:8]) + ", ..." * (len(state) > 8)
-    raise ValueError(f"layer: expected the weights of one layer in one direction, got {given or 'none'}")
+    other = f"layer: expected the weights of a layer, or of layers upon each other, got {_listed(state)}"
+    deepest = max((number for name in state if (number := _number(name)) is not None), default=0)
+    if deepest >= max(1, len(state)):
+        raise ValueError(other)
+    ends = [[""]] if "weight_hh" in state else [[f"_l{k}", f"_l{k}_reverse"] for k in range(deepest + 1)]
+    directions = 2 if "weight_hh_l0_reverse" in state else 1
+    parts = _PARTS if f"bias_hh{ends[0][0]}" in state else _PARTS[:2]
+    wanted = [[[part + end for part in parts] for end in layer[:directions]] for layer in ends]
+    if set(state) != {name for layer in wanted for names in layer for name in names}:
+        raise ValueError(other)
+
+    known: dict = {}
+    network = tuple(tuple(_from_torch(state, names, known) for names in layer) for layer in wanted)
+    for k, layer in enumerate(network[1:], 1):
+        for one, (name, *_) in zip(layer, wanted[k], strict=True):
+            if one.U.shape[1] != directions * known["H"]:
+                expected = f"the {directions * known['H']} outputs of the layer below"
+                raise ValueError(f"{name}: expected {expected} as inputs, got {one.U.shape[1]}")
+    return network[0][0] if len(network) == directions == 1 else network
+
+
+_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _number(name):
+    """Return the layer of a name in a state_dict, None if it has none."""
+    _, _, end = str(name).removesuffix("_reverse").rpartition("_l")
+    return int(end) if end.isascii() and end.isdigit() and len(end) < 6 else None
+
+
+def _listed(state):
+    return ", ".join([*map(str, state)][:8]) + ", ..." * (len(state) > 8) or "none"
+
+
+def _from_torch(state, names, known):
+    """Return the Params of one layer and direction; `known` holds what all of them have in common."""
+    ih, hh, *biases = names
+    weight_hh, found = _recurrent(hh, state[hh], ("GH", "H"), known=known)
+    known |= found
+    layer = dict(known)
+    weight_ih = _read(ih, state[ih], ("GH", "I"), layer)
+    return _from(_TORCH, weight_ih, weight_hh, *(_read(name, state[name], ("GH",), layer) for name in biases))
 
 
 def to_torch(params):
     """Return the arrays of a torch.nn.RNN, GRU or LSTM by their names in its `state_dict()`."""
-    return dict(zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), _to(_TORCH, params), strict=True))
+    found = {}
+    for k, layer in enumerate(_layers(params)):
+        for end, one in zip((f"_l{k}", f"_l{k}_reverse"), layer, strict=False):
+            found |= zip([part + end for part in _PARTS], _to(_TORCH, one), strict=True)
+    return found
 
 
 def from_keras(weights):
-    """Return the Params of a Keras SimpleRNN, GRU or LSTM, from its `get_weights()`.
+    """Return the Params of a Keras SimpleRNN, GRU or LSTM, or the network that a Bidirectional one is.
 
-    A GRU has `reset_after=True`, as by default; the bias of any other raises a ValueError. A missing bias is zero.
+    `weights` is its `get_weights()`. A GRU has `reset_after=True`, as by default; the bias of any other raises a
+    ValueError. A missing bias is zero.
     """
     if not isinstance(weights, (list, tuple)):
         raise TypeError(f"weights: expected the list of a layer's get_weights(), got {type(weights).__name__}")
-    if len(weights) not in (2, 3):
-        raise ValueError(f"weights: expected the 2 or 3 arrays of one layer in one direction, got {len(weights)}")
+    if len(weights) not in (2, 3, 4, 6):
+        raise ValueError(f"weights: expected 2 or 3 arrays of one layer, 4 or 6 of two directions, got {len(weights)}")
+    if len(weights) < 4:
+        return _from_keras(weights, {})
+    known: dict = {}
+    half = len(weights) // 2
+    return ((_from_keras(weights[:half], known), _from_keras(weights[half:], known)),)
+
+
+def _from_keras(weights, shared):
+    """Return the Params of one direction; `shared` holds what both have in common."""
     kernel, recurrent_kernel, *bias = weights
-    recurrent_kernel, known = _recurrent("recurrent_kernel", recurrent_kernel, ("H", "GH"))
+    recurrent_kernel, known = _recurrent("recurrent_kernel", recurrent_kernel, ("H", "GH"), known=shared)
     kernel = _read("kernel", kernel, ("I", "GH"), known)
+    shared |= known
     if known["GH"] == 3 * known["H"]:
         bias = [row for a in bias for row in _read("bias", a, (2, "GH"), known, " of a GRU with reset_after=True")]
     else:
@@ -74,37 +126,71 @@ def from_keras(weights):
 
 
 def to_keras(params):
-    """Return the arrays for `set_weights` of a Keras SimpleRNN, GRU (with `reset_after=True`) or LSTM."""
+    """Return the arrays for `set_weights` of a Keras SimpleRNN, GRU (with `reset_after=True`) or LSTM.
+
+    Of a network it is a list of these, for each layer, which is a Bidirectional one if it has two directions.
+    """
+    layers = [[a for one in layer for a in _to_keras(one)] for layer in _layers(params)]
+    return layers if _is_network(params) else layers[0]
+
+
+def _to_keras(params):
     kernel, recurrent_kernel, *biases = _to(_KERAS, params)
     bias = np.stack(biases) if hasattr(params, "c") else biases[0]
     return [np.ascontiguousarray(kernel.T), np.ascontiguousarray(recurrent_kernel.T), bias]
 
 
 def from_onnx(W, R, B=None):
-    """Return the Params of an ONNX RNN, GRU or LSTM node, from its inputs W (1, GH, I), R (1, GH, H), B (1, 2GH).
+    """Return the Params of an ONNX RNN, GRU or LSTM node, or the network that one of two directions is.
 
-    A GRU has `linear_before_reset=1`, and an LSTM no peepholes. The node has one direction; two raise a ValueError. No
-    B is zero.
+    Its inputs are W (D, GH, I), R (D, GH, H), B (D, 2GH), of D = 1 or 2 directions. A GRU has `linear_before_reset=1`,
+    and an LSTM no peepholes. No B is zero.
     """
-    one = " of one direction"
-    R, known = _recurrent("R", R, (1, "GH", "H"), one)
-    W = _read("W", W, (1, "GH", "I"), known, one)
-    return _from(_ONNX, W[0], R[0], *(() if B is None else np.split(_read("B", B, (1, "2GH"), known, one)[0], 2)))
+    R, known = _recurrent("R", R, ("D", "GH", "H"))
+    if known["D"] > 2:
+        raise ValueError(f"R: expected one direction or two, got {known['D']}")
+    W = _read("W", W, ("D", "GH", "I"), known)
+    biases = [()] * known["D"] if B is None else [np.split(b, 2) for b in _read("B", B, ("D", "2GH"), known)]
+    layer = tuple(_from(_ONNX, *one, *both) for *one, both in zip(W, R, biases, strict=True))
+    return layer[0] if len(layer) == 1 else (layer,)
 
 
 def to_onnx(params):
-    """Return the inputs W (1, GH, I), R (1, GH, H), B (1, 2GH) of an ONNX RNN, GRU or LSTM node."""
-    W, R, *biases = _to(_ONNX, params)
-    return W[None], R[None], np.concatenate(biases)[None]
+    """Return the inputs W (D, GH, I), R (D, GH, H), B (D, 2GH) of an ONNX RNN, GRU or LSTM node.
+
+    Of a network it is a list of these, for each layer.
+    """
+    layers = []
+    for layer in _layers(params):
+        each = [(W, R, np.concatenate(biases)) for W, R, *biases in (_to(_ONNX, one) for one in layer)]
+        layers.append(tuple(np.stack(arrays) for arrays in zip(*each, strict=True)))
+    return layers if _is_network(params) else layers[0]
 
 
-def _recurrent(name, value, shape, of=""):
-    """Return the recurrent weights as an array of NumPy, and what they fix for the rest: sizes and the dtype."""
-    known = {}
-    a = _read(name, value, shape, known, of)
+def _is_network(params):
+    return isinstance(params, tuple) and len(params) > 0 and not hasattr(params, "_fields")
+
+
+def _layers(params):
+    """Return a network as it is, or Params as its only layer."""
+    if not _is_network(params):
+        return ((params,),)
+    for k, layer in enumerate(params):
+        if not _is_network(layer) or len(layer) > 2:
+            raise TypeError(f"params[{k}]: expected a tuple of the Params of one direction or two, got {brief(layer)}")
+    return params
+
+
+def _recurrent(name, value, shape, known=()):
+    """Return the recurrent weights as an array of NumPy, and what they fix for the rest: sizes and the dtype.
+
+    What other layers or directions have fixed is `known`.
+    """
+    known = dict(known)
+    a = _read(name, value, shape, known)
     if known["GH"] not in [gates * known["H"] for gates in _CELLS]:
-        raise ValueError(f"{name}: expected shape {_text(shape)}{of}, G = 1, 3 or 4, got {a.shape}")
-    return a, known | {"2GH": 2 * known["GH"], "of": name}
+        raise ValueError(f"{name}: expected shape {_text(shape)}, G = 1, 3 or 4, got {a.shape}")
+    return a, known | {"2GH": 2 * known["GH"], "of": known.get("of", name)}
 
 
 def _read(name, value, shape, known, of=""):

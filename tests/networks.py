@@ -69,12 +69,7 @@ def in_torch(cell, inputs):
     L, D, H, I = len(params), len(params[0]), params[0][0].W.shape[1], params[0][0].U.shape[1]
     name = cell.__name__.split(".")[-1].upper()
     module = getattr(torch.nn, name)(I, H, num_layers=L, bidirectional=D == 2, dtype=torch.float64)
-    chains = [one for layer in params for one in layer]
-    with torch.no_grad():
-        for parameter, value in zip(
-            module.parameters(), [a for one in chains for a in to_torch(one).values()], strict=True
-        ):
-            parameter.copy_(torch.from_numpy(value))
+    module.load_state_dict({key: torch.from_numpy(a) for key, a in to_torch(params).items()})
 
     def stacked(tree):
         states = [one for layer in tree for one in layer]
@@ -100,7 +95,7 @@ def in_torch(cell, inputs):
 
     parameters = list(module.parameters())
     found = []
-    for q, one in enumerate(chains):
+    for q, one in enumerate(one for layer in params for one in layer):
         U, W, b, inner = (p.grad.numpy() for p in parameters[4 * q : 4 * q + 4])
         found.append(type(one)(U, W, b, *([inner[2 * H :]] if hasattr(one, "c") else [])))
     gradients = stack.Gradients(

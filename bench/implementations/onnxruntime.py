@@ -6,7 +6,8 @@ operator over a sequence of one. A stream is that with two bindings in turn, of 
 other one wrote them; x_t is copied to where both read it. Library defaults, with `intra_op_num_threads`. Inference
 alone, in float32 and, of the LSTM, in int8: its `quantize_dynamic` makes a DynamicQuantizeLSTM of the node, with a
 scale for each of the two weight matrices, and rounds x and h to 8 bits in every step; what goes in and out stays
-float32. A network is a node a layer, of one direction or bidirectional, with its `sequence_lens`, and between two a
+float32. Where the CPU has no VNNI the weights have 7 bits (`reduce_range`), as its documentation asks, since pairs of
+products of 8 bits would overflow there. A network is a node a layer, of one direction or bidirectional, with its `sequence_lens`, and between two a
 Transpose and a Reshape.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from bench.grid.cases import LOW_OPERATIONS, STREAM
 from bench.implementations import Prepared, UnsupportedError, named, streaming
+from kernels.core import host
 from reference.layouts import to_onnx
 
 _options: dict = {}  # of the sessions in this process
@@ -139,9 +141,10 @@ def _quantized(model):
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
+    exact = not host.X86 or host.FEATURES & {"avx512vnni", "avxvnni"}
     with TemporaryDirectory() as folder:
         path = Path(folder, "lstm.onnx")
-        quantize_dynamic(model, path, op_types_to_quantize=["LSTM"])
+        quantize_dynamic(model, path, op_types_to_quantize=["LSTM"], reduce_range=not exact)
         return onnx.load(path)
 
 
@@ -167,7 +170,7 @@ def _model(case, inputs):
         constants.append(numpy_helper.from_array(case.steps.astype(np.int32), "lengths"))
     constants.append(numpy_helper.from_array(np.array([T, B, D * H]), "shape"))
     for l, layer in enumerate(layers):
-        weights = [np.concatenate(arrays) for arrays in zip(*map(to_onnx, layer), strict=True)]
+        (weights,) = to_onnx((layer,))
         names = [f"{name}{l}" for name in "WRB"]
         constants += [numpy_helper.from_array(a, name) for a, name in zip(weights, names, strict=True)]
         lengths = "lengths" if case.steps is not None else ""

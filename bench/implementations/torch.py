@@ -201,11 +201,8 @@ def _module(kind, case, params):
     options = {} if kind else {"num_layers": case.layers, "bidirectional": case.directions == 2}
     dtype = getattr(torch, case.number)
     module = getattr(torch.nn, case.cell.upper() + kind)(case.input_size, case.hidden_size, dtype=dtype, **options)
-    chains = [one for layer in params for one in layer] if case.network else [params]
-    values = [value for one in chains for value in to_torch(one).values()]
-    with torch.no_grad():
-        for parameter, value in zip(module.parameters(), values, strict=True):
-            parameter.copy_(torch.from_numpy(value))
+    values = to_torch(params).items()
+    module.load_state_dict({name.replace("_l0", "") if kind else name: torch.from_numpy(a) for name, a in values})
     for name, parameter in module.named_parameters():
         parameter.requires_grad_("bias_hh" not in name or case.cell == "gru")
     if case.dtype == "bfloat16":

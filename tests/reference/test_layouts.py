@@ -7,7 +7,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from reference import layouts, rnn
+from reference import layouts, rnn, stack
 from tests.kernels.compare import Size, draw
 
 T, B, I, H = 4, 2, 3, 5
@@ -151,6 +151,80 @@ def test_keras_equations(cell, name, inputs):
         np.testing.assert_allclose(a, b, atol=TOLERANCE)
 
 
+# --- networks -----------------------------------------------------------------------------------------------------
+
+
+NETWORKS = [(1, 2), (2, 1), (2, 2), (3, 2)]
+OUT_AND_IN = {
+    "torch": lambda network: layouts.from_torch(layouts.to_torch(network)),
+    "keras": lambda network: tuple(map(layer_of, map(layouts.from_keras, layouts.to_keras(network)))),
+    "onnx": lambda network: tuple(layer_of(layouts.from_onnx(*weights)) for weights in layouts.to_onnx(network)),
+}
+
+
+def layer_of(params):
+    """Return Params, or a network of one layer, as a layer."""
+    return (params,) if hasattr(params, "_fields") else params[0]
+
+
+def draw_network(cell, layers, directions):
+    return stack.init_params(cell, I, H, layers, directions == 2, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("library", OUT_AND_IN)
+@pytest.mark.parametrize(("layers", "directions"), NETWORKS)
+def test_a_network_there_and_back(cell, layers, directions, library):
+    network = draw_network(cell, layers, directions)
+    back = OUT_AND_IN[library](network)
+    assert [[type(one) for one in layer] for layer in back] == [[cell.Params] * directions] * layers
+    for comp, ref in zip(sum(back, ()), sum(network, ()), strict=True):
+        assert_same(comp, ref)
+
+
+@pytest.mark.parametrize(("layers", "directions"), NETWORKS)
+@pytest.mark.parametrize("bias", [True, False], ids=["", "no bias"])
+def test_a_network_from_torch(cell, name, inputs, layers, directions, bias):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = getattr(torch.nn, name.upper())(I, H, layers, bias=bias, bidirectional=directions == 2)
+    with torch.no_grad():
+        hs, _ = module(torch.from_numpy(inputs.x))
+    np.testing.assert_allclose(stack.infer(cell, layouts.from_torch(module), inputs.x).hs, hs.numpy(), atol=TOLERANCE)
+
+
+def test_a_network_to_torch(cell, name, inputs):
+    torch = pytest.importorskip("torch")
+    network = draw_network(cell, 2, 2)
+    module = getattr(torch.nn, name.upper())(I, H, 2, bidirectional=True)
+    module.load_state_dict({key: torch.from_numpy(a) for key, a in layouts.to_torch(network).items()})
+    with torch.no_grad():
+        hs, _ = module(torch.from_numpy(inputs.x))
+    np.testing.assert_allclose(hs.numpy(), stack.infer(cell, network, inputs.x).hs, atol=TOLERANCE)
+
+
+def test_two_directions_from_keras(cell, name, inputs, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    layer = keras.layers.Bidirectional(getattr(keras.layers, KERAS[name])(H, return_sequences=True))
+    hs = keras.ops.convert_to_numpy(layer(np.ascontiguousarray(inputs.x.swapaxes(0, 1))))
+    network = layouts.from_keras(layer.get_weights())
+    np.testing.assert_allclose(stack.infer(cell, network, inputs.x).hs, hs.swapaxes(0, 1), atol=TOLERANCE)
+    layer.set_weights(layouts.to_keras(network)[0])  # which checks the shapes
+
+
+def test_layers_must_fit_upon_each_other():
+    state = layouts.to_torch(draw_network(rnn, 2, 1))
+    state["weight_ih_l1"] = state["weight_ih_l1"][:, :-1]
+    with refused(ValueError, "weight_ih_l1: expected the 5 outputs of the layer below as inputs, got 4"):
+        layouts.from_torch(state)
+
+
+@pytest.mark.parametrize("library", OUT_AND_IN)
+def test_no_network(library):
+    with refused(TypeError, r"params\[1\]: expected a tuple of the Params of one direction or two, got .*"):
+        getattr(layouts, f"to_{library}")((*draw_network(rnn, 1, 2), "no layer"))
+
+
 # --- what is taken ------------------------------------------------------------------------------------------------
 
 
@@ -254,26 +328,19 @@ def test_every_array_is_checked_by_its_name(inputs, function, how):
         if (function == "from_onnx" and name == "B" and how == "None") or INPUTS.get(name) == how:
             call(function, bad)
             continue
-        blamed = ".*" if how == "float64" and name in FIRST else re.escape(name)
+        another = name in FIRST and (
+            how == "float64" or (name == "R" and how == "longer")
+        )  # it may have two directions
+        blamed = ".*" if another else re.escape(name)
         with refused(error, f"{blamed}: expected {message}"):
             call(function, bad)
 
 
-@pytest.mark.parametrize(
-    ("options", "more"),
-    [({"num_layers": 2}, ", weight_ih_l1.*"), ({"bidirectional": True}, ", weight_ih_l0_reverse.*")],
-    ids=str,
-)
-def test_more_than_a_layer_of_torch(options, more):
-    torch = pytest.importorskip("torch")
-    names = "weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"
-    with refused(ValueError, f"layer: expected the weights of one layer in one direction, got {names}{more}"):
-        layouts.from_torch(torch.nn.GRU(I, H, **options))
-
-
 def test_a_projection_of_torch():
     torch = pytest.importorskip("torch")
-    with refused(ValueError, "layer: expected the weights of one layer .*, got .*weight_hr_l0"):
+    with refused(
+        ValueError, "layer: expected the weights of a layer, or of layers upon each other, got .*weight_hr_l0"
+    ):
         layouts.from_torch(torch.nn.LSTM(I, H, proj_size=2))
 
 
@@ -316,11 +383,13 @@ def test_what_of_torch_is_not_taken(convert, message):
         ([], "none"),
         (["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"], "weight_ih_l0, weight_hh_l0, bias_ih_l0"),
         (["weight_ih", "weight_hh_l0"], "weight_ih, weight_hh_l0"),
+        (["weight_ih_l0", "weight_hh_l0", "weight_hh_l0_reverse"], "weight_ih_l0, weight_hh_l0, weight_hh_l0_reverse"),
+        (["weight_ih_l1", "weight_hh_l1"], "weight_ih_l1, weight_hh_l1"),
         ([f"lstm.{n}" for n in range(99)], r"lstm\.0, .*, lstm\.7, \.\.\."),
     ],
 )
 def test_a_state_dict_of_other_names(names, given):
-    with refused(ValueError, f"layer: expected the weights of one layer in one direction, got {given}"):
+    with refused(ValueError, f"layer: expected the weights of a layer, or of layers upon each other, got {given}"):
         layouts.from_torch(dict.fromkeys(names, np.zeros((H, H))))
 
 
@@ -335,25 +404,25 @@ def test_reset_before_the_product_in_keras(bias):
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ([np.zeros((H, H))] * 6, ValueError, "the 2 or 3 arrays of one layer in one direction, got 6"),
-        ([np.zeros((H, H))], ValueError, "the 2 or 3 arrays of one layer in one direction, got 1"),
+        ([np.zeros((H, H))] * 5, ValueError, "2 or 3 arrays of one layer, 4 or 6 of two directions, got 5"),
+        ([np.zeros((H, H))], ValueError, "2 or 3 arrays of one layer, 4 or 6 of two directions, got 1"),
         (np.zeros((2, H, H)), TypeError, r"the list of a layer's get_weights\(\), got ndarray"),
         (None, TypeError, r"the list of a layer's get_weights\(\), got NoneType"),
     ],
-    ids=["six", "one", "array", "None"],
+    ids=["five", "one", "array", "None"],
 )
 def test_no_weights_of_keras(weights, error, message):
     with refused(error, f"weights: expected {message}"):
         layouts.from_keras(weights)
 
 
-def test_two_directions_of_onnx():
-    with refused(ValueError, r"R: expected shape \(1, GH, H\) of one direction, got \(2, 15, 5\)"):
-        layouts.from_onnx(np.zeros((2, 3 * H, I)), np.zeros((2, 3 * H, H)))
+def test_three_directions_of_onnx():
+    with refused(ValueError, "R: expected one direction or two, got 3"):
+        layouts.from_onnx(np.zeros((3, 3 * H, I)), np.zeros((3, 3 * H, H)))
 
 
 def test_no_cell_has_two_gates():
-    message = r"R: expected shape \(1, GH, H\) of one direction, G = 1, 3 or 4, got \(1, 10, 5\)"
+    message = r"R: expected shape \(D, GH, H\), G = 1, 3 or 4, got \(1, 10, 5\)"
     with refused(ValueError, message):
         layouts.from_onnx(np.zeros((1, 2 * H, I)), np.zeros((1, 2 * H, H)))
 
