@@ -68,7 +68,8 @@ def default(
 
 @app.command()
 def run(
-    preset: Annotated[str, _choice("preset")] = "quick",
+    preset: Annotated[str | None, typer.Option(help=OPTIONS["preset"], show_default=presets.PRESET)] = None,
+    model: Annotated[str | None, _choice("model")] = None,
     cell: Annotated[str | None, _choice("cell")] = None,
     operation: Annotated[str | None, _choice("operation")] = None,
     hidden: Annotated[str | None, _choice("hidden")] = None,
@@ -105,6 +106,7 @@ def run(
     from bench.timing.plan import plan
 
     choices = {
+        "model": model,
         "implementations": implementations,
         "precision": precision,
         "period": period,
@@ -122,8 +124,20 @@ def run(
     }
     if scheduler is not None:
         expect_waiting(no_wait)
+        if model is not None:
+            raise ChoiceError("--model: expected no --scheduler beside it, since a file is read on this machine")
         print(
-            _shown(_far(scheduler, preset, choices, reports or REPORTS, share, fresh, (tls_ca_file, tls_cert, tls_key)))
+            _shown(
+                _far(
+                    scheduler,
+                    preset or presets.PRESET,
+                    choices,
+                    reports or REPORTS,
+                    share,
+                    fresh,
+                    (tls_ca_file, tls_cert, tls_key),
+                )
+            )
         )
         return
     if share or tls_ca_file or tls_cert or tls_key:
@@ -162,6 +176,7 @@ def _far(scheduler, preset, choices, reports, share, fresh, tls):
 
 def _measured(planned, reports, fresh=None):
     """Return the run of a plan, finished, or end as the signal does that stopped it; None: there is no --fresh."""
+    from bench.timing import whole
     from bench.timing.loop import Bench
     from bench.timing.plan import open_run
 
@@ -175,6 +190,7 @@ def _measured(planned, reports, fresh=None):
     try:
         with Bench(current, planned) as bench:
             _measure_all(bench, planned)
+        whole.measure(current, planned)
     except (KeyboardInterrupt, SystemExit, OSError) as stop:
         print(_stopped(stop, f"{len(current.rows)} rows are kept in {_shown(current.folder)}"), file=sys.stderr)
         raise typer.Exit(_code(stop)) from None

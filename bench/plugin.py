@@ -26,10 +26,7 @@ def pytest_addoption(parser):
     group = parser.getgroup("unrolled", "benchmarks of recurrent cells")
     group.addoption("--benchmark", action="store_true", help="Run the benchmarks, not the tests.")
     for name, text in OPTIONS.items():
-        default = "quick" if name == "preset" else None
-        group.addoption(
-            "--" + name.replace("_", "-"), dest=f"bench_{name}", metavar="CHOICE", default=default, help=text
-        )
+        group.addoption("--" + name.replace("_", "-"), dest=f"bench_{name}", metavar="CHOICE", help=text)
     group.addoption("--fresh", action="store_true", help="Start anew, though an unfinished run could go on.")
     group.addoption(
         "--reports", metavar="DIR", type=Path, help="Where run folders go (write --reports=DIR). Default: reports/"
@@ -133,8 +130,10 @@ class Session:
     def pytest_sessionfinish(self):
         if self.run is not None:
             from bench.report.report import write_run
+            from bench.timing import whole
 
             if not any(self.bench.missing(self.cases[case], names) for case, names in self.selected.items()):
+                whole.measure(self.run, self.plan)
                 self.run.finish()
             self.page = write_run(self.run)
         return (yield)

@@ -1,5 +1,6 @@
 """What is timed: a `Case` is one cell of the grid, a `Grid` all combinations of some sizes."""
 
+import re
 from dataclasses import dataclass
 from itertools import product
 from reprlib import repr as brief
@@ -39,15 +40,17 @@ class Case:
     layers: int = 1
     directions: int = 1
     lengths: str = "full"
+    model: str = ""  # the network that people run it in, or the layer's name in a file
 
     @property
     def id(self):
+        model = re.sub(r"\W+", "_", self.model) + "-" if self.model else ""
         layers = f"-L{self.layers}" if self.layers > 1 else ""
         directions = f"-D{self.directions}" if self.directions > 1 else ""
         sizes = f"H{self.hidden_size}-I{self.input_size}-T{self.seq_len}-B{self.batch_size}"
         lengths = f"-{self.lengths}" if self.lengths != "full" else ""
         operation = f"{self.cell}{layers}{directions}-{self.operation}"
-        return f"{operation}-{sizes}{lengths}-{self.dtype}-{self.threads}t"
+        return f"{model}{operation}-{sizes}{lengths}-{self.dtype}-{self.threads}t"
 
     def __str__(self):
         return self.id
@@ -174,21 +177,24 @@ class Grid(NamedTuple):
     layers: tuple = (1,)
     directions: tuple = (1,)
     lengths: tuple = ("full",)
+    model: tuple = ("",)  # see `Case`
 
     def cases(self):
         sizes = (self.hidden, self.seq_len, self.batch, self.input)
-        networks = (self.layers, self.directions, self.lengths)
-        for cell, operation, H, T, B, I, dtype, threads, L, D, lengths in product(
+        networks = (self.layers, self.directions, self.lengths, self.model)
+        for cell, operation, H, T, B, I, dtype, threads, L, D, lengths, model in product(
             self.cell, self.operation, *sizes, self.dtype, self.threads, *networks
         ):
             endless = D > 1 or lengths != "full"
             if (dtype in LOW and operation not in LOW_OPERATIONS) or (operation in STEPS and endless):
                 continue
             steps = 1 if operation == "forward_step" else T
-            yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads, L, D, lengths)
+            yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads, L, D, lengths, model)
 
 
-# The fields of a Grid that are no numbers.
+MOST_NAME = 100  # characters
+
+# The fields of a Grid that are of a few names.
 NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": (*DTYPES, *LOW), "lengths": LENGTHS}
 
 
@@ -207,6 +213,12 @@ def check(name, values, where):
     if not isinstance(values, list) or not values:
         raise ChoiceError(f"{where}: expected a list with something in it, got {brief(values)}")
     for value in values:
+        if name == "model":
+            if not (isinstance(value, str) and len(value) <= MOST_NAME and value.isprintable()):
+                raise ChoiceError(
+                    f"{where}: expected names of a line, at most {MOST_NAME} characters, got {brief(value)}"
+                )
+            continue
         if name in NAMES and value not in NAMES[name]:
             raise ChoiceError(f"{where}: expected {either(NAMES[name])}, got {brief(value)}")
         if name not in NAMES and not (type(value) is int and value > 0):

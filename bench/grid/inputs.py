@@ -18,8 +18,11 @@ class Inputs(NamedTuple):
     lengths: np.ndarray | None = None  # (B,), those of `Case.steps`
 
 
-def make(case, seed):
-    """Return the Inputs of a case: the same for every implementation and thread count, of the case's `number`."""
+def make(case, seed, weights=None):
+    """Return the Inputs of a case: the same for every implementation and thread count, of the case's `number`.
+
+    The first set of weights is that in a file of `keep`, where one is named.
+    """
     cell = import_module(f"reference.{case.cell}")
     H, I, T, B = case.hidden_size, case.input_size, case.seq_len, case.batch_size
     rng = np.random.default_rng([seed, H, I, T, B])
@@ -33,11 +36,45 @@ def make(case, seed):
     def draw_state():
         return cell.State(*(rng.uniform(-1, 1, (B, H)).astype(case.number) for _ in cell.State._fields))
 
-    params = (draw_params(), draw_params())
+    params = (_kept(weights, cell, case) if weights else draw_params(), draw_params())
     state = tuple(tuple(draw_state() for _ in range(D)) for _ in range(L)) if case.network else draw_state()
     x = rng.standard_normal((T, B, I)).astype(case.number)
     grad_hs = rng.standard_normal((T, B, D * H)).astype(case.number)
     return Inputs(params, x, state, grad_hs, case.steps)
+
+
+def of_model(inputs, seed):
+    """Return the arrays that a whole model of a file takes, told by names as (dtype, shape).
+
+    Numbers with a fraction are normal. Whole numbers are 0, the index of a token that every table has; but lengths,
+    which are called so, are those of the sequences.
+    """
+    rng = np.random.default_rng(seed)
+    steps = max((shape[1] for _, shape in inputs.values() if len(shape) > 1), default=1)
+    found = {}
+    for name, (dtype, shape) in inputs.items():
+        if np.dtype(dtype).kind == "f":
+            found[name] = np.asarray(rng.standard_normal(shape), dtype)
+        else:
+            found[name] = np.full(shape, steps if "len" in name.lower() else 0, dtype)
+    return found
+
+
+def keep(path, network):
+    """Write the Params of each layer and direction to a file, for `make`."""
+    arrays = [a for layer in network for one in layer for a in one]
+    np.savez(path, **{str(n): a for n, a in enumerate(arrays)})
+
+
+def _kept(path, cell, case):
+    with np.load(path, allow_pickle=False) as file:
+        arrays = iter([np.ascontiguousarray(file[str(n)], case.number) for n in range(len(file.files))])
+    fields = len(cell.Params._fields)
+    network = tuple(
+        tuple(cell.Params(*(next(arrays) for _ in range(fields))) for _ in range(case.directions))
+        for _ in range(case.layers)
+    )
+    return network if case.network else network[0][0]
 
 
 def over(inputs, change):

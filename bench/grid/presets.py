@@ -34,6 +34,7 @@ from reprlib import repr as brief
 from typing import NamedTuple
 
 from bench.grid.cases import CALLS, LOW_OPERATIONS, OPERATIONS, STREAM, ChoiceError, Grid, check, either, parse
+from bench.grid.deployed import DEPLOYED
 
 
 class Effort(NamedTuple):
@@ -52,8 +53,10 @@ class Preset(NamedTuple):
     grids: tuple[Grid, ...]
     effort: Effort
     implementations: tuple | None = None  # None: all that need not be asked for (`bench.implementations.IF_ASKED`)
+    sources: tuple[tuple[str, str], ...] = ()  # where the sizes of each model are written, in a line
 
 
+PRESET = "quick"  # where none is named
 MOST_BYTES = 2**14  # of a file: of more the parser can make minutes
 MOST_CASES = 100_000  # in a run
 
@@ -139,6 +142,13 @@ PRESETS = {
         effort=Effort(),
         implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
     ),
+    "models": Preset(
+        "the recurrent layers of networks that people run, from voice activity to language models, with sources",
+        grids=tuple(one.grid for one in DEPLOYED),
+        effort=Effort(),
+        implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
+        sources=tuple((one.name, one.source) for one in DEPLOYED),
+    ),
     "deepbench": Preset(
         "the recurrent layers of Baidu's DeepBench, training and inference, with I = 1 (see bench/grid/presets.py)",
         grids=(
@@ -164,6 +174,8 @@ OPTIONS = {
     "preset": "The grid to start from: a TOML file of your own (bench/grid/presets.py shows one), or "
     + "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     + ".",
+    "model": "In the place of a preset, the recurrent layers in a file, with their own weights: .onnx, a state_dict in "
+    ".pt or .safetensors, .keras or .weights.h5.",
     "cell": "Cells, separated by commas: rnn, gru, lstm.",
     "operation": "Operations: forward_step, forward, bptt, train; or stream, T calls of a step, each of them timed.",
     "hidden": "Hidden sizes H.",

@@ -7,10 +7,12 @@ other one wrote them; x_t is copied to where both read it. Library defaults, wit
 alone, in float32 and, of the LSTM, in int8: its `quantize_dynamic` makes a DynamicQuantizeLSTM of the node, with a
 scale for each of the two weight matrices, and rounds x and h to 8 bits in every step; what goes in and out stays
 float32. Where the CPU has no VNNI the weights have 7 bits (`reduce_range`), as its documentation asks, since pairs of
-products of 8 bits would overflow there. A network is a node a layer, of one direction or bidirectional, with its `sequence_lens`, and between two a
-Transpose and a Reshape.
+products of 8 bits would overflow there. A network is a node a layer, of one direction or bidirectional, with its
+`sequence_lens`, and between two a Transpose and a Reshape. A whole model of a file runs as it is, by `run`.
 """
 
+import json
+import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -43,8 +45,6 @@ def start(threads):
 
 
 def prepare(case, inputs):
-    import onnxruntime
-
     if case.operation not in LOW_OPERATIONS:
         raise UnsupportedError("inference only")
     if case.dtype == "int8" and case.cell != "lstm":
@@ -52,16 +52,13 @@ def prepare(case, inputs):
     if case.dtype not in ("float32", "int8"):
         raise UnsupportedError("its recurrent operators are there for float32, and the LSTM for int8")
 
-    options = onnxruntime.SessionOptions()
-    for name, value in _options.items():
-        setattr(options, name, value)
     stream = case.operation == STREAM
     if stream:
         case = replace(case, seq_len=1)
     model = _model(case, inputs)
     if case.low:
         model = _quantized(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = _session(model.SerializeToString())
 
     T, B, H = case.seq_len, case.batch_size, case.hidden_size
     L, D, states = case.layers, case.directions, inputs.state if case.network else ((inputs.state,),)
@@ -88,6 +85,56 @@ def prepare(case, inputs):
         session.run_with_iobinding(binding)
 
     return Prepared(call, outputs)
+
+
+def prepare_model(path, arrays, plain=False):
+    """Prepare the whole model in a file for these inputs, its outputs named by their numbers; `plain`: as it stands."""
+    session = _session(path, plain)
+
+    def outputs(found):
+        return {str(n): np.asarray(a) for n, a in enumerate(found)}
+
+    return Prepared(lambda: session.run(None, arrays), outputs)
+
+
+def recurrent(path, arrays, runs):
+    """Return the seconds that each recurrent node of a model takes in one of so many runs, and "" for the whole.
+
+    The nodes are those of a session that is profiled, the whole that of another one, which takes turns with it.
+    """
+    with TemporaryDirectory() as folder:
+        usual, profiled = _session(path), _session(path, profile=str(Path(folder, "profile")))
+        for session in (usual, profiled):
+            session.run(None, arrays)
+        whole_s = 0.0
+        for _ in range(runs):
+            start = time.perf_counter()
+            usual.run(None, arrays)
+            whole_s += time.perf_counter() - start
+            profiled.run(None, arrays)
+        events = json.loads(Path(profiled.end_profiling()).read_text())
+    warm = next(event["ts"] + event["dur"] for event in events if event["name"] == "model_run")
+    found = {"": whole_s / runs}
+    for event in events:
+        kind = event.get("args", {}).get("op_name")
+        if kind in ("RNN", "GRU", "LSTM") and event["name"].endswith("_kernel_time") and event["ts"] > warm:
+            name = event["name"].removesuffix("_kernel_time")
+            found[name] = found.get(name, 0.0) + event["dur"] / runs / 1e6
+    return found
+
+
+def _session(model, plain=False, profile=None):
+    """Return a session of a model, the bytes of one or the path of its file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    for name, value in _options.items():
+        setattr(options, name, value)
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _bound(session, arrays, results):

@@ -6,7 +6,8 @@ Inputs and outputs are tensors over NumPy's memory, set once, so a call copies n
 results to the same place each time. A Sequence wants the batch first; the transposes around it vanish when the model
 is compiled, as the plugin computes time first. A stream is a model of Cells whose states are its variables (ReadValue
 and Assign), so that x_t and h alone pass the border. Threads by `INFERENCE_NUM_THREADS`. Inference alone. A network is
-a Sequence a layer, of one direction or bidirectional, with the sequences' lengths.
+a Sequence a layer, of one direction or bidirectional, with the sequences' lengths. A whole model of a file runs as it
+is, in float32.
 """
 
 from importlib.metadata import PackageNotFoundError
@@ -70,6 +71,27 @@ def prepare(case, inputs):
         return {name: array.reshape((T, B, H) if name == "hs" else (B, H)) for name, array in results.items()}
 
     return Prepared(_bound(core, model, hint, arrays, list(results.values())), outputs)
+
+
+def prepare_model(path, arrays):
+    """Prepare the whole model in a file for these inputs, its outputs named by their numbers."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape({name: list(a.shape) for name, a in arrays.items()})
+    config = _config | {"INFERENCE_PRECISION_HINT": HINTS["float32"]}
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    for name, array in arrays.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=bool(array.ndim)))
+
+    def call(_alive=arrays):  # the request points to their memory and holds no reference
+        request.infer(share_outputs=True)
+
+    def outputs(_):
+        return {str(n): np.array(request.get_output_tensor(n).data) for n in range(len(model.outputs))}
+
+    return Prepared(call, outputs)
 
 
 def _bound(core, model, hint, arrays, results):

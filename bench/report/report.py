@@ -14,7 +14,7 @@ from markupsafe import Markup
 from bench.machine import roofline
 from bench.machine.describe import words
 from bench.machine.hardware import size
-from bench.report import charts, page, wording
+from bench.report import charts, models, page, wording
 from bench.report.sheets import Sheet, overview, sheets
 from bench.report.wording import case_name, named
 from bench.results import files, pytest_json
@@ -33,7 +33,7 @@ def write(runs: Sequence[Run], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     facts = Facts(runs)
     files.save(folder / "results.csv", facts.rows.to_csv(index=False))
-    for sheet in [overview(facts), *sheets(facts)]:
+    for sheet in _sheets(facts):
         if sheet.panels:
             draws = [panel.draw for panel in sheet.panels.values()]
             width, height = (max(sizes) for sizes in zip(*(panel.size for panel in sheet.panels.values()), strict=True))
@@ -49,12 +49,17 @@ def write_run(run: Run) -> Path:
     return write([run], run.folder)
 
 
+def _sheets(facts: Facts) -> list[Sheet]:
+    """Return all charts, the overview first."""
+    return [overview(facts), *(sheet for sheet in [models.sheet(facts)] if sheet.panels), *sheets(facts)]
+
+
 def html(facts: Facts) -> str:
     """Return the page."""
     blocks = [_answer_section(facts)]
     if len(facts.losses):
         blocks.append(_losses_section(facts))
-    blocks += [_sheet_section(sheet, facts) for sheet in sheets(facts)]
+    blocks += [_sheet_section(sheet, facts) for sheet in _sheets(facts)[1:]]
     blocks += [_rows_section(facts), _contents_section(facts), _verification_section(facts), _missing_section(facts)]
     blocks += [_machine_section(facts), _method_section(facts)]
     names = listed([run.info["name"] for run in facts.runs])
@@ -65,6 +70,8 @@ def markdown(facts: Facts) -> str:
     """Return the summary, ready to be pasted; its first lines say it all."""
     parts = [f"# {TITLE}", _in_markdown(wording.share_line(facts))]
     parts += [f"> **Note:** {_in_markdown(text)}" for text in wording.warnings(facts)]
+    parts += map(_in_markdown, models.answer(facts))
+    parts += [_markdown_table(table) for table in [models.table(facts)] if len(table)]
     parts += map(_in_markdown, wording.answer(facts))
     if len(facts.duels):
         parts += [_markdown_table(_versus(facts)), _KINDS, _markdown_table(_kinds(facts))]
@@ -85,6 +92,8 @@ def _shared(facts: Facts) -> str:
 
 def _answer_section(facts: Facts) -> Markup:
     lines = [page.paragraph(text, "notice") for text in wording.warnings(facts)]
+    lines += [page.paragraph(text) for text in models.answer(facts)]
+    lines += [page.table(table) for table in [models.table(facts)] if len(table)]
     lines += [page.paragraph(text) for text in wording.answer(facts)]
     if len(facts.duels):
         lines.append(page.table(_versus(facts)))
@@ -235,14 +244,14 @@ def _drawn(sheet: Sheet) -> Markup:
 def _scaling_table(facts: Facts) -> Markup:
     """Return how many times as fast each case is with more threads, an implementation a column."""
     sizes = ["hidden_size", "input_size", "seq_len", "batch_size"]
-    case = ["machine", "cell", "network", "operation", *sizes, "dtype", "threads"]
+    case = ["machine", "model", "cell", "network", "operation", *sizes, "dtype", "threads"]
     wide = facts.scaling.pivot_table(index=case, columns="implementation", values="times").reset_index()
     wide = wide.sort_values(case, key=lambda column: column.map(in_order))
     for name in facts.implementations:
         if name in wide:
             wide[name] = [(times(value), value) if pd.notna(value) else None for value in wide[name]]
     names = [name for name in facts.implementations if name in wide]
-    kept = [name for name in case if name not in ("machine", "network", "dtype") or wide[name].nunique() > 1]
+    kept = [name for name in case if name not in ("machine", "model", "network", "dtype") or wide[name].nunique() > 1]
     shown = wide[[*kept, *names]].rename(columns=_HEADINGS)
     words = (
         "Times as fast as with one thread. Thread counts did not take turns: a few percent may be the machine's drift."
@@ -272,7 +281,7 @@ def _streams_table(facts: Facts) -> Markup:
     )
     alike = [
         name
-        for name in ("Machine", "Cell", "Network", "Operation", "I", "T", "B", "Threads")
+        for name in ("Machine", "Model", "Cell", "Network", "Operation", "I", "T", "B", "Threads")
         if shown[name].nunique() < 2
     ]
     words = (
@@ -285,6 +294,7 @@ def _streams_table(facts: Facts) -> Markup:
 
 _HEADINGS = {
     "machine": "Machine",
+    "model": "Model",
     "cell": "Cell",
     "network": "Network",
     "operation": "Operation",
@@ -306,6 +316,7 @@ def _rows_section(facts: Facts) -> Markup:
     shown = pd.DataFrame(
         {
             "Machine": rows["machine"],
+            "Model": rows["model"],
             "Cell": rows["cell"],
             "Network": rows["network"],
             "Operation": rows["operation"],
@@ -330,14 +341,14 @@ def _rows_section(facts: Facts) -> Markup:
             "Pays after": _pairs(rows["calls_to_pay"], calls),
         }
     )
-    alike = ("Machine", "Cell", "Network", "dtype", "Status")
+    alike = ("Machine", "Model", "Cell", "Network", "dtype", "Status")
     kept = [name for name in shown if name not in alike or shown[name].nunique() > 1]
     for column, title in (("loss", "Loss"), ("overhead_s", "Beside the step")):
         if rows[column].isna().all():
             kept.remove(title)
     if rows["peak_fraction"].isna().all():
         kept = [name for name in kept if name not in ("Of the bound", "How much is left")]
-    about = ("Machine", "Cell", "Network", "Operation", "B", "dtype", "Threads")
+    about = ("Machine", "Model", "Cell", "Network", "Operation", "B", "dtype", "Threads")
     choices = [name for name in (*about, "Implementation", "Status", "Verdict") if name in kept]
     return page.section(
         "All rows",

@@ -264,7 +264,8 @@ def case_name(row: pd.Series, varied: set[str]) -> str:
     """Name a case in a line; of cell, dtype, threads and machine only what is in `varied`."""
     case = {name: row[name] for name in ("cell", "network", "operation", "dtype", "threads", "machine", "batch_size")}
     sizes = f"H = {row['hidden_size']}, I = {row['input_size']}, T = {row['seq_len']}"
-    return f"{charts.facet_label(case, varied)}, {sizes}"
+    model = f"{row['model']}: " if row.get("model") else ""
+    return f"{model}{charts.facet_label(case, varied)}, {sizes}"
 
 
 def named(name) -> str:

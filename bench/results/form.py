@@ -12,7 +12,7 @@ from datetime import datetime
 from reprlib import repr as brief
 from typing import Any, NamedTuple
 
-from bench.grid.cases import DTYPES, GATES, LENGTHS, LOW, OPERATIONS, either
+from bench.grid.cases import DTYPES, GATES, LENGTHS, LOW, MOST_NAME, OPERATIONS, either
 
 
 class ResultsError(Exception):
@@ -25,8 +25,13 @@ class Kind(NamedTuple):
 
 
 NAME = Kind(
-    "a name of one line and at most 100 characters",
-    lambda value: isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable(),
+    f"a name of one line and at most {MOST_NAME} characters",
+    lambda value: isinstance(value, str) and 0 < len(value) <= MOST_NAME and value.isprintable(),
+)
+
+TITLE = Kind(
+    f"a text of one line and at most {MOST_NAME} characters",
+    lambda value: isinstance(value, str) and len(value) <= MOST_NAME and value.isprintable(),
 )
 
 
@@ -129,6 +134,7 @@ ROW = {
     "lengths": Or("full", _one_of(LENGTHS)),
     "dtype": _one_of((*DTYPES, *LOW)),
     "threads": WHOLE,
+    "model": Or("", TITLE),
     "implementation": NAME,
     "version": Maybe(TEXT),
     "status": STATUS,
@@ -184,6 +190,23 @@ MACHINE = {
     "warnings": [TEXT],
 }
 
+WHOLE_MODEL = {
+    "version": Maybe(TEXT),
+    "status": STATUS,
+    "message": Maybe(TEXT),
+    "max_error": Maybe(ERROR),
+    "compile_s": Maybe(_number(0, 1e9, "seconds of 0 or more")),
+    "times": [SECONDS],
+    "recurrent": Maybe(Named(AMOUNT, TITLE)),
+}
+
+MODEL = {
+    "file": TITLE,
+    "digest": Maybe(TEXT),
+    "left_out": Named(TEXT, TITLE),
+    "inputs": Maybe(Named({"dtype": TEXT, "shape": [WHOLE]}, TITLE)),
+}
+
 INFO = {
     "name": NAME,
     "command": Maybe(TEXT),
@@ -191,6 +214,9 @@ INFO = {
     "baseline": NAME,
     "preset": Maybe(TEXT),
     "description": Maybe(TEXT),
+    "sources": Maybe(Named(TEXT, TITLE)),
+    "model": Maybe(MODEL),
+    "whole": Maybe(Named(Named(WHOLE_MODEL), DIGITS)),
     "implementations": Named(
         {"version": Maybe(TEXT), "status": STATUS, "message": Maybe(TEXT), "contains": Maybe(TEXT)}
     ),

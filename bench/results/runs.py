@@ -33,6 +33,7 @@ KEY = (
     "lengths",
     "dtype",
     "threads",
+    "model",
     "implementation",
 )
 

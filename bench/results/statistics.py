@@ -59,6 +59,24 @@ def paired_ratio(base_times: ArrayLike, times: ArrayLike, lives: int = 1, confid
     return Interval(ratio.median, float(ratio.median * np.exp(-down)), float(ratio.median * np.exp(up)))
 
 
+def sums_ratio(base_times: Sequence, times: Sequence, confidence: float = CONFIDENCE) -> Interval:
+    """Return base / this of the sums over several cases of their median times, each case's rounds paired.
+
+    The rounds of each case are resampled in pairs, and the luck of processes is allowed for as by `paired_ratio`.
+    """
+    rng, sums, whole = np.random.default_rng(0), np.zeros((2, RESAMPLES)), np.zeros(2)
+    for pair in zip(base_times, times, strict=True):
+        rounds = min(map(len, pair))
+        both = np.array([side[:rounds] for side in pair], float)
+        drawn = both[:, rng.integers(rounds, size=(RESAMPLES, rounds))]
+        sums += np.median(drawn, axis=2)
+        whole += np.median(both, axis=1)
+    ratio, luck = float(whole[0] / whole[1]), stats.norm.ppf((1 + confidence) / 2) * TWINS
+    ends = np.quantile(sums[0] / sums[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    down, up = (np.hypot(np.log(end / ratio), luck) for end in ends)
+    return Interval(ratio, float(ratio * np.exp(-down)), float(ratio * np.exp(up)))
+
+
 def rounds_ratio(base_times: ArrayLike, times: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return base / this as the median of the ratios of like rounds, with an interval for these two processes alone.
 

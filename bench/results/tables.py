@@ -20,7 +20,7 @@ from bench.results.runs import ALIKE, KEY, Run
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 
 SCHEMA = [
-    *KEY,
+    *(name for name in KEY if name != "model"),
     "version",
     "status",
     "max_error",
@@ -41,6 +41,7 @@ SCHEMA = [
 TAILS = ["p90_s", "p999_s", "worst_s", "paced_s", "paced_p99_s", "paced_p999_s", "paced_worst_s"]
 STREAM = [*TAILS, "paced_calls", "missed", "period_s", "clock_s"]
 MORE = [
+    "model",
     "verdict",
     "left",
     "overhead_s",

@@ -54,10 +54,13 @@ class Elsewhere(NamedTuple):
     revision: str = ""  # of a commit, in seven digits; "" if the source is today's
     knows: tuple[str, ...] = ()  # the fields of a case, and what else its worker can be asked
 
-    def lacks(self, case: Case) -> str:
-        """Return what of a case this version does not know, in words, or ""."""
+    def lacks(self, case: Case, weights: bool = False) -> str:
+        """Return what of a case, which may have `weights` of its own, this version does not know, in words, or ""."""
         usual = {field.name: field.default for field in fields(case)}
-        names = [name for name, value in asdict(case).items() if name not in self.knows and value != usual[name]]
+        unnamed = {name: value for name, value in asdict(case).items() if name != "model"}
+        names = [name for name, value in unnamed.items() if name not in self.knows and value != usual[name]]
+        if weights and "weights" not in self.knows:
+            names.append("weights of a file")
         if case.operation == STREAM and self.revision and "pace" not in self.knows:
             names.append("operation stream")
         return ", ".join(names)
@@ -91,7 +94,7 @@ def _asked(python: str, source: Path, module: str, option: str, revision: str = 
         raise ChoiceError(f"{option}: expected {expected}, got: {_line(done.stderr.decode(errors='replace'))}")
     said = json.loads(done.stdout.splitlines()[-1])
     for request in REQUESTS:
-        wanted = inspect.signature(getattr(Desk, request)).parameters
+        wanted = [name for name in inspect.signature(getattr(Desk, request)).parameters if name != "weights"]
         if not set(wanted) <= set(said["requests"].get(request, ())):
             raise ChoiceError(f"{option}: too old for today's worker, which asks for {request}({', '.join(wanted)})")
     if said["version"] is None:
@@ -101,7 +104,7 @@ def _asked(python: str, source: Path, module: str, option: str, revision: str = 
         words.append(f"revision {revision}")
     if said["python"] != sys.version.split()[0]:
         words.append(f"Python {said['python']}")
-    knows = (*said["knows"], *said["requests"])
+    knows = (*said["knows"], *said["requests"], *said["requests"]["build"])
     return Elsewhere(python, source, ", ".join(words), revision, knows)
 
 

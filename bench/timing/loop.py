@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import implementations
+from bench.grid import inputs
 from bench.grid.cases import STEPS, STREAM
 from bench.machine import peaks
 from bench.machine.hardware import cpus_for
@@ -97,16 +98,27 @@ class Bench:
                 continue
             other = self.plan.elsewhere.get(name)
             self._tell(f"build and verify {name}", behind, 0.5 * n / len(rows))
-            if other and (lacking := other.lacks(case)):
+            weights = self._weights(case)
+            if other and (lacking := other.lacks(case, weights is not None)):
                 row |= {"status": "unsupported", "message": f"this version knows no {lacking}"}
             elif other and other.revision and not reference.exists():
                 row |= {"status": "error", "message": "expected a result of today's reference, got none beside it"}
             else:
                 asked = {"case": other.told(case) if other else asdict(case), "seed": SEED, "reference": str(reference)}
+                asked |= {"weights": weights} if weights else {}
                 reply = self._ask(row, "build", more_s=case.calls * case.flops / SLOWEST, **asked)
                 first = row["compile_s"]  # a later life finds the code on the disk
                 row |= reply | ({"compile_s": first} if first is not None else {})
                 row["times"] = row["times"] if row["status"] == "ok" else []
+
+    def _weights(self, case):
+        """Return the file of a case's own weights, or None."""
+        if self.plan.model is None:
+            return None
+        path = Path(self._references.name, f"weights {list(self.plan.model.layers).index(case.model)}.npz")
+        if not path.exists():
+            inputs.keep(path, self.plan.model.layers[case.model].network)
+        return str(path)
 
     def _time(self, rows, life=0):
         """Take the rounds of a life: all in turn, so that the machine's drift hits all alike.

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import implementations
-from bench.grid.cases import STREAM, Case, ChoiceError
-from bench.grid.presets import Effort, Grid, choose, duration, find_preset, share
+from bench.grid import models
+from bench.grid.cases import STREAM, Case, ChoiceError, parse
+from bench.grid.models import Model
+from bench.grid.presets import PRESET, Effort, Grid, choose, duration, find_preset, share
 from bench.implementations import base
 from bench.machine import hardware
 from bench.machine.describe import describe
@@ -39,19 +41,26 @@ class Plan(NamedTuple):
     description: str = ""
     grids: tuple[Grid, ...] = ()  # the preset's own
     elsewhere: dict = {}  # noqa: RUF012 - where those of another version are, by their names
+    model: Model | None = None  # the file whose layers are the cases
+    sources: dict = {}  # noqa: RUF012 - where the sizes of models are written, by their names
 
     def taking_part(self, case):
         """Return the names of the implementations that take part in a case."""
         return [name for name in self.implementations if case.low or base(name) not in implementations.BESIDE]
 
 
-def plan(preset="quick", implementations=None, precision=None, period=None, chosen=None, **choices):
+def plan(preset=None, implementations=None, precision=None, period=None, model=None, chosen=None, **choices):
     """Return the Plan for a preset and choices (texts, as `choose` takes them), or raise a ChoiceError.
 
-    The preset is `chosen`, where it was found elsewhere.
+    The preset is `chosen`, where it was found elsewhere. With the file of a `model` its layers are the cases.
     """
-    texts = choices | {"implementations": implementations, "precision": precision, "period": period}
+    texts = choices | {"model": model, "implementations": implementations, "precision": precision, "period": period}
     grid = {name: text for name, text in texts.items() if text is not None}
+    read = None
+    if model is not None:
+        read, choices = _read_model(model, preset, choices)
+        preset, chosen = read.path.name, read.preset()
+    preset = preset or PRESET
     chosen = chosen or find_preset(preset)
     effort = chosen.effort
     if precision is not None:
@@ -61,7 +70,26 @@ def plan(preset="quick", implementations=None, precision=None, period=None, chos
     cases = choose(chosen, usable_cpus(), **choices)
     below = any(case.low for case in cases)
     modules, others = _find_implementations(implementations, chosen.implementations, preset, below)
-    return Plan(preset, grid, cases, modules, effort, chosen.description, chosen.grids, others)
+    return Plan(
+        preset, grid, cases, modules, effort, chosen.description, chosen.grids, others, read, dict(chosen.sources)
+    )
+
+
+def _read_model(path, preset, choices):
+    """Return the Model in a file and the choices that are left to be made, or raise a ChoiceError."""
+    given = {name: text for name, text in choices.items() if text is not None}
+    for name in ("cell", "hidden", "input", "layers", "directions", "lengths"):
+        if name in given:
+            raise ChoiceError(f"--{name}: expected none beside --model, whose file says what it is, got {given[name]}")
+    if preset is not None:
+        raise ChoiceError(f"--preset: expected none beside --model, got {preset}")
+    sizes = {}
+    for name, usual in (("seq_len", 100), ("batch", 1)):
+        option = "--" + name.replace("_", "-")
+        sizes[name], *more = parse(name, given.pop(name, str(usual)), option)
+        if more:
+            raise ChoiceError(f"{option}: expected one number beside --model, got {choices[name]}")
+    return models.read(path, *sizes.values()), given
 
 
 def open_run(plan, reports=REPORTS, fresh=False, command=None):
@@ -103,6 +131,18 @@ def wanted(plan, host=None):
         "cpus": {threads: hardware.cpus_for(threads) for threads in sorted({case.threads for case in plan.cases})},
         "host": host,
     }
+    if plan.sources:
+        found["sources"] = plan.sources
+    if plan.model is not None:
+        inputs = plan.model.inputs and {
+            name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in plan.model.inputs.items()
+        }
+        found["model"] = {
+            "file": plan.model.path.name,
+            "digest": plan.model.digest,
+            "left_out": plan.model.left_out,
+            "inputs": inputs,
+        }
     return json.loads(json.dumps(found))  # as it will be read again
 
 
@@ -173,7 +213,9 @@ def source():
 
 def command_line(plan):
     """Return the command that measures a plan."""
-    words = ["python", "-m", "bench", "run", "--preset", plan.preset]
+    words = ["python", "-m", "bench", "run"]
+    if plan.model is None:
+        words += ["--preset", plan.preset]
     for name, text in plan.grid.items():
         words += ["--" + name.replace("_", "-"), text]
     return shlex.join(words)
@@ -183,7 +225,8 @@ def _drop_torn_case(run, plan):
     """Drop the last case if a crash left some of its rows unwritten: its implementations are timed together."""
     if not run.rows:
         return
-    last = key(run.rows[-1])[:-1]
-    rows = [row for row in run.rows if key(row)[:-1] == last]
-    if len(rows) < len(plan.taking_part(Case(*last))):
+    last = run.rows[-1]
+    case = Case(**{name: last[name] for name in Case.__dataclass_fields__})
+    rows = [row for row in run.rows if key(row)[:-1] == key(last)[:-1]]
+    if len(rows) < len(plan.taking_part(case)):
         run.drop_last(len(rows))

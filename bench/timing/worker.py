@@ -167,8 +167,11 @@ class Desk:
         gc.freeze()  # the library's own objects need not be looked through again
         return {}
 
-    def build(self, case, seed, reference=None):
-        """Prepare a case and verify its second call; the reference is kept in a file for the next worker, if named."""
+    def build(self, case, seed, reference=None, weights=None):
+        """Prepare a case and verify its second call; the reference is kept in a file for the next worker, if named.
+
+        So are the `weights`, if the case has its own.
+        """
         from bench.grid import inputs
         from bench.implementations import UnsupportedError
         from bench.timing import verify
@@ -177,7 +180,7 @@ class Desk:
         self.prepared = None
         gc.collect()
         _reset_peak_memory()
-        arrays = inputs.make(case, seed)
+        arrays = inputs.make(case, seed, weights)
         start = time.perf_counter()
         try:
             prepared = self.implementation.prepare(case, arrays)
@@ -200,6 +203,28 @@ class Desk:
             "compile_s": compile_s,
             "peak_memory_bytes": peak,
         }
+
+    def build_model(self, path, inputs, seed, results, plain=False):
+        """Prepare the whole model of a file and write what its second call gives; see `bench.timing.whole`."""
+        import numpy as np
+
+        from bench.grid.inputs import of_model
+
+        self.prepared = None
+        arrays = of_model(inputs, seed)
+        start = time.perf_counter()
+        prepared = self.implementation.prepare_model(path, arrays, **({"plain": True} if plain else {}))
+        prepared.call()
+        compile_s = time.perf_counter() - start
+        np.savez(results, **prepared.outputs(prepared.call()))
+        self.prepared = prepared
+        return {"compile_s": compile_s}
+
+    def recurrent(self, path, inputs, seed, runs):
+        """Return the seconds of each recurrent node in a run of a whole model."""
+        from bench.grid.inputs import of_model
+
+        return {"recurrent": self.implementation.recurrent(path, of_model(inputs, seed), runs)}
 
     def calibrate(self, round_s):
         """Return how many calls make a round of about `round_s`; the calls made to find out warm everything up.

@@ -1,0 +1,167 @@
+"""Recurrent layers in somebody's file, found by name and read with their weights: `read`.
+
+A format is a file here, found by the ends of the files' names (`ENDS`), with `read(path, T, B)`. Files are data from
+elsewhere: nothing in them is run, sizes are checked before memory is taken, and what is wrong is said in one line. What
+is a recurrent layer but cannot be measured as it stands, since its equations are others, is left out by name.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.grid.cases import ChoiceError
+from bench.grid.presets import Effort, Grid, Preset
+
+MOST_BYTES = 2**33  # of a file
+MOST_NUMBERS = 2**29  # of the recurrent layers together: 2 GiB in float32
+MOST_LAYERS = 200
+
+ENDS = {
+    ".onnx": "onnx",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".safetensors": "safetensors",
+    ".keras": "keras",
+    ".weights.h5": "keras",
+}
+
+
+class ModelError(Exception):
+    """A file that cannot be read, or a layer that cannot be measured: the reason in a line."""
+
+
+class Layer(NamedTuple):
+    """What is measured as one: layers upon each other, in one direction or two, as their library runs them."""
+
+    name: str  # in its file
+    cell: str
+    network: tuple  # of the cell's Params, as in `reference.stack`
+    seq_len: int
+    batch_size: int
+
+    def grid(self) -> Grid:
+        """Return the grid of its only case."""
+        first = self.network[0][0]
+        H, I = first.W.shape[1], first.U.shape[1]
+        sizes = {"layers": (len(self.network),), "directions": (len(self.network[0]),), "input": (I,)}
+        return Grid(
+            (H,), (self.batch_size,), (self.seq_len,), ("forward",), cell=(self.cell,), model=(self.name,), **sizes
+        )
+
+
+class Found(NamedTuple):
+    """What a format finds in a file."""
+
+    layers: list[Layer]
+    left_out: dict[str, str]  # the reason by the layer's name
+    inputs: dict[str, tuple[str, list[int]]] | None = None  # of a model that runtimes take whole: dtype and shape
+
+
+class Model(NamedTuple):
+    path: Path
+    digest: str
+    layers: dict[str, Layer]
+    left_out: dict[str, str]
+    inputs: dict[str, tuple[str, list[int]]] | None
+
+    def preset(self) -> Preset:
+        """Return what is to be measured."""
+        count = f"{len(self.layers)} recurrent layer{'s' if len(self.layers) > 1 else ''}"
+        grids = tuple(layer.grid() for layer in self.layers.values())
+        return Preset(f"the {count} of {self.path.name}, with their own weights", grids, Effort())
+
+
+def read(path: str, seq_len: int, batch_size: int) -> Model:
+    """Return the Model in a file, as it is run on so many steps and sequences, or raise a ChoiceError of one line."""
+    file = Path(path)
+    end = next((end for end in ENDS if file.name.lower().endswith(end)), None)
+    try:
+        if end is None:
+            raise ModelError(f"expected a file that ends with one of {', '.join(ENDS)}")
+        size = file.stat().st_size
+        if not file.is_file() or size > MOST_BYTES:
+            got = f"{size >> 20:,} MiB" if file.is_file() else "none"
+            raise ModelError(f"expected a file of at most {MOST_BYTES >> 20:,} MiB, got {got}")
+        found = import_module(f"{__name__}.{ENDS[end]}").read(file, seq_len, batch_size)
+        layers = _named(found.layers)
+        if not layers:
+            left = "; ".join(f"{name}: {why}" for name, why in list(found.left_out.items())[:3])
+            raise ModelError(f"expected a recurrent layer that can be measured, got {left or 'no recurrent layer'}")
+        with file.open("rb") as data:
+            digest = hashlib.file_digest(data, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise ChoiceError(f"--model: {path}: {error.strerror or brief(error)}") from None
+    except ModelError as error:
+        raise ChoiceError(f"--model: {path}: {error}") from None
+    return Model(file, digest, layers, {clean(name): brief(why) for name, why in found.left_out.items()}, found.inputs)
+
+
+def _named(layers: list[Layer]) -> dict[str, Layer]:
+    """Return the layers by names that are all different, also as parts of the names of files."""
+    if len(layers) > MOST_LAYERS:
+        raise ModelError(f"expected at most {MOST_LAYERS} recurrent layers, got {len(layers)}")
+    numbers = sum(a.size for layer in layers for directions in layer.network for one in directions for a in one)
+    expect_numbers(numbers)
+    found: dict[str, Layer] = {}
+    plain = set()
+    for layer in layers:
+        base = name = clean(layer.name)
+        number = 2
+        while re.sub(r"\W", "_", name) in plain:
+            name, number = f"{base} ({number})", number + 1
+        plain.add(re.sub(r"\W", "_", name))
+        for direction in (one for directions in layer.network for one in directions):
+            if not all(np.isfinite(a).all() for a in direction):
+                raise ModelError(f"{name}: expected finite weights, got infinite ones or NaN")
+        found[name] = layer._replace(name=name)
+    return found
+
+
+def expect_numbers(numbers: int) -> None:
+    """Raise a ModelError if weights have too many numbers; to be called before they take memory."""
+    if numbers > MOST_NUMBERS:
+        raise ModelError(f"expected recurrent layers of at most {MOST_NUMBERS:,} weights, got {numbers:,}")
+
+
+def library(name: str, extra: str) -> Any:
+    """Return an optional package, or raise a ModelError that says which extra installs it."""
+    try:
+        return import_module(name)
+    except ImportError:
+        raise ModelError(f"expected the package {name}, which the extra `{extra}` installs, to read it with") from None
+
+
+def layer_of(name: str, convert: Callable[..., Any], *arrays: Any, seq_len: int, batch_size: int) -> Layer:
+    """Return the Layer that a function of `reference.layouts` makes of arrays, or raise a ModelError."""
+    try:
+        params = convert(*arrays)
+    except (TypeError, ValueError) as error:
+        raise ModelError(brief(error)) from None
+    network = ((params,),) if hasattr(params, "_fields") else params
+    first = network[0][0]
+    cell = {1: "rnn", 3: "gru", 4: "lstm"}[len(first.W) // first.W.shape[1]]
+    return Layer(name, cell, network, seq_len, batch_size)
+
+
+def clean(name: str) -> str:
+    """Return a name of a file as one line that a report can show."""
+    text = "".join(c if c.isprintable() else "?" for c in name)
+    return text if 0 < len(text) <= 60 else f"...{text[-57:]}" if text else "the layer"
+
+
+def brief(error: object) -> str:
+    """Return what an error says in one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """Return weights as the kernels know them: what has fewer bits than float32, or its bytes in turn, as float32."""
+    if array.dtype.kind != "f":
+        raise ModelError(f"expected weights of numbers with a fraction, got {array.dtype}")
+    return np.ascontiguousarray(array, np.float64 if array.dtype.itemsize > 4 else np.float32)

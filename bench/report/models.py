@@ -1,0 +1,154 @@
+"""What a report says of models: which runtime for which layer, for all together, and for the whole model."""
+
+import pandas as pd
+
+from bench.report import panels
+from bench.report.sheets import Sheet
+from bench.report.wording import named
+from bench.results import models
+from bench.results.formats import counted, ends, listed, percent, seconds, short, times
+from bench.results.models import Race, Whole
+from bench.results.runs import Run
+from bench.results.statistics import verdict
+from bench.results.tables import FASTEST, Facts
+
+MOST_SENTENCES = 6  # on layers; the table has all
+
+
+def answer(facts: Facts) -> list[str]:
+    """Return in words what a run of a file's layers has found, for each such run."""
+    found = []
+    for run in facts.runs:
+        if about := run.info.get("model"):
+            many = len(facts.runs) > 1
+            where = f" on {models.machine_name(run)}" if many and len(facts.machines) > 1 else ""
+            found += [
+                _together(about["file"], shared, race, len(_layers(run, shared)), where)
+                for shared, race in models.together(run).items()
+            ]
+            found += _each(run)
+            found += [_whole(about["file"], threads, whole, where) for threads, whole in models.whole(run).items()]
+            if about["left_out"]:
+                words = [f"{name} ({why})" for name, why in about["left_out"].items()]
+                found.append(f"Not measured: {listed(words)}.")
+    return found
+
+
+def _together(file: str, shared: tuple, race: Race, layers: int, where: str) -> str:
+    operation, dtype, threads = shared
+    what = f"the only recurrent layer of {file}" if layers == 1 else f"all {layers} recurrent layers of {file} together"
+    how = f"{operation}, {dtype}, {counted(threads, 'thread')}{where}"
+    return f"For {what} ({how}) {_fastest(race)}: {seconds(race.seconds[race.first])}{_next(race)}{_loss(race)}."
+
+
+def _each(run: Run) -> list[str]:
+    """Return a sentence on each layer, if there are several but not too many."""
+    rows = models.layers(run)
+    rows = rows[rows["race"].map(lambda race: race.ratio is not None)]
+    if rows["model"].nunique() < 2:
+        return []
+    if len(rows) <= MOST_SENTENCES:
+        varied = [name for name in models.SHARED if rows[name].nunique() > 1]
+        words = []
+        for _, row in rows.iterrows():
+            how = "".join(f", {_how(row, name)}" for name in varied)
+            words.append(f"{row['model']}{how}: {_fastest(row['race'])}{_next(row['race'])}")
+        return ["Layer by layer: " + "; ".join(words) + "."]
+    counts = rows["race"].map(lambda race: race.first).value_counts()
+    words = [f"{named(name)} in {count}" for name, count in counts.items()]
+    return [f"Layer by layer the fastest of {len(rows)} is {listed(words)}: see the table."]
+
+
+def _whole(file: str, threads: int, whole: Whole, where: str) -> str:
+    with_threads = f"With {counted(threads, 'thread')}{where}"
+    if not whole.seconds:
+        why = "; ".join(f"{named(name)}: {reason}" for name, reason in whole.failed.items())
+        return f"{with_threads} the whole of {file} has no time ({why})."
+    runtimes = [f"{named(name)} {seconds(value)}" for name, value in whole.seconds.items()]
+    words = f"{with_threads} the whole of {file} takes {listed(runtimes)}"
+    if whole.ratio is not None:
+        words += f" ({_times(whole.ratio)})"
+    if whole.share is not None:
+        words += f"; of ONNX Runtime's time its recurrent layers have {percent(whole.share)}"
+    if whole.gain is not None:
+        brings = "gain nothing" if whole.gain < 1.005 else f"make the whole {times(whole.gain)} as fast"
+        words += f", and the fastest of all in their place would {brings}"
+    if whole.failed:
+        words += "; " + "; ".join(f"{named(name)} has none ({reason})" for name, reason in whole.failed.items())
+    return words + "."
+
+
+def _fastest(race: Race) -> str:
+    if race.ratio is not None and verdict(race.ratio) == "no difference":
+        return f"{named(race.first)} and {named(race.second)} are the fastest"
+    return f"{named(race.first)} is the fastest"
+
+
+def _next(race: Race) -> str:
+    if race.ratio is None:
+        return ", with nobody to compare it with"
+    if verdict(race.ratio) == "no difference":
+        return f", without a difference that counts ({_times(race.ratio)})"
+    return f", {times(race.ratio.median)} ({ends(race.ratio)}) as fast as the next, {named(race.second)}"
+
+
+def _times(ratio) -> str:
+    return f"{times(ratio.median)}, {ends(ratio)}"
+
+
+def _loss(race: Race) -> str:
+    return "" if race.loss is None else f", at a loss of {short(race.loss)} of a state within ±1"
+
+
+def _how(row: pd.Series, name: str) -> str:
+    return counted(row[name], "thread") if name == "threads" else str(row[name])
+
+
+def _layers(run: Run, shared: tuple) -> list[str]:
+    return list(dict.fromkeys(r["model"] for r in run.rows if tuple(r[name] for name in models.SHARED) == shared))
+
+
+def table(facts: Facts) -> pd.DataFrame:
+    """Return a row for each layer that was measured, with everybody's time; empty without a model."""
+    sources = {name: about for run in facts.runs for name, about in (run.info.get("sources") or {}).items()}
+    found = []
+    for run in facts.runs:
+        for _, row in models.layers(run).iterrows():
+            race = row["race"]
+            kind = f"{row['cell'].upper()} of {row['hidden_size']}" + (f", {row['network']}" if row["network"] else "")
+            found.append(
+                {
+                    "Machine": row["machine"],
+                    "Layer": row["model"],
+                    "What": f"{kind}, I = {row['input_size']}",
+                    "Operation": row["operation"],
+                    "T": row["seq_len"],
+                    "B": row["batch_size"],
+                    "dtype": row["dtype"],
+                    "Threads": row["threads"],
+                    "Fastest": named(race.first),
+                    "The next": named(race.second) if race.second else "",
+                    "Times as fast as the next": (times(race.ratio.median), race.ratio.median) if race.ratio else "",
+                    "95% interval": (ends(race.ratio), race.ratio.low) if race.ratio else "",
+                    **{
+                        named(name): (seconds(race.seconds[name]), race.seconds[name]) if name in race.seconds else ""
+                        for name in facts.implementations
+                    },
+                    "Source": sources.get(row["model"], ""),
+                }
+            )
+    shown = pd.DataFrame(found)
+    if shown.empty:
+        return shown
+    alike = ["Machine", "dtype", "Operation", "Threads", "Source", "T", "B"]
+    return shown.drop(columns=[name for name in alike if shown[name].nunique() < 2])
+
+
+def sheet(facts: Facts) -> Sheet:
+    """Return the chart of how ours stands in each layer against whoever else is the fastest."""
+    duels = facts.duels[(facts.duels["against"] == FASTEST) & (facts.duels["model"] != "")]
+    names = list(dict.fromkeys(duels["model"]))
+    words = f"Each dot is a case: how many times as fast {facts.ours} is as the fastest other; left of 1× it is slower."
+    label = "times as fast as the fastest other (log scale)"
+    found = {"Layer by layer": panels.overview_panel(duels, "speedup", names, label, by="model")} if names else {}
+    return Sheet("models", "Layer by layer", words, found)
