@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from bench.grid.cases import STREAM, Grid
 
+STEPS = 200  # of a session, for what goes on as long as there is sound or text
+
 
 class Deployed(NamedTuple):
     name: str
@@ -24,22 +26,22 @@ DEPLOYED = (
     _layer(
         "Silero VAD (voice activity)",
         "snakers4/silero-vad, src/silero_vad/tinygrad_model.py: LSTMCell(128, 128), a step for each chunk of 32 ms",
-        "lstm", 128, 128, 500, operation=STREAM,
+        "lstm", 128, 128, STEPS, operation=STREAM,
     ),
     _layer(
         "RNNoise (noise suppression)",
         "xiph/rnnoise, torch/rnnoise/rnnoise.py: three GRUs of gru_size 256 upon each other, a step for each 10 ms",
-        "gru", 256, 256, 500, operation=STREAM, layers=3,
+        "gru", 256, 256, STEPS, operation=STREAM, layers=3,
     ),
     _layer(
         "DeepFilterNet3 (noise suppression), encoder",
         "Rikorose/DeepFilterNet, DeepFilterNet/df/deepfilternet3.py: emb_gru, EMB_HIDDEN_DIM 256, a step for 10 ms",
-        "gru", 256, 256, 500, operation=STREAM,
+        "gru", 256, 256, STEPS, operation=STREAM,
     ),
     _layer(
         "DeepFilterNet3 (noise suppression), deep filter",
         "Rikorose/DeepFilterNet, DeepFilterNet/df/deepfilternet3.py: df_gru, DF_HIDDEN_DIM 256, DF_NUM_LAYERS 3",
-        "gru", 256, 256, 500, operation=STREAM, layers=3,
+        "gru", 256, 256, STEPS, operation=STREAM, layers=3,
     ),
     _layer(
         "GTCRN (noise suppression), across frequencies",
@@ -64,22 +66,22 @@ DEPLOYED = (
     _layer(
         "WaveRNN (vocoder), first layer",
         "fatchord/WaveRNN, hparams.py and models/fatchord_version.py: rnn1, voc_rnn_dims 512, a step for each sample",
-        "gru", 512, 512, 500, operation=STREAM,
+        "gru", 512, 512, STEPS, operation=STREAM,
     ),
     _layer(
         "WaveRNN (vocoder), second layer",
         "fatchord/WaveRNN, models/fatchord_version.py: rnn2, 512 + 32 inputs, a step for each sample",
-        "gru", 544, 512, 500, operation=STREAM,
+        "gru", 544, 512, STEPS, operation=STREAM,
     ),
     _layer(
         "LPCNet (vocoder), first layer",
         "xiph/LPCNet, training_tf2/lpcnet.py: gru_a, rnn_units1 384 of 3 x 128 + 128 inputs; here it is dense",
-        "gru", 512, 384, 500, operation=STREAM,
+        "gru", 512, 384, STEPS, operation=STREAM,
     ),
     _layer(
         "LPCNet (vocoder), second layer",
         "xiph/LPCNet, training_tf2/lpcnet.py: gru_b, rnn_units2 16 of 384 + 128 inputs",
-        "gru", 512, 16, 500, operation=STREAM,
+        "gru", 512, 16, STEPS, operation=STREAM,
     ),
     _layer(
         "DeepSpeech (speech recognition)",
@@ -94,7 +96,7 @@ DEPLOYED = (
     _layer(
         "RNN-T (speech recognition), prediction",
         "mlcommons/inference, rnnt, model_separable_rnnt.py: dec_rnn, 2 LSTMs of pred_n_hidden 320, a step a token",
-        "lstm", 320, 320, 500, operation=STREAM, layers=2,
+        "lstm", 320, 320, STEPS, operation=STREAM, layers=2,
     ),
     _layer(
         "CRNN (text recognition), first layer",
@@ -109,17 +111,17 @@ DEPLOYED = (
     _layer(
         "DeepAR (forecasting)",
         "awslabs/gluonts, src/gluonts/torch/model/deepar: 2 layers of 40, num_parallel_samples 100; I is as the data",
-        "lstm", 20, 40, 200, B=100, operation=STREAM, layers=2,
+        "lstm", 20, 40, STEPS, B=100, operation=STREAM, layers=2,
     ),
     _layer(
         "GRU4Rec (recommendation)",
         "hidasib/GRU4Rec, paramfiles/rsc15_xe_shared_100_best.py: layers [100], batch_size 32; a step for each click",
-        "gru", 100, 100, 500, B=32, operation=STREAM,
+        "gru", 100, 100, STEPS, B=32, operation=STREAM,
     ),
     _layer(
         "char-rnn (text)",
         "karpathy/char-rnn, train.lua: num_layers 2, rnn_size 128; tinyshakespeare has 65 characters; a step for each",
-        "lstm", 65, 128, 500, operation=STREAM, layers=2,
+        "lstm", 65, 128, STEPS, operation=STREAM, layers=2,
     ),
     _layer(
         "AWD-LSTM (language model), first layer",

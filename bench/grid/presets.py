@@ -145,7 +145,7 @@ PRESETS = {
     "models": Preset(
         "the recurrent layers of networks that people run, from voice activity to language models, with sources",
         grids=tuple(one.grid for one in DEPLOYED),
-        effort=Effort(),
+        effort=Effort(case_s=1.5),
         implementations=("numpy", "numba-simd", "torch", "jax", "onnxruntime", "openvino"),
         sources=tuple((one.name, one.source) for one in DEPLOYED),
     ),

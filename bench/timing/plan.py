@@ -54,7 +54,7 @@ def plan(preset=None, implementations=None, precision=None, period=None, model=N
 
     The preset is `chosen`, where it was found elsewhere. With the file of a `model` its layers are the cases.
     """
-    texts = choices | {"model": model, "implementations": implementations, "precision": precision, "period": period}
+    texts = {"model": model, **choices, "implementations": implementations, "precision": precision, "period": period}
     grid = {name: text for name, text in texts.items() if text is not None}
     read = None
     if model is not None:

@@ -76,6 +76,7 @@ def make_run(
         "layers": [1],
         "directions": [1],
         "lengths": ["full"],
+        "model": [""],
     } | grid
     rows = []
     for values in product(*grid.values()):

@@ -7,6 +7,9 @@ is a recurrent layer but cannot be measured as it stands, since its equations ar
 
 import hashlib
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +23,9 @@ from bench.grid.presets import Effort, Grid, Preset
 MOST_BYTES = 2**33  # of a file
 MOST_NUMBERS = 2**29  # of the recurrent layers together: 2 GiB in float32
 MOST_LAYERS = 200
+
+# What a zip file that is broken or hostile, or what lies in it, ends in.
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError)
 
 ENDS = {
     ".onnx": "onnx",
@@ -148,8 +154,9 @@ def layer_of(name: str, convert: Callable[..., Any], *arrays: Any, seq_len: int,
     return Layer(name, cell, network, seq_len, batch_size)
 
 
-def clean(name: str) -> str:
-    """Return a name of a file as one line that a report can show."""
+def clean(name: str | bytes) -> str:
+    """Return a name of a file as one line that a report can show; bytes are what is no text in its encoding."""
+    name = name.decode(errors="replace") if isinstance(name, bytes) else name
     text = "".join(c if c.isprintable() else "?" for c in name)
     return text if 0 < len(text) <= 60 else f"...{text[-57:]}" if text else "the layer"
 

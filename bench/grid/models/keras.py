@@ -7,7 +7,6 @@ those by default, and a GRU without biases to have `reset_after=True`.
 
 import json
 import zipfile
-import zlib
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,13 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid.models import MOST_BYTES, Found, Layer, ModelError, brief, expect_numbers, layer_of, library, plain
+from bench.grid.models import (
+    BROKEN,
+    MOST_BYTES,
+    Found,
+    Layer,
+    ModelError,
+    brief,
+    expect_numbers,
+    layer_of,
+    library,
+    plain,
+)
 from reference.layouts import from_keras
 
 MOST_CONFIG = 2**26  # bytes
 MOST_GROUPS = 100_000
 WEIGHTS = "model.weights.h5"
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 USUAL = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
 
 
@@ -38,7 +47,7 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
                 file.write(block)
             file.seek(0)
             return _in_hdf5(h5py, file, configs, path, seq_len, batch_size)
-    except (*BROKEN, RecursionError) as error:
+    except BROKEN as error:
         raise ModelError(f"not a .keras file: {brief(error)}") from None
 
 
@@ -96,10 +105,15 @@ def _groups(h5py: Any, root: Any) -> Any:
         directions = [name for name in ("forward_layer", "backward_layer") if name in inside]
         if len(directions) == 2 and all(_cell(h5py, inside[name]) for name in directions):
             yield _name(h5py, group), directions, group
-        elif _cell(h5py, group):
+        elif _cell(h5py, group) or _inside_cells(h5py, inside):
             yield _name(h5py, group), [""], group
         else:
             waiting += [one for one in reversed(inside.values()) if isinstance(one, h5py.Group)]
+
+
+def _inside_cells(h5py: Any, inside: dict) -> bool:
+    """Tell whether a layer's cell is made of several."""
+    return isinstance(inside.get("cell"), h5py.Group) and "cells" in inside["cell"]
 
 
 def _inside(h5py: Any, group: Any, name: str) -> Any:
@@ -140,7 +154,8 @@ def _layer(h5py: Any, name: str, directions: list, group: Any, configs: dict, se
         for key, usual in USUAL.items():
             if config.get(key, usual) != usual:
                 raise ModelError(f"{key} = {brief(config[key])}, where the cells here have {usual}")
-        cell = _cell(h5py, one)
+        if (cell := _cell(h5py, one)) is None:
+            raise ModelError("cells upon each other in one layer")
         arrays += [_read(h5py, cell, str(n)) for n in range(len(cell))]
     return layer_of(name, from_keras, arrays, seq_len=seq_len, batch_size=batch_size)
 

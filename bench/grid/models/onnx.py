@@ -13,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid.models import MOST_NUMBERS, Found, Layer, ModelError, brief, expect_numbers, layer_of, library, plain
+from bench.grid.models import (
+    MOST_NUMBERS,
+    Found,
+    Layer,
+    ModelError,
+    brief,
+    clean,
+    expect_numbers,
+    layer_of,
+    library,
+    plain,
+)
 from reference.layouts import from_onnx
 
 KINDS = ("RNN", "GRU", "LSTM")
@@ -48,9 +59,8 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
             found.append(_layer(onnx, node, scope, name, shapes.get(node.input[0]), seq_len, batch_size))
         except ModelError as error:
             left_out[name] = str(error)
-    typed = {one.name: _dtype(onnx, one) for one in _inputs(model)}
-    whole = {name: (typed[name], shape) for name, shape in inputs.items()}
-    return Found(found, left_out, whole)
+    whole = {one.name: (_dtype(onnx, one), inputs[one.name]) for one in _inputs(model)}
+    return Found(found, left_out, whole if all(clean(name) == name for name in whole) else None)
 
 
 class _Scope:

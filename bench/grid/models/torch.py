@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid.models import MOST_BYTES, Found, ModelError, brief, expect_numbers, layer_of, library, plain
+from bench.grid.models import BROKEN, MOST_BYTES, Found, ModelError, brief, expect_numbers, layer_of, library, plain
 from reference.layouts import from_torch
 
 PART = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr)(?:_l\d{1,5}(?:_reverse)?)?)", re.DOTALL)
@@ -26,7 +26,7 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
     try:
         with zipfile.ZipFile(path) as file:
             entries = file.infolist()
-    except zipfile.BadZipFile:
+    except BROKEN:
         raise ModelError("expected what torch.save writes since PyTorch 1.6, a zip file, got something else") from None
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ModelError("expected what torch.save writes, got a zip file that is compressed")

@@ -329,7 +329,7 @@ FIXED = {
     "finished",
     "measured",
 }  # their texts are not free
-NAMES = {"name", "baseline", "implementation", "cpu"}
+NAMES = {"name", "baseline", "implementation", "cpu", "model", "file"}
 
 
 def marked(value, field=""):
@@ -359,6 +359,9 @@ def strangers(tmp_path_factory):
     runs[1].info["finished"] = None
     for run in runs:
         run.info["baseline"] = "base"
+        run.info["model"] = {"file": "net.onnx", "left_out": {"odd": "peepholes"}}
+        for row in run.rows:
+            row["model"] = "layer"
         run.rows[1].update(status="wrong", message="off", times=[])
         run.rows[2].update(status="error", message="died", times=[])
     (folder / "plain").mkdir()
