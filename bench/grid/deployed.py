@@ -1,7 +1,7 @@
 """The recurrent layers of networks that people run: their sizes, T and B as they are run, and where these are written.
 
 Weights are drawn, as for every preset; only sizes matter to the time. What hears sound or steps through a text takes
-one step a call (`stream`), what has the whole of a sequence takes it at once (`forward`).
+one step a call (`stream`), on one thread; what has the whole of a sequence takes it at once (`forward`).
 """
 
 from typing import NamedTuple
@@ -18,8 +18,9 @@ class Deployed(NamedTuple):
 
 
 def _layer(name, source, cell, I, H, T, B=1, operation="forward", layers=1, directions=1):
+    threads = (1,) if operation == STREAM else (1, 2)
     sizes = {"input": (I,), "layers": (layers,), "directions": (directions,), "model": (name,)}
-    return Deployed(name, source, Grid((H,), (B,), (T,), (operation,), (1, 2), cell=(cell,), **sizes))
+    return Deployed(name, source, Grid((H,), (B,), (T,), (operation,), threads, cell=(cell,), **sizes))
 
 
 DEPLOYED = (

@@ -226,6 +226,8 @@ def choose(preset, cpus, **choices):
         raise ChoiceError(f"--threads: expected at most {cpus}, the CPUs this process may use, got {most}")
     if (total := sum(prod(map(len, grid._replace(**given))) for grid in preset.grids)) > MOST_CASES:
         raise ChoiceError(f"--preset: expected a grid of at most {MOST_CASES} cases, got {total}")
+    if given.keys() & {"cell", "hidden", "input", "layers", "directions"}:  # then it is no longer what a model has
+        given["model"] = ("",)
     fitting = [grid._replace(threads=tuple(n for n in grid.threads if n <= cpus)) for grid in preset.grids]
     grids = [grid._replace(**given) for grid in fitting]
     cases = dict.fromkeys(case for grid in grids for case in grid.cases())

@@ -25,19 +25,26 @@ PROFILED_S = 0.5  # of runs that are profiled
 
 def error(path, reference):
     """Return the largest difference of two files of outputs, as a share of what it may be; None: not comparable."""
-    with np.load(path) as one, np.load(reference) as other:
-        if one.files != other.files:
+    try:
+        with np.load(path) as one, np.load(reference) as other:
+            found, wanted = dict(one), dict(other)
+        if found.keys() != wanted.keys():
             return None
-        largest = 0.0
-        for name in one.files:
-            got, want = one[name], other[name]
-            if got.shape != want.shape or not all(np.isfinite(a.astype(np.float64)).all() for a in (got, want)):
-                return None
-            if want.size:
-                exact = want.dtype.kind != "f"
-                scale = 1e-300 if exact else max(AGREE * float(np.abs(want).max()), float(np.finfo(np.float32).tiny))
-                largest = max(largest, float(np.abs(got.astype(np.float64) - want.astype(np.float64)).max()) / scale)
-        return largest
+        return max((_difference(found[name], want) for name, want in wanted.items()), default=0.0)
+    except ValueError:  # texts, other shapes, what is not finite
+        return None
+
+
+def _difference(got, want):
+    exact = want.dtype.kind != "f"
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    if got.shape != want.shape or not np.isfinite(got).all() or not np.isfinite(want).all():
+        raise ValueError
+    if not want.size:
+        return 0.0
+    scale = AGREE if exact else max(AGREE * float(np.abs(want).max()), float(np.finfo(np.float32).tiny))
+    with np.errstate(over="ignore"):
+        return float(min(np.abs(got - want).max() / scale, np.finfo(np.float64).max))
 
 
 def measure(run, plan, watch=lambda text, share: None):

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,16 +96,26 @@ def read(path: str, seq_len: int, batch_size: int) -> Model:
             raise ModelError(f"expected a file of at most {MOST_BYTES >> 20:,} MiB, got {got}")
         found = import_module(f"{__name__}.{ENDS[end]}").read(file, seq_len, batch_size)
         layers = _named(found.layers)
+        for name, (_, shape) in (found.inputs or {}).items():
+            expect_numbers(prod(shape), f"{name}: expected inputs")
         if not layers:
             left = "; ".join(f"{name}: {why}" for name, why in list(found.left_out.items())[:3])
             raise ModelError(f"expected a recurrent layer that can be measured, got {left or 'no recurrent layer'}")
         with file.open("rb") as data:
-            digest = hashlib.file_digest(data, "sha256").hexdigest()[:16]
+            digest = hashlib.file_digest(data, "sha256")
+        for a in (a for layer in layers.values() for one in layer.network for params in one for a in params):
+            digest.update(a)  # which may lie beside the file
     except OSError as error:
         raise ChoiceError(f"--model: {path}: {error.strerror or brief(error)}") from None
     except ModelError as error:
         raise ChoiceError(f"--model: {path}: {error}") from None
-    return Model(file, digest, layers, {clean(name): brief(why) for name, why in found.left_out.items()}, found.inputs)
+    return Model(
+        file,
+        digest.hexdigest()[:16],
+        layers,
+        {clean(name): brief(why) for name, why in found.left_out.items()},
+        found.inputs,
+    )
 
 
 def _named(layers: list[Layer]) -> dict[str, Layer]:
@@ -120,6 +131,8 @@ def _named(layers: list[Layer]) -> dict[str, Layer]:
         number = 2
         while re.sub(r"\W", "_", name) in plain:
             name, number = f"{base} ({number})", number + 1
+        steps = layer.seq_len * layer.batch_size * layer.network[0][0].W.shape[1]
+        expect_numbers(steps, f"{name}: expected T, B and H that come to states")
         plain.add(re.sub(r"\W", "_", name))
         for direction in (one for directions in layer.network for one in directions):
             if not all(np.isfinite(a).all() for a in direction):
@@ -128,10 +141,10 @@ def _named(layers: list[Layer]) -> dict[str, Layer]:
     return found
 
 
-def expect_numbers(numbers: int) -> None:
-    """Raise a ModelError if weights have too many numbers; to be called before they take memory."""
+def expect_numbers(numbers: int, what: str = "expected recurrent layers") -> None:
+    """Raise a ModelError if arrays have too many numbers; to be called before they take memory."""
     if numbers > MOST_NUMBERS:
-        raise ModelError(f"expected recurrent layers of at most {MOST_NUMBERS:,} weights, got {numbers:,}")
+        raise ModelError(f"{what} of at most {MOST_NUMBERS:,} numbers, got {numbers:,}")
 
 
 def library(name: str, extra: str) -> Any:

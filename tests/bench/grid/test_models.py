@@ -118,7 +118,7 @@ def test_a_tensor_that_is_larger_than_its_file(torch, tmp_path):
     huge = torch.zeros(1).expand(4 * 20_000, 20_000)
     refused(
         save(torch, {"weight_ih_l0": huge, "weight_hh_l0": huge}, tmp_path / "huge.pt"),
-        "expected recurrent layers of at most 536,870,912 weights, got 3,200,000,000",
+        "expected recurrent layers of at most 536,870,912 numbers, got 3,200,000,000",
     )
 
 
@@ -204,7 +204,7 @@ def test_hdf5_that_points_elsewhere(keras, tmp_path):
     with h5py.File(path, "a") as file:
         del file["layers/lstm/cell/vars/0"]
         file["layers/lstm/cell/vars"].create_dataset("0", (2**20, 2**20), "f4", chunks=(1, 2**10), compression="gzip")
-    refused(path, "expected recurrent layers of at most 536,870,912 weights, got 1,099,.*")
+    refused(path, "expected recurrent layers of at most 536,870,912 numbers, got 1,099,.*")
 
 
 # --- ONNX ---------------------------------------------------------------------------------------------------------
@@ -338,6 +338,15 @@ def test_sizes_that_a_file_fixes(onnx, tmp_path, dims, sizes, layout):
     assert (layer.seq_len, layer.batch_size) == sizes
 
 
+def test_sizes_that_no_memory_holds(onnx, tmp_path):
+    model = single(onnx, "GRU", dims=[2**40, 1, I], linear_before_reset=1)
+    refused(
+        written(model, tmp_path / "net.onnx"), "it: expected T, B and H that come to states of at most .* numbers, .*"
+    )
+    path = written(single(onnx, "GRU", linear_before_reset=1), tmp_path / "net.onnx")
+    refused(path, "it: expected T, B and H that come to states of at most .*", seq_len=10**9)
+
+
 def test_a_node_in_the_branch_of_an_if(onnx, tmp_path):
     helper = onnx.helper
     inner = single(onnx, "GRU", linear_before_reset=1).graph
@@ -361,7 +370,7 @@ def test_weights_that_grow_are_not_made(onnx, tmp_path):
     nodes = [*doubled, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    refused(written(model, tmp_path / "net.onnx"), ".*expected recurrent layers of at most 536,870,912 weights, got .*")
+    refused(written(model, tmp_path / "net.onnx"), ".*expected recurrent layers of at most 536,870,912 numbers, got .*")
 
 
 def test_weights_made_at_run_time_are_not_read(onnx, tmp_path):

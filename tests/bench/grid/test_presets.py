@@ -82,6 +82,11 @@ def test_models_are_named_and_have_a_source_each():
         assert "/" in source or "(" in source
 
 
+def test_other_sizes_are_of_no_model():
+    assert {case.model for case in cases("models", hidden="8")} == {""}
+    assert "" not in {case.model for case in cases("models", threads="1", dtype="int8", operation="forward")}
+
+
 def test_limits_is_the_grid_of_the_goals():
     for cell in ("rnn", "gru", "lstm"):
         sizes = {(c.hidden_size, c.batch_size, c.input_size) for c in cases("limits") if c.cell == cell}

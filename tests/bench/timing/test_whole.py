@@ -131,6 +131,11 @@ def test_whole_numbers_may_not_differ(tmp_path):
     assert whole.error(tmp_path / "a.npz", tmp_path / "a.npz") == 0
 
 
+def test_texts_cannot_be_compared(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"0": np.array(["a", "b"], object)})
+    assert whole.error(tmp_path / "a.npz", tmp_path / "a.npz") is None
+
+
 def test_inputs_of_a_whole_model():
     found = of_model({"x": ("float32", [2, 9, 4]), "tokens": ("int64", [2, 9]), "lengths": ("int64", [2])}, 0)
     assert found["x"].dtype == np.float32
