@@ -9,7 +9,8 @@ D H. `lengths` (B,) are integers from 1 to T in any order, or None if all are T.
 cells are; what is refused is a ValueError or a TypeError that names the argument.
 
 A call is one call of compiled code (`kernels.core.network`): threads share sequences where these are many, else the
-directions have a thread each, or layers, each of which follows the one below.
+directions have a thread each, or layers, each of which follows the one below, if their weights are few enough to stay
+in a core's cache; otherwise threads share the units of one layer after the other.
 """
 
 from functools import lru_cache, partial

@@ -118,7 +118,7 @@ def recurrent(path, arrays, runs):
     for event in events:
         kind = event.get("args", {}).get("op_name")
         if kind in ("RNN", "GRU", "LSTM") and event["name"].endswith("_kernel_time") and event["ts"] > warm:
-            name = event["name"].removesuffix("_kernel_time")
+            name = event["name"].removesuffix("_kernel_time") or kind
             found[name] = found.get(name, 0.0) + event["dur"] / runs / 1e6
     return found
 

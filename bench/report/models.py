@@ -29,14 +29,15 @@ def answer(facts: Facts) -> list[str]:
             found += _each(run)
             found += [_whole(about["file"], threads, whole, where) for threads, whole in models.whole(run).items()]
             if about["left_out"]:
-                words = [f"{name} ({why})" for name, why in about["left_out"].items()]
-                found.append(f"Not measured: {listed(words)}.")
+                words = [f"{name} ({why})" for name, why in list(about["left_out"].items())[:MOST_SENTENCES]]
+                more = len(about["left_out"]) - len(words)
+                found.append(f"Not measured: {listed(words + [counted(more, 'more layer')] * (more > 0))}.")
     return found
 
 
 def _together(file: str, shared: tuple, race: Race, layers: int, where: str) -> str:
     operation, dtype, threads = shared
-    what = f"the only recurrent layer of {file}" if layers == 1 else f"all {layers} recurrent layers of {file} together"
+    what = f"the only recurrent layer of {file}" if layers == 1 else f"the {layers} recurrent layers of {file} together"
     how = f"{operation}, {dtype}, {counted(threads, 'thread')}{where}"
     return f"For {what} ({how}) {_fastest(race)}: {seconds(race.seconds[race.first])}{_next(race)}{_loss(race)}."
 
@@ -110,7 +111,6 @@ def _layers(run: Run, shared: tuple) -> list[str]:
 
 def table(facts: Facts) -> pd.DataFrame:
     """Return a row for each layer that was measured, with everybody's time; empty without a model."""
-    sources = {name: about for run in facts.runs for name, about in (run.info.get("sources") or {}).items()}
     found = []
     for run in facts.runs:
         for _, row in models.layers(run).iterrows():
@@ -134,14 +134,21 @@ def table(facts: Facts) -> pd.DataFrame:
                         named(name): (seconds(race.seconds[name]), race.seconds[name]) if name in race.seconds else ""
                         for name in facts.implementations
                     },
-                    "Source": sources.get(row["model"], ""),
                 }
             )
     shown = pd.DataFrame(found)
     if shown.empty:
         return shown
-    alike = ["Machine", "dtype", "Operation", "Threads", "Source", "T", "B"]
+    alike = ["Machine", "dtype", "Operation", "Threads", "T", "B"]
     return shown.drop(columns=[name for name in alike if shown[name].nunique() < 2])
+
+
+def sources(facts: Facts) -> pd.DataFrame:
+    """Return where the sizes of each model are written; empty where that is nowhere."""
+    measured = set(facts.rows["model"])
+    found = {name: about for run in facts.runs for name, about in (run.info.get("sources") or {}).items()}
+    rows = [(name, about) for name, about in found.items() if name in measured]
+    return pd.DataFrame(rows, columns=["Layer", "Where its sizes are written"])
 
 
 def sheet(facts: Facts) -> Sheet:

@@ -71,12 +71,14 @@ def markdown(facts: Facts) -> str:
     parts = [f"# {TITLE}", _in_markdown(wording.share_line(facts))]
     parts += [f"> **Note:** {_in_markdown(text)}" for text in wording.warnings(facts)]
     parts += map(_in_markdown, models.answer(facts))
-    parts += [_markdown_table(table) for table in [models.table(facts)] if len(table)]
+    if models.answer(facts):
+        parts.append(_markdown_table(models.table(facts)))
     parts += map(_in_markdown, wording.answer(facts))
     if len(facts.duels):
         parts += [_markdown_table(_versus(facts)), _KINDS, _markdown_table(_kinds(facts))]
     if len(facts.below):
         parts += [_BELOW, _markdown_table(_below(facts))]
+    parts += [_markdown_table(table) for table in _layers_tables(facts)]
     parts += map(_in_markdown, wording.threads(facts) + wording.left(facts))
     about = pd.DataFrame({run.info["name"]: _about(run) for run in facts.runs}).rename_axis("Run").reset_index()
     parts.append(_markdown_table(about.fillna("unknown")))
@@ -92,8 +94,8 @@ def _shared(facts: Facts) -> str:
 
 def _answer_section(facts: Facts) -> Markup:
     lines = [page.paragraph(text, "notice") for text in wording.warnings(facts)]
-    lines += [page.paragraph(text) for text in models.answer(facts)]
-    lines += [page.table(table) for table in [models.table(facts)] if len(table)]
+    if words := models.answer(facts):
+        lines += [*map(page.paragraph, words), page.table(models.table(facts))]
     lines += [page.paragraph(text) for text in wording.answer(facts)]
     if len(facts.duels):
         lines.append(page.table(_versus(facts)))
@@ -215,6 +217,8 @@ def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
         lines[:0] = [page.paragraph(text) for text in wording.machines(facts)]
         if len(differing := _differing(facts)):
             lines.append(page.table(differing, "In what the machines differ."))
+    if sheet.name == "models":
+        lines += map(page.table, _layers_tables(facts))
     if sheet.name == "below-float32":
         lines.append(page.table(_below(facts), _BELOW))
     if sheet.name == "streams":
@@ -232,6 +236,12 @@ def _sheet_section(sheet: Sheet, facts: Facts) -> Markup:
         ]
         lines += [page.paragraph("The rule, from bench/machine/roofline.py:"), _quoted("machine/roofline.py")]
     return page.section(sheet.title, *lines)
+
+
+def _layers_tables(facts: Facts) -> list[pd.DataFrame]:
+    """Return the table of models' layers, unless the page began with it, and the one of where sizes are written."""
+    tables = [] if models.answer(facts) else [models.table(facts)]
+    return [table for table in [*tables, models.sources(facts)] if len(table)]
 
 
 def _drawn(sheet: Sheet) -> Markup:

@@ -32,7 +32,7 @@ from kernels.core.entering import NOTES, is_rounded, refuse
 from kernels.core.forward import FOLLOWED, Layer, Share, forward, workspace
 from kernels.core.forward import ROWS as FORWARD_ROWS
 from kernels.core.forward import memory as forward_memory
-from kernels.core.recurrence import by_rows
+from kernels.core.recurrence import KEPT, by_rows
 from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer, reach
 from kernels.core.team import FOREVER, assembled, available, count_steps, meet, part, share_out, steps_before
 from kernels.core.tiles import ONE, ZERO, get, put
@@ -138,6 +138,15 @@ def _await(net, counters, layer, steps):
         available(at(pointer(counters), (layer * net.directions + d) * ROW), steps - 1, steps)
 
 
+@compiled
+def _layers_at_once(net):
+    """Return how many layers may be at work, each a step behind the one below.
+
+    Where a core cannot keep its W, several would only take the shared cache from each other.
+    """
+    return net.layers if net.gates * net.H * net.H <= KEPT else ONE
+
+
 # Forward.
 
 
@@ -147,7 +156,7 @@ def _forward_groups(net, B, members, rounded):
     alone = by_rows(B, members, net.H, net.gates, rounded)
     if members == 1 or (alone and (net.directions == 1 or _DIRECTION_ROWS * members <= B)):
         return ZERO
-    return min(members, net.directions if net.directions > 1 else net.layers)
+    return min(members, net.directions if net.directions > 1 else _layers_at_once(net))
 
 
 @compiled
@@ -163,7 +172,7 @@ def ahead(team, kind, net, table, weights, x, hs, places, steps, keep):
         parts, rows, among = groups, walk.B, (members + groups - 1) // groups
     else:
         parts, rows, among = members, (walk.B + members - 1) // members, ONE
-    at_a_time = FOLLOWED if groups and net.directions == 1 else FORWARD_ROWS
+    at_a_time = FOLLOWED if groups > 1 and net.directions == 1 else FORWARD_ROWS
     each = forward_memory(pointer(weights), steps, rows, among, _widest(net), net.H, net.blocks, at_a_time)
     scratch = workspace(parts * each, weights, hs)
     counters = _counters(net, groups)
@@ -230,7 +239,7 @@ def _backward_groups(net, B, members):
     """Return how many groups share the chains."""
     if net.directions > 1:
         return min(members, net.directions)
-    return ONE if by_rows(B, members, net.H, net.gates, False) else min(members, net.layers)
+    return ONE if by_rows(B, members, net.H, net.gates, False) else min(members, _layers_at_once(net))
 
 
 @compiled

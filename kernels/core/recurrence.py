@@ -27,7 +27,7 @@ def is_a(cell, kind):
 # The strategy. With a batch of at least a few rows for each thread, every thread takes its rows through all of time
 # and waits for nobody; with less, the hidden units are shared out, and the threads meet after each step.
 
-_KEPT = 200_000  # numbers of W, of all gates: what stays in a core's own cache from step to step
+KEPT = 200_000  # numbers of W, of all gates: what stays in a core's own cache from step to step
 WORTH_SHARING = 2_000_000  # multiplications: fewer are done before another thread, awake, has done its part
 _PATIENCE = 300  # spins that so many are worth: half of the time that they take
 _FEWEST_ROWS = 8  # fewer take as long as these do: it is the time that the weights take to come
@@ -40,7 +40,7 @@ def rows_each(H, gates, rounded):
 
     Below float32 a product takes as long for many rows as for two.
     """
-    return 2 if gates * H * H <= _KEPT and not rounded else 4
+    return 2 if gates * H * H <= KEPT and not rounded else 4
 
 
 def team_size(most, T, B, I, H, gates, together=1):

@@ -77,7 +77,7 @@ def test_words_and_tables(tmp_path):
     facts = Facts([run])
     together, each, whole, left = said.answer(facts)
     assert together.startswith(
-        "For all 2 recurrent layers of net.onnx together (forward, float32, 1 thread) numba-simd"
+        "For the 2 recurrent layers of net.onnx together (forward, float32, 1 thread) numba-simd"
     )
     assert "as fast as the next, ONNX Runtime" in together
     assert each.startswith("Layer by layer: encoder.rnn: numba-simd is the fastest, ")
@@ -87,7 +87,7 @@ def test_words_and_tables(tmp_path):
     page = html(facts)
     assert "<b>decoder" not in page
     assert "&lt;b&gt;decoder" in page
-    assert page.index("For all 2 recurrent layers") < page.index("numba-simd is slower than none of the others")
+    assert page.index("For the 2 recurrent layers") < page.index("numba-simd is slower than none of the others")
     assert "recurrent layers of net.onnx together" in markdown(facts)
 
 
@@ -116,10 +116,16 @@ def test_below_float32_the_loss_is_told(tmp_path):
     assert "at a loss of 0.012 of a state within ±1" in said.answer(Facts([run]))[0]
 
 
-def test_the_source_of_each_size_is_in_the_table(tmp_path):
+def test_networks_that_people_run_are_told_behind_where_ours_loses_and_with_their_sources(tmp_path):
     run = of_file(tmp_path)
-    run.info["sources"] = {LAYERS[0]: "a paper", LAYERS[1]: "a repository"}
-    assert list(said.table(Facts([run]))["Source"]) == ["a paper", "a repository"]
+    run.info["sources"] = {LAYERS[0]: "a paper", LAYERS[1]: "a repository", "not measured": "a book"}
+    run.info["model"] = run.info["whole"] = None
+    facts = Facts([run])
+    assert said.answer(facts) == []
+    assert list(said.sources(facts)["Where its sizes are written"]) == ["a paper", "a repository"]
+    for text in (html(facts), markdown(facts)):
+        assert text.index("slower than none") < text.index("encoder.rnn") < text.index("a repository")
+        assert "a book" not in text
 
 
 def test_a_run_without_a_model_says_nothing_of_one(tmp_path):

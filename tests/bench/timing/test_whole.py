@@ -49,7 +49,7 @@ def test_from_the_command_line_to_the_report(file, tmp_path):
     assert all(row["max_error"] <= 1 and len(row["times"]) >= 6 for row in found.values())
     assert {"", "/rnn/LSTM", "/rnn/LSTM_1"} == found["onnxruntime"]["recurrent"].keys()
     summary = (folder / "report.md").read_text()
-    assert "For all 2 recurrent layers of net.onnx together (forward, float32, 1 thread)" in summary
+    assert "For the 2 recurrent layers of net.onnx together (forward, float32, 1 thread)" in summary
     assert "of ONNX Runtime's time its recurrent layers have" in summary
     assert "/rnn/LSTM_1" in (folder / "report.html").read_text()
     assert (folder / "charts" / "models.png").exists()
