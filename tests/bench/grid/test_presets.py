@@ -75,7 +75,7 @@ def test_every_preset_has_every_cell_and_says_what_it_is(preset):
 def test_models_are_named_and_have_a_source_each():
     found, sources = cases("models"), dict(PRESETS["models"].sources)
     assert {case.model for case in found} == sources.keys()
-    assert len({name.split(" (")[0] for name in sources}) >= 10  # networks, of which some have several layers
+    assert len({name.split(",")[0] for name in sources}) >= 10  # networks, of which some have several layers
     assert len({case.id.removesuffix(f"-{case.threads}t") for case in found}) == len(sources)
     for name, source in sources.items():
         assert len(f"{name}{source}".splitlines()) == 1

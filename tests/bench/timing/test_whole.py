@@ -108,25 +108,25 @@ def test_a_model_that_a_runtime_cannot_run(file, tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "expected"),
     [
-        ({"0": np.float32([1, 2, 4])}, 0.0),
-        ({"0": np.float32([1, 2, 4.002])}, 0.5),
-        ({"0": np.float32([1, 2, 4.4])}, 100.0),
-        ({"0": np.float32([1, 2, np.nan])}, None),
-        ({"0": np.float32([1, 2])}, None),
-        ({"1": np.float32([1, 2, 4])}, None),
+        ({"0": np.array([1, 2, 4], np.float32)}, 0.0),
+        ({"0": np.array([1, 2, 4.002], np.float32)}, 0.5),
+        ({"0": np.array([1, 2, 4.4], np.float32)}, 100.0),
+        ({"0": np.array([1, 2, np.nan], np.float32)}, None),
+        ({"0": np.array([1, 2], np.float32)}, None),
+        ({"1": np.array([1, 2, 4], np.float32)}, None),
     ],
     ids=str,
 )
 def test_how_far_two_runtimes_may_differ(tmp_path, outputs, expected):
-    np.savez(tmp_path / "a.npz", **{"0": np.float32([1, 2, 4])})
+    np.savez(tmp_path / "a.npz", **{"0": np.array([1, 2, 4], np.float32)})
     np.savez(tmp_path / "b.npz", **outputs)
     found = whole.error(tmp_path / "b.npz", tmp_path / "a.npz")
     assert found is None if expected is None else found == pytest.approx(expected, rel=1e-2)
 
 
 def test_whole_numbers_may_not_differ(tmp_path):
-    np.savez(tmp_path / "a.npz", **{"0": np.int64([1, 2])})
-    np.savez(tmp_path / "b.npz", **{"0": np.int64([1, 3])})
+    np.savez(tmp_path / "a.npz", **{"0": np.array([1, 2], np.int64)})
+    np.savez(tmp_path / "b.npz", **{"0": np.array([1, 3], np.int64)})
     assert whole.error(tmp_path / "b.npz", tmp_path / "a.npz") > 1
     assert whole.error(tmp_path / "a.npz", tmp_path / "a.npz") == 0
 
