@@ -125,7 +125,7 @@ def test_a_full_disk(tmp_path):
     [
         (
             ("--preset", "quik"),
-            "--preset: expected quick, standard, full, limits, low, networks, versions, stream or deepbench, "
+            "--preset: expected quick, standard, full, limits, low, networks, versions, stream, models or deepbench, "
             "or a .toml file, got 'quik'",
         ),
         (("--hidden", "0"), "--hidden: expected whole numbers of 1 or more, separated by commas, got '0'"),

@@ -183,8 +183,8 @@ def test_slow_tests_wait_for_their_option(tmp_path):
         ("--hidden=x", "ERROR: --hidden: expected whole numbers of 1 or more, separated by commas, got 'x'"),
         (
             "--preset=quik",
-            "ERROR: --preset: expected quick, standard, full, limits, low, networks, versions, stream or "
-            "deepbench, or a .toml file, got 'quik'",
+            "ERROR: --preset: expected quick, standard, full, limits, low, networks, versions, stream, models "
+            "or deepbench, or a .toml file, got 'quik'",
         ),
         ("-n2", "ERROR: --benchmark: expected one process, got -n: benchmarks would disturb each other"),
         ("-pno:benchmark", "ERROR: --benchmark: expected pytest-benchmark, got none: is it off by -p no:benchmark?"),
