@@ -91,8 +91,8 @@ def test_revisions_take_turns_and_are_verified_against_todays_reference(project,
     cell.write_text(right + WRONG)
     commit(project, "wrong")
     cell.write_text(right)
-    edit(project / "bench" / "grid" / "cases.py", '    lengths: str = "full"\n\n    @property\n    def id', (
-        '    lengths: str = "full"\n    colour: str = "grey"\n\n    @property\n    def id'))  # fmt: skip
+    edit(project / "bench" / "grid" / "cases.py", "    @property\n    def id(", (
+        '    colour: str = "grey"\n\n    @property\n    def id('))  # fmt: skip
     commit(project, "newer")
 
     names = "numpy,numpy@first,numpy@wrong"
@@ -171,7 +171,7 @@ def test_an_environment_without_the_library_is_refused(tmp_path):
 
 
 def test_a_revision_too_old_for_the_worker_is_refused(project, tmp_path):
-    edit(project / "bench" / "timing" / "worker.py", "def build(self, case, seed, reference=None)", (
+    edit(project / "bench" / "timing" / "worker.py", "def build(self, case, seed, reference=None, weights=None)", (
         "def build(self, case, seed)"))  # fmt: skip
     commit(project, "old")
     shutil.rmtree(project / "reference")
@@ -188,6 +188,16 @@ def test_a_revision_too_old_for_the_worker_is_refused(project, tmp_path):
         2,
         "error: --implementations: numpy@older: too old for today's worker: expected bench, kernels, reference in it\n",
     )
+
+
+def test_the_name_of_a_model_need_not_be_known_but_weights_must():
+    case = Case("gru", "forward", 8, 8, 4, 1, "float32", 1, model="a network")
+    names = tuple(name for name in Case.__dataclass_fields__ if name != "model")
+    old = Elsewhere("python", ROOT, "1.0", "abcdefg", (*names, "pace", "reference"))
+    assert old.lacks(case) == ""
+    assert "model" not in old.told(case)
+    assert old.lacks(case, weights=True) == "weights of a file"
+    assert old._replace(knows=(*old.knows, "weights")).lacks(case, weights=True) == ""
 
 
 def test_what_a_version_does_not_know_of_a_case_is_said():
