@@ -138,7 +138,7 @@ def wanted(plan, host=None):
             name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in plan.model.inputs.items()
         }
         found["model"] = {
-            "file": plan.model.path.name,
+            "file": models.clean(plan.model.path.name),
             "digest": plan.model.digest,
             "left_out": plan.model.left_out,
             "inputs": inputs,

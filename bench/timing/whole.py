@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.grid.models import clean
 from bench.machine.hardware import cpus_for
 from bench.timing.loop import turn
 from bench.timing.plan import SEED
@@ -108,7 +109,8 @@ def _measured(run, plan, names, threads, watch):
         if first and first["times"]:
             watch(f"profile {RUNTIMES[0]}", 0.95)
             runs = int(np.clip(PROFILED_S / np.median(first["times"]), 3, 1000))
-            first |= ask(RUNTIMES[0], "recurrent", **asked, runs=runs)
+            found = ask(RUNTIMES[0], "recurrent", **asked, runs=runs).get("recurrent", {})
+            first["recurrent"] = {name and clean(name): value for name, value in found.items()} or None
     return rows
 
 

@@ -125,15 +125,15 @@ def _named(layers: list[Layer]) -> dict[str, Layer]:
     numbers = sum(a.size for layer in layers for directions in layer.network for one in directions for a in one)
     expect_numbers(numbers)
     found: dict[str, Layer] = {}
-    plain = set()
+    taken = set()
     for layer in layers:
         base = name = clean(layer.name)
         number = 2
-        while re.sub(r"\W", "_", name) in plain:
+        while re.sub(r"\W", "_", name) in taken:
             name, number = f"{base} ({number})", number + 1
         steps = layer.seq_len * layer.batch_size * layer.network[0][0].W.shape[1]
         expect_numbers(steps, f"{name}: expected T, B and H that come to states")
-        plain.add(re.sub(r"\W", "_", name))
+        taken.add(re.sub(r"\W", "_", name))
         for direction in (one for directions in layer.network for one in directions):
             if not all(np.isfinite(a).all() for a in direction):
                 raise ModelError(f"{name}: expected finite weights, got infinite ones or NaN")

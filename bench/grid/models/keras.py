@@ -38,7 +38,7 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
     h5py = library("h5py", "models")
     if path.name.lower().endswith(".h5"):
         with path.open("rb") as file:
-            return _in_hdf5(h5py, file, {}, path, seq_len, batch_size)
+            return _in_hdf5(h5py, file, {}, seq_len, batch_size)
     try:
         with zipfile.ZipFile(path) as archive, TemporaryFile() as file:
             configs = _configs(json.loads(_member(archive, "config.json", MOST_CONFIG).read(MOST_CONFIG)))
@@ -46,7 +46,7 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
             while block := member.read(2**24):
                 file.write(block)
             file.seek(0)
-            return _in_hdf5(h5py, file, configs, path, seq_len, batch_size)
+            return _in_hdf5(h5py, file, configs, seq_len, batch_size)
     except BROKEN as error:
         raise ModelError(f"not a .keras file: {brief(error)}") from None
 
@@ -77,7 +77,7 @@ def _configs(value: Any) -> dict[str, dict]:
     return found
 
 
-def _in_hdf5(h5py: Any, file: Any, configs: dict, path: Path, seq_len: int, batch_size: int) -> Found:
+def _in_hdf5(h5py: Any, file: Any, configs: dict, seq_len: int, batch_size: int) -> Found:
     try:
         with h5py.File(file, "r") as root:
             groups = list(_groups(h5py, root))

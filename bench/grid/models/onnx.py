@@ -56,7 +56,9 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
     for node, scope in _nodes(model.graph, _Scope(onnx, path.parent)):
         name = node.name or (node.output[0] if node.output else node.op_type)
         try:
-            found.append(_layer(onnx, node, scope, name, shapes.get(node.input[0]), seq_len, batch_size))
+            found.append(
+                _layer(onnx, node, scope, name, shapes.get(node.input[0] if node.input else ""), seq_len, batch_size)
+            )
         except ModelError as error:
             left_out[name] = str(error)
     whole = {one.name: (_dtype(onnx, one), inputs[one.name]) for one in _inputs(model)}

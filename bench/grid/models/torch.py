@@ -44,9 +44,9 @@ def read(path: Path, seq_len: int, batch_size: int) -> Found:
 
     def get(name: str) -> np.ndarray:
         tensor = tensors[name].detach()
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-            raise ModelError(f"{name}: expected a dense tensor of real numbers")
-        return plain((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy())
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise ModelError(f"{name}: expected a dense tensor of numbers with a fraction")
+        return plain((tensor if tensor.dtype == torch.float64 else tensor.float()).contiguous().numpy())
 
     return grouped(shapes, get, path.stem, seq_len, batch_size)
 

@@ -347,6 +347,12 @@ def test_sizes_that_no_memory_holds(onnx, tmp_path):
     refused(path, "it: expected T, B and H that come to states of at most .*", seq_len=10**9)
 
 
+def test_a_node_without_inputs(onnx, tmp_path):
+    model = single(onnx, "GRU", linear_before_reset=1)
+    del model.graph.node[0].input[:]
+    refused(written(model, tmp_path / "net.onnx"), ".*got it: expected W and R, got fewer inputs")
+
+
 def test_a_node_in_the_branch_of_an_if(onnx, tmp_path):
     helper = onnx.helper
     inner = single(onnx, "GRU", linear_before_reset=1).graph

@@ -86,6 +86,20 @@ def test_an_interrupted_run_of_a_model_goes_on(file, tmp_path):
     assert command_line(a_plan).startswith("python -m bench run --model ")
 
 
+def test_long_names_of_files_and_nodes_are_read_again(file, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load(file)
+    for node in proto.graph.node:
+        node.name = "/" + "deep/" * 40 + node.name
+    path = tmp_path / f"{'n' * 150}.onnx"
+    path.write_bytes(proto.SerializeToString())
+    a_plan = planned(path, implementations="numpy,numba-simd,onnxruntime")
+    run, _ = open_run(a_plan, tmp_path / "reports")
+    whole.measure(run, a_plan)
+    found = Run.load(run.folder).info
+    assert found["whole"]["1"]["onnxruntime"]["recurrent"].keys() == {"", *a_plan.model.layers}
+
+
 def test_a_model_that_a_runtime_cannot_run(file, tmp_path):
     """Its layers are there all the same, and the report says why the whole has no time."""
     from bench.report import models
