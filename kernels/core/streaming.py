@@ -43,7 +43,19 @@ class Stream:
     gets a RuntimeError. A forked process goes on with a stream of its own, and so does who unpickles or copies one.
     """
 
-    __slots__ = ("_address", "_again", "_h", "_infer", "_keeps", "_kind", "_network", "_shape", "_states", "_step")
+    __slots__ = (
+        "_address",
+        "_again",
+        "_h",
+        "_infer",
+        "_keeps",
+        "_kind",
+        "_network",
+        "_number",
+        "_shape",
+        "_states",
+        "_step",
+    )
 
     def __init__(self, cell, weights, batch_size, infer, again, network=False):
         """Open a stream of the layers' Prepared `weights`.
@@ -54,7 +66,7 @@ class Stream:
         self._kind, self._infer, self._again, self._network = cell.State, infer, again, network
         B, L, first = int(batch_size), len(weights), weights[0]
         I, H, number = first.input_size, first.hidden_size, np.dtype(first.dtype)
-        self._shape = (B, I, H, number)
+        self._shape, self._number = (B, I, H), number
         self._step, shared = _steps(type(cell.kind), first.weights.dtype, number)
         most, (members, _) = 1, team_size(most_threads, 1, B, max(I, H), H, cell.gates, first.together)
         if members > 1 or B * cell.gates * H * (I + H) > WORTH_SHARING:
@@ -80,7 +92,8 @@ class Stream:
         It is the stream's own array and good until the next step; `numpy.copy` keeps it. What is refused is a
         ValueError or a TypeError, and the state stays as it was. The first step from indices compiles for them.
         """
-        if type(x_t) is not ndarray:  # Numba would take what derives from it for it
+        # Numba would take what derives from an array for one, and turned bytes for right ones where it has seen others.
+        if type(x_t) is not ndarray or ((number := x_t.dtype) is not self._number and not number.isnative):
             x_t = self._as_array(x_t)
         try:
             fault = self._step(self._address, x_t)
@@ -107,11 +120,11 @@ class Stream:
 
     @state.setter
     def state(self, state):
-        B, _, H, number = self._shape
+        B, _, H = self._shape
         if self._network:
-            check_states("state", state, self._kind, len(self._states), 1, (B, H), number)
+            check_states("state", state, self._kind, len(self._states), 1, (B, H), self._number)
         else:
-            check_state("state", state, self._kind, (B, H), number)
+            check_state("state", state, self._kind, (B, H), self._number)
         with _Held(self._address):
             for own, (one,) in zip(self._states, state if self._network else ((state,),), strict=True):
                 for to, a in zip(own, one, strict=True):
@@ -125,8 +138,7 @@ class Stream:
                     a[:] = 0
 
     def _as_array(self, x_t):
-        _, I, _, number = self._shape
-        check_input("x_t", x_t, ("B",), I, number)
+        check_input("x_t", x_t, ("B",), self._shape[1], self._number)
         return x_t.view(ndarray)
 
     def _refuse(self, fault, x_t):
@@ -134,10 +146,10 @@ class Stream:
         if fault == TAKEN:
             raise RuntimeError(_BUSY)
         if fault == OTHER:
-            B, I, _, number = self._shape
+            B, I, _ = self._shape
             one_hot = isinstance(x_t, ndarray) and x_t.dtype in INDICES
-            check_array("x_t", x_t, (B,) if one_hot else (B, I), x_t.dtype if one_hot else number)
-            check_input("x_t", x_t, (B,), I, number)
+            check_array("x_t", x_t, (B,) if one_hot else (B, I), x_t.dtype if one_hot else self._number)
+            check_input("x_t", x_t, (B,), I, self._number)
         if fault == NOT_FINITE:
             raise ValueError("x_t: expected finite numbers for weights of int8, got others")
         raise ValueError("state: expected values from -1 to 1 for weights of int8, got others, or they came so")

@@ -293,6 +293,23 @@ def test_a_bad_input_is_refused_and_nothing_is_lost(x_t, error, words, cell):
 
 
 @by_cell
+def test_turned_bytes_are_refused_whatever_came_before(cell):
+    """Numba remembers the type of an array that is read-only or not aligned, and for it takes one of turned bytes."""
+    stream, _, x, _ = small(cell)
+    bytes_ = np.zeros(x[0].nbytes + 1, np.uint8)[1:]
+    with pytest.raises(ValueError, match="x_t: expected an aligned array"):
+        stream.step(bytes_.view(x.dtype).reshape(x[0].shape))
+    right = x[0].copy()
+    right.flags.writeable = False
+    stream.step(right)
+    for writeable in (True, False):
+        turned = x[0].astype(">f4")
+        turned.flags.writeable = writeable
+        with pytest.raises(TypeError, match="x_t: expected dtype float32, got >f4"):
+            stream.step(turned)
+
+
+@by_cell
 def test_read_only_inputs_are_taken(cell):
     stream, _, x, _ = small(cell)
     want = stream.step(x[0]).copy()
