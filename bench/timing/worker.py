@@ -158,7 +158,8 @@ class Desk:
     def __init__(self, implementation, threads):
         self.implementation = implementation
         self.threads = threads
-        self.prepared = self.case = self.seed = None
+        self.prepared = self.case = self.seed = self.judge = None
+        self.calls = 0  # of what is prepared
 
     def start(self):
         """Import the library and fix its threads."""
@@ -177,7 +178,7 @@ class Desk:
         from bench.timing import verify
 
         case = Case(**case)
-        self.prepared = None
+        self.prepared = self.judge = None
         gc.collect()
         _reset_peak_memory()
         arrays = inputs.make(case, seed, weights)
@@ -191,9 +192,12 @@ class Desk:
             compile_s = time.perf_counter() - start
             result = prepared.call()
         peak = _peak_memory()
-        outputs = prepared.outputs(result)
-        errors, message, loss = verify.judge(case, arrays, outputs, prepared.follows, reference)
-        self.prepared, self.case, self.seed = prepared, case, seed
+
+        def judge(result):
+            return verify.judge(case, arrays, prepared.outputs(result), prepared.follows, reference)
+
+        errors, message, loss = judge(result)
+        self.prepared, self.case, self.seed, self.judge, self.calls = prepared, case, seed, judge, 2
         return {
             "status": "wrong" if message else "ok",
             "message": message,
@@ -203,6 +207,20 @@ class Desk:
             "compile_s": compile_s,
             "peak_memory_bytes": peak,
         }
+
+    def check(self):
+        """Verify one more call, behind all that were timed: what was right at first may have become wrong.
+
+        It is an even one, as the one that was verified at first: `train` takes two sets of weights in turn.
+        """
+        from bench.timing import verify
+
+        with self.prepared.context():
+            for _ in range(2 - self.calls % 2):
+                result = self.prepared.call()
+                self.calls += 1
+        errors, message, _ = self.judge(result)
+        return {"message": message, "errors": errors, "max_error": verify.largest(errors)}
 
     def build_model(self, path, inputs, seed, results, plain=False):
         """Prepare the whole model of a file and write what its second call gives; see `bench.timing.whole`."""
@@ -272,6 +290,7 @@ class Desk:
     def _time(self, calls):
         call = self.prepared.call
         turns = range(calls)
+        self.calls += calls
         gc.disable()
         try:
             with self.prepared.context():

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from itertools import permutations
+from statistics import median
 
 import numpy as np
 import psutil
@@ -23,7 +25,7 @@ from bench.timing.loop import Bench, turn
 from bench.timing.plan import Plan, open_run, plan
 from bench.timing.worker import ROOT, Worker, WorkerError
 
-BROKEN = ("absent", "crash", "hang", "noisy", "quits", "raises", "stale", "unsupported", "wrong")
+BROKEN = ("absent", "crash", "hang", "later", "noisy", "quits", "raises", "stale", "unsupported", "wrong")
 EFFORT = Effort(round_s=0.001, fewest=3, case_s=0.05)
 
 
@@ -253,6 +255,44 @@ def test_the_wrong_is_not_timed(tmp_path):
         assert row["max_error"] > 1
     assert rows["train", "wrong"]["message"].startswith("state.h: error 0.001, bound")
     assert rows["train", "numpy"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("operation", ["forward", "train"])
+def test_what_becomes_wrong_while_it_is_timed_is_found(tmp_path, operation):
+    """A buffer that is used again, a state that drifts: the gate alone would not see it."""
+    rows = measure(tmp_path, small("later", "numpy", operation=operation))
+    row = rows[operation, "later"]
+    assert row["status"] == "wrong"
+    assert row["message"].startswith("right at first, and wrong when it had been timed: ")
+    assert row["max_error"] > 1
+    assert row["times"] == []
+    assert rows[operation, "numpy"]["status"] == "ok"
+
+
+def test_a_machine_that_sleeps_in_the_middle_of_a_round_spoils_no_more_than_that(tmp_path, monkeypatch):
+    """The worker is stopped, as all is when a laptop is shut; a round that takes so long is no reason for fewer."""
+    ask, rounds = Worker.ask, []
+
+    def sleepy(worker, request, **arguments):
+        if request == "round":
+            rounds.append(worker)
+            if len(rounds) == 9:  # nobody else takes a round meanwhile
+                worker._signal(signal.SIGCONT)
+                stopped = psutil.Process(worker._process.pid)
+                threading.Timer(0.3, stopped.suspend).start()
+                threading.Timer(1.8, stopped.resume).start()
+                arguments["calls"] *= 40
+        return ask(worker, request, **arguments)
+
+    monkeypatch.setattr(Worker, "ask", sleepy)
+    planned = small("numpy", "numba-simd", hidden="64", seq_len="50")
+    rows = measure(tmp_path, planned._replace(effort=Effort(round_s=0.02, fewest=12, case_s=0.5)))
+    for row in rows.values():
+        assert row["status"] == "ok"
+        assert len(row["times"]) >= 12
+    slept = max(rows.values(), key=lambda row: max(row["times"]) / median(row["times"]))
+    assert max(slept["times"]) * 40 * slept["calls"] > 1.4
+    assert max(slept["times"]) > 1.5 * median(slept["times"])
 
 
 def test_a_failure_is_a_row_and_the_others_go_on(tmp_path):

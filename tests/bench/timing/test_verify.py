@@ -1,6 +1,7 @@
 from importlib import import_module
 from itertools import product
 
+import numba
 import numpy as np
 import pytest
 
@@ -118,6 +119,15 @@ def draw(seed):
     return c, arrays._replace(params=inputs.over(arrays.params, lambda array: array * array.dtype.type(times))), times
 
 
+@pytest.fixture
+def threads_of_their_own():
+    """Leave as many threads to the tests that come after as there were before."""
+    before = numba.get_num_threads()
+    yield
+    numba.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads_of_their_own")
 @pytest.mark.parametrize("seeds", [range(60), pytest.param(range(1000), marks=pytest.mark.slow)], ids=len)
 def test_right_results_are_called_right_and_wrong_ones_wrong(seeds):
     right, wrong, coarse = [], [], []
