@@ -206,6 +206,56 @@ def test_a_damaged_file_is_written_anew(checkout, ending):
     assert run(checkout) == (1, 0, folder)
 
 
+def test_a_file_cut_short_anywhere_is_compiled_anew(tmp_path):
+    """A kernel's own code, cut at every KiB, and the index of it at every 16 bytes."""
+    program = f"""
+from pathlib import Path
+import numpy as np
+from numba.core.caching import IndexDataCacheFile
+from numba.core.registry import cpu_target
+from kernels import rnn
+
+params, x = rnn.init_params(1, 3, np.random.default_rng(0)), np.ones((2, 1, 1), np.float32)
+rnn.infer(params, x)
+cache, [types] = rnn._infer._cache, rnn._infer.overloads
+kept, mine = cache._cache_file, Path({str(tmp_path)!r})
+cache._cache_file = IndexDataCacheFile(mine, Path(kept._index_path).stem, kept._source_stamp)
+code = kept._load_index()[cache._index_key(types, cpu_target.target_context.codegen())]
+files = [Path(kept._index_path), Path(kept._cache_path, code)]
+
+def load(file=None, length=None):
+    for path in files:
+        (mine / path.name).write_bytes(path.read_bytes()[: length if path == file else None])
+    return cache.load_overload(types, cpu_target.target_context)
+
+assert load() is not None
+cuts = [(path, n) for path in files for n in range(0, path.stat().st_size, 1024 if path.suffix == ".nbc" else 16)]
+taken = [(path.name, n) for path, n in cuts if load(path, n) is not None]
+print(len(cuts), taken)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cuts, taken = done.stdout.split(" ", 1)
+    assert int(cuts) > 50
+    assert taken.strip() == "[]"
+
+
+def test_processes_that_compile_at_once_all_have_right_code_and_the_next_one_finds_it(checkout):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache")}
+    words = [sys.executable, "-c", "from kernels.probe import double\nprint(double(1.5), double(2), double(1j))"]
+    at_once = [subprocess.Popen(words, cwd=checkout, env=environment, stdout=subprocess.PIPE) for _ in range(4)]
+    for one in at_once:
+        assert one.communicate(timeout=120)[0].decode().split() == ["3.0", "4", "2j"]
+    assert run(checkout)[:2] == (1, 0)
+
+
+def test_code_for_another_cpu_or_another_numba_is_not_taken(checkout):
+    assert run(checkout)[:2] == (0, 1)
+    assert run(checkout, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")[:2] == (0, 1)
+    assert run(checkout, f"import numba\nnumba.__version__ = '0.0'\n{PROGRAM}")[:2] == (0, 1)
+    assert run(checkout)[:2] == (1, 0)
+
+
 def test_a_full_disk_ends_no_call(checkout):
     """A limit on the size of a file stands in for the disk."""
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
