@@ -37,7 +37,7 @@ def test_two_threads_give_what_one_gives(size, dtype, cell, monkeypatch):
 
 
 @by_cell
-@pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize("threads", [2, 8, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 16))])
 def test_calls_from_anywhere(threads, cell):
     """Eight threads are more than most machines that run this have cores: slower, and right."""
     fork = ["fork"] if sys.platform == "linux" else []
@@ -57,3 +57,12 @@ def test_no_call_takes_a_lock_of_numbas(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a fork that threads survive")
 def test_a_child_forked_beside_first_calls_does_not_hang():
     run_apart("tests.kernels.forking", timeout=120)
+
+
+@pytest.mark.parametrize("host", ["prange", "joblib", "dask", "spawn", "spinning", "quota"])
+def test_calls_from_within_what_runs_them_side_by_side(host):
+    if package := {"joblib": "joblib", "dask": "distributed", "spinning": "torch"}.get(host):
+        pytest.importorskip(package)
+    if host == "quota" and sys.platform != "linux":
+        pytest.skip("needs control groups")
+    run_apart("tests.kernels.nested", host, timeout=180)
