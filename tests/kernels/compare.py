@@ -6,13 +6,14 @@ How far apart may two right results be? Say u is the dtype's rounding unit, 2^-2
 rounds every input once (that is the least anybody can do), rounds again in each of the n additions behind a number,
 and errs by up to 2 ulp = 4u in tanh and sigmoid. The bound follows:
 
-    |comp - ref|  <=  6 sqrt(n) s  +  4u max|ref|
+    |comp - ref|  <=  6 sqrt(n) s  +  4u max|ref|  +  n tiny
 
 - s is what rounding the inputs alone does to the result, measured: the float64 reference on inputs disturbed by
   random relative errors of up to u, largest difference of a few draws. So the growth of errors from step to step,
   and cancellation, are in s for the weights at hand, whatever T and H.
 - Rounding errors are as good as random, so n of them add up to sqrt(n) (Higham and Mary, SIAM J. Sci. Comput. 2019);
   n is the longest sum of the computation.
+- tiny is the smallest number of the dtype: what underflows errs by up to half of it.
 - 6 is six standard deviations: no seed gets there by chance.
 - The reference rounds as well. In float64 that doubles the variance of the difference, hence n counts twice. Its
   sigmoid, made for speed, errs by u of 1, which may be thousands of u of an almost closed gate: SciPy's stands in.
@@ -111,8 +112,9 @@ def assert_close(comp, reference, inputs, call, n):
     `inputs` is a NamedTuple of all arguments, in the dtype of `comp`. `call(cell, inputs)` calls a cell's functions
     with them, and is run on the reference in float64. `n` is the length of the longest sum.
     """
-    u = np.finfo(next(iter(named(comp).values())).dtype).eps / 2
-    bounds = _bounds(reference, inputs, call, n, u)
+    dtype = np.finfo(next(iter(named(comp).values())).dtype)
+    u, tiny = dtype.eps / 2, float(dtype.smallest_subnormal)
+    bounds = _bounds(reference, inputs, call, n, u, tiny)
     assert named(comp).keys() == bounds.keys()
     wrong = []
     for name, a in named(comp).items():
@@ -128,14 +130,18 @@ def assert_close(comp, reference, inputs, call, n):
     assert not wrong, "\n".join(wrong)
 
 
-def _bounds(reference, inputs, call, n, u, draws=4):
+def _bounds(reference, inputs, call, n, u, tiny, draws=4):
     """Return for each array of the result the float64 reference and the largest error allowed."""
+    underflow = n * tiny
     if u < np.finfo(np.float32).eps / 2:
         n *= 2
 
     def run(change):
         changed = rebuild(inputs, reference, lambda a: a if a.dtype.kind == "i" else change(a.astype(np.float64)))
-        with mock.patch.object(reference, "sigmoid", expit, create=True):  # a peer in its place has none
+        with (
+            mock.patch.object(reference, "sigmoid", expit, create=True),  # a peer in its place has none
+            mock.patch(f"{__name__}._disturbed", change),
+        ):
             return named(call(reference, changed))
 
     ref = run(lambda a: a)
@@ -145,7 +151,19 @@ def _bounds(reference, inputs, call, n, u, draws=4):
     for _ in range(draws):
         for name, a in run(lambda a: a * (1 + size * rng.uniform(-1, 1, a.shape))).items():
             spread[name] = max(spread[name], np.abs(a - ref[name]).max() * u / size)
-    return {name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max()) for name, a in ref.items()}
+    return {name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max() + underflow) for name, a in ref.items()}
+
+
+def _disturbed(a):
+    return a
+
+
+def handed_on(value):
+    """Return what a function of the reference has kept for another, disturbed as the inputs are at the moment.
+
+    Whoever computes it rounds it, and where 1 - h^2 is small that is felt.
+    """
+    return rebuild(value, None, lambda a: a if a.dtype.kind == "i" else _disturbed(a))
 
 
 def assert_same(comp, ref, size, what=""):

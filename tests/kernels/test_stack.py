@@ -12,7 +12,7 @@ from kernels import lstm, stack
 from kernels.core import recurrence, team
 from reference import stack as reference_stack
 from tests.kernels.cells import CELLS, by_cell, label
-from tests.kernels.compare import DTYPES, assert_close, poison, rebuild
+from tests.kernels.compare import DTYPES, assert_close, handed_on, poison, rebuild
 from tests.networks import Shape, arrays, assert_equal_arrays, draw, in_torch
 
 LENGTHS = ("ragged", "full")
@@ -74,6 +74,8 @@ def check(cell, shape, dtype, one_hot=None, **options):
         functions = stack if module is cell.kernels else reference_stack
         params, x, state, _, grad_hs, grad_state = inputs
         trace = functions.forward(module, params, x, state, lengths, **options)
+        if module is not cell.kernels:
+            trace = handed_on(trace)
         return functions.bptt(module, params, trace, grad_hs, grad_state, **options)
 
     inputs = inputs._replace(lengths=None)
