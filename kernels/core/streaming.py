@@ -254,7 +254,7 @@ def _steps(kind, unit, number):
         if fault == 0:
             w, states = reach(unit, head[WEIGHTS]), reach(number, head[STATES])
             _save(head, w, states)
-            _take_layers(ZERO, ONE, head, head, kind(head[OPTION]), w, states, pointer(x_t))
+            _take_layers(ZERO, ONE, head, head, kind(head[OPTION]), w, states, _input(head, x_t))
             fault = _end(head, w, states)
         return fault
 
@@ -266,7 +266,7 @@ def _steps(kind, unit, number):
             w, states = reach(unit, head[WEIGHTS]), reach(number, head[STATES])
             _save(head, w, states)
             members = assembled(team)
-            share_out(_take_part, members, (members, head, kind(head[OPTION]), w, states, pointer(x_t)))
+            share_out(_take_part, members, (members, head, kind(head[OPTION]), w, states, _input(head, x_t)))
             fault[0] = _end(head, w, states)
 
     x = from_dtype(number)
@@ -329,6 +329,15 @@ def _save(head, w, states):
     """Copy the states: members write to them while others read, and a step that is refused must not have been."""
     copy_rows(reach(states, head[BEFORE]), ZERO, states, ZERO, ONE, ZERO, head[NUMBERS])
     begin_notes(w, reach(states, head[SCRATCH]))
+
+
+@inlined
+def _input(head, x_t):
+    """Return a pointer to x_t; of an earlier result, which lies where a step writes to, to the copy of it."""
+    offset = x_t.ctypes.data - head[STATES]
+    if 0 <= offset < head[NUMBERS] * x_t.itemsize:
+        return reach(pointer(x_t), head[BEFORE] + offset)
+    return pointer(x_t)
 
 
 @inlined

@@ -293,6 +293,24 @@ def test_a_bad_input_is_refused_and_nothing_is_lost(x_t, error, words, cell):
 
 
 @by_cell
+@pytest.mark.parametrize("low", [None, *LOW])
+@pytest.mark.parametrize("B", [1, 5])
+def test_a_result_may_be_the_next_input(low, B, cell, monkeypatch):
+    """It lies where the step writes to, and a team's members do not all read it before one of them writes."""
+    monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
+    monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
+    params, x, *_ = draw(cell.kernels, Size(400, 400, 1, B), np.float32)
+    weights = cell.kernels.prepare(params, low)
+    stream, last = cell.kernels.stream(weights, B), cell.kernels.init_state(weights, B)
+    assert isinstance(stream._step, streaming.Shared)
+    h = x[0]
+    for _ in range(300):
+        last = cell.kernels.forward_step(weights, np.copy(h), last)
+        h = stream.step(h)
+        np.testing.assert_array_equal(h, last.h)
+
+
+@by_cell
 def test_turned_bytes_are_refused_whatever_came_before(cell):
     """Numba remembers the type of an array that is read-only or not aligned, and for it takes one of turned bytes."""
     stream, _, x, _ = small(cell)

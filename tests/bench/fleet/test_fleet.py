@@ -171,6 +171,7 @@ def test_machines_that_are_alike_share_and_one_that_dies_loses_only_what_it_had_
     assert "was lost in the midst of rnn-" in err
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_back_goes_on(cluster):
     process = start(cluster, seconds=1)
     first = cluster.worker("east")
@@ -208,6 +209,7 @@ def test_a_client_that_ends_stops_the_far_ends_and_its_command_goes_on(cluster, 
     assert rows_so_far(cluster)[: len(before)] == before
 
 
+@pytest.mark.slow
 def test_machines_with_other_source_or_none_are_named_and_not_mixed(cluster, tmp_path):
     copy = tmp_path / "copy"
     for name in ("bench", "kernels", "reference"):
@@ -305,6 +307,7 @@ def train(cluster, *words):
     return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
 
 
+@pytest.mark.slow
 def test_the_seeds_of_a_race_are_learned_on_several_machines_as_on_one(cluster, tmp_path):
     cluster.worker("east")
     cluster.worker("west")
@@ -326,6 +329,7 @@ def test_the_seeds_of_a_race_are_learned_on_several_machines_as_on_one(cluster, 
     assert losses(far) == losses(near)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_cut_short_goes_on_with_the_seeds_that_are_left(cluster, tmp_path):
     worker = cluster.worker("east")
     process = train(cluster, "--scheduler", cluster.address, "--seeds", "60", "--epochs", "20")

@@ -311,6 +311,7 @@ print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
     assert done.stdout.split() == ["1", "0"]
 
 
+@pytest.mark.slow
 def test_no_function_is_taken_for_another(tmp_path):
     """Numba tells functions of the same name and types apart by a number, which another process gives to another one.
 
