@@ -1,4 +1,4 @@
-"""Right until it was called a few dozen times, and then off by a thousandth."""
+"""Right for the first calls, and off by a thousandth from the thirtieth on."""
 
 from itertools import count
 
@@ -9,13 +9,13 @@ version, start = numpy.version, numpy.start
 
 def prepare(case, inputs):
     prepared = numpy.prepare(case, inputs)
-    calls = count()
-
-    def outputs(result):
-        return {name: a * (1.001 if next(calls) > 30 else 1) for name, a in prepared.outputs(result).items()}
+    numbers = count()
 
     def call():
-        next(calls)
-        return prepared.call()
+        return next(numbers), prepared.call()
+
+    def outputs(result):
+        number, right = result
+        return {name: a * (1.001 if number >= 30 else 1) for name, a in prepared.outputs(right).items()}
 
     return prepared._replace(call=call, outputs=outputs)
