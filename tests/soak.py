@@ -60,14 +60,18 @@ class Watch:
             print(f"{monotonic() - self.begin:5.0f} s, {done} {self.what}: {self.readings[-1]}", flush=True)
 
     def grown(self):
-        """Return what has grown since a fifth of the time, when all code is compiled, by name."""
-        first, last = self.readings[len(self.readings) // 5], self.readings[-1]
-        found = [
-            name
-            for name in ("files", "threads", "processes", "temporary")
-            if getattr(last, name) > getattr(first, name)
-        ]
-        return found + (["memory"] if last.memory > first.memory + ROOM else [])
+        """Return what has grown since a fifth of the time, when all code is compiled, by name.
+
+        Memory is what it is at least for a while: a large call before the reading may have left some to the allocator.
+        """
+        n = len(self.readings)
+        first, last = self.readings[n // 5], self.readings[-1]
+        others = ("files", "threads", "processes", "temporary")
+        found = [name for name in others if getattr(last, name) > getattr(first, name)]
+        before, after = (
+            min(one.memory for one in some) for some in (self.readings[n // 5 : n // 2 + 1], self.readings[n // 2 :])
+        )
+        return found + (["memory"] if after > before + ROOM else [])
 
 
 def call(minutes):

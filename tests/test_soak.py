@@ -13,7 +13,7 @@ def test_a_minute_of_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("memory", 2**20), ("files", 1), ("threads", 1), ("processes", 1), ("temporary", 1)]
+    ("name", "step"), [("memory", 2**21), ("files", 1), ("threads", 1), ("processes", 1), ("temporary", 1)]
 )
 def test_what_grows_is_told(name, step):
     watch, flat = Watch("calls", 60), Gauge(2**30, 10, 4, 0, 3)
