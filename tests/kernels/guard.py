@@ -114,15 +114,15 @@ def sizes(amount):
     H, I, T, B = (1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 65, 100), (1, 3, 17), (1, 2, 5), (1, 2, 3, 5, 9, 33)
     every = [Size(*size) for size in itertools.product(H, I, T, B)]
     wide = [Size(193, 3, 12, 1), Size(257, 5, 4, 3), Size(200, 201, 5, 1)]  # enough for threads to share the units
-    # 5 and 29 divide no axis: each size of each has its turn.
-    return wide + every[:: {"some": 29, "many": 5, "all": 1}[amount]]
+    # 11 and 29 divide no axis: each size of each has its turn.
+    return wide + every[:: {"some": 29, "many": 11, "all": 1}[amount]]
 
 
 def shapes(amount):
     """Return networks whose sequences end at different steps, and ones whose layers follow each other."""
     lengths, H, T, B = ("full", "ragged"), (1, 7, 17, 33, 65), (1, 5, 13), (1, 2, 3, 9, 33)
     every = [networks.Shape(*size) for size in itertools.product((1, 2, 3), (1, 2), H, (1, 5), T, B, lengths)]
-    return every[:: {"some": 97, "many": 7, "all": 1}[amount]]  # which divide no axis, either
+    return every[:: {"some": 97, "many": 37, "all": 1}[amount]]  # which divide no axis, either
 
 
 def main(cell, dtype, amount):

@@ -26,8 +26,6 @@ class Machine(NamedTuple):
 ARM, X86 = "aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"
 MACHINES = [
     Machine(ARM, "neoverse-n1", "+neon,+dotprod", {types.float32: ["fmla v.4s"], QUADS: ["sdot v.4s"]}),
-    Machine(ARM, "cortex-a72", "+neon", {types.float32: ["fmla v.4s"], QUADS: ["mla v.4s"]}),
-    Machine(X86, "x86-64", "", {types.float32: ["mulps xmm", "addps xmm"], QUADS: ["pmaddwd xmm"]}),
     Machine(X86, "haswell", "+avx2,+fma", {types.float32: ["vfmadd ymm"], QUADS: ["vpmaddwd ymm"]}),
     Machine(X86, "alderlake", "+avx2,+fma,+avxvnni", {QUADS: ["vpdpbusd ymm"]}),
     Machine(X86, "cooperlake", "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+avx512bf16,+fma,+avx2",

@@ -205,7 +205,7 @@ class Session(RuleBasedStateMachine):
         opened.check()
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_sessions(examples):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as Session.elsewhere:
         run_state_machine_as_test(Session, settings=settings(max_examples=examples, deadline=None))
