@@ -172,7 +172,7 @@ def test_errors_of_chaotic_weights_grow_as_the_steps_slopes_say_and_stay_finite(
 
 @by_dtype
 def test_a_saturated_units_gradient_is_right_to_the_rounding_of_one(dtype):
-    """1 - h^2 loses its digits with h near 1; what is left errs by no more than h's own error, 4 u, counts: 8 u."""
+    """1 - h^2 loses its digits with h near 1: what is left errs by twice h's own error, 4 u, and its own rounding."""
     u = np.finfo(dtype).eps / 2
     ones = np.ones((1, 1), dtype)
     for a in (*np.linspace(-30, 30, 121), 1e3, -1e30):
