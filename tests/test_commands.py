@@ -38,6 +38,8 @@ SMALLER = {
     "python -m bench train sine": "--hidden 4 --epochs 1 --seeds 1 --implementation numpy --output reports/sine",
     "python -m bench train": None,
     "python -m bench generate": "--length 10",
+    "python -m tests.fuzz": "5",
+    "python -m tests.soak": "--minutes 0.1 --runs 2",
     "python -m bench": f"run {TWO} {CASE} --operation=forward",
     "pytest -p bench.plugin --benchmark": f"{TWO} {CASE} --operation=forward",
     "pytest --benchmark": f"{TWO} {CASE} --operation=forward",
