@@ -12,18 +12,17 @@ import re
 import secrets
 import warnings
 from collections import Counter
-from contextlib import nullcontext
 from time import monotonic
 from typing import Annotated, NamedTuple
-from unittest.mock import patch
 
 import numba
 import numpy as np
+import pytest
 import typer
 
-from kernels.core import recurrence
 from tests.kernels.cells import CELLS, Cell, arguments
 from tests.kernels.compare import DTYPES, Backward, Size, assert_close, draw, named, rebuild
+from tests.kernels.sharing import share_everything
 from tests.kernels.test_arguments import FUNCTIONS, NAMED_INSTEAD, SPOIL, array_names, refusal_of, spoilt
 from tests.kernels.test_low import LOW, check_steps
 from tests.kernels.test_stack import check as check_stack
@@ -204,8 +203,9 @@ def run(seed, number):
     case = draw_case(seed, number)
     kind = KINDS[number % len(KINDS)]
     most = numba.get_num_threads()
-    eager = patch.multiple(recurrence, WORTH_SHARING=1, _PATIENCE=10**9, _WORTH_FOLLOWING=1)
-    with eager if case.rng.integers(2) else nullcontext():  # half of them share whatever can be, however small
+    with pytest.MonkeyPatch.context() as patch:
+        if case.rng.integers(2):
+            share_everything(patch.setattr)
         numba.set_num_threads(int(case.rng.integers(most)) + 1)
         try:
             kind(case)

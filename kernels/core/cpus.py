@@ -26,6 +26,14 @@ def allowed():
         return set()
 
 
+def waited(thread):
+    """Return for how many seconds a thread of this process has been ready to run and had no CPU: 0 if nobody tells."""
+    try:
+        return int((_read(f"/proc/self/task/{thread}/schedstat") or "0 0").split()[1]) / 1e9
+    except (ValueError, IndexError):
+        return 0.0
+
+
 @cache
 def cpu_quota():
     """Return how many CPUs' time this process and those it is grouped with may take, or None if nobody limits it."""

@@ -4,7 +4,9 @@
 own, for the whole sequence. A thread that sleeps takes as long to wake as many steps do, so one that has finished
 spins for its next job for a while, in compiled code, which needs no interpreter: a job is an address that is written
 to the thread's mailbox. Where the members share a state they `meet` after each step: they spin too, and after a while
-they offer their core to others, so that more threads than cores are slow and not stuck.
+they offer their core to others, so that more threads than cores are slow and not stuck. Where others keep all cores
+busy, such as another library's threads that spin, one member or the other has no core most of the time; calls are
+alone then, but for a try now and then.
 
 Each thread is kept off the caller's CPU and away from the others. Left alone, a scheduler may wake it where the caller
 runs, above all in a virtual machine, whose idle CPUs look as if they were taken; then the two spin in turns.
@@ -29,7 +31,7 @@ from numba.extending import intrinsic, overload
 from numba.np.ufunc import parallel
 
 from kernels.core.cache import INLINE, compiled
-from kernels.core.cpus import usable_cpus
+from kernels.core.cpus import usable_cpus, waited
 from kernels.core.simd import at, pointer
 
 # A team is an array of a row for each member: the caller's notes, and the mailboxes of the others. A row is two cache
@@ -44,6 +46,9 @@ FOREVER = 2**62  # spins
 _SPARE = 12_000  # spins until a thread without a job goes to sleep: about half a millisecond
 _WAKING = 1200  # spins: who would not wait as long does not wait for a thread that sleeps
 _SOON = 0.0002  # s: a call within that finds a thread awake still
+_LOOK = 0.02  # s of work as a team, until somebody looks for how long its members had no CPU
+_CROWDED = 0.3  # of that time: a team of two that had none for so long is no faster than one thread
+_ALONE = 10  # times as long calls are alone then
 
 _INT64 = ir.IntType(64)
 
@@ -57,6 +62,8 @@ _current_cpu = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "
 _place = None  # the CPU of the caller, that the helpers are kept off, and those that it may run on
 _wanted = 0  # members of the team at work: who of them has fallen asleep looks here before it waits to be woken
 _last_small = 0.0  # s: when a call ended that did not wait for a sleeper
+_worked = 0.0  # s of work as a team since somebody looked
+_alone_until = 0.0  # s: by `monotonic`, as they all are
 
 
 class _Helper(threading.Thread):
@@ -68,6 +75,7 @@ class _Helper(threading.Thread):
         self.member = member
         self.awake = True
         self.leaving = False
+        self.waited = 0.0  # s that it has waited for a CPU, when somebody looked
         self._bell: SimpleQueue = SimpleQueue()
         self.start()
 
@@ -139,12 +147,12 @@ def on_a_team(work, size, arguments):
     """Call work(team, *arguments) with a team of some size.
 
     `size` is how many members there may be, and for how many spins to wait for them. If that is too few for a thread
-    that sleeps, or if a team is at work already, it is a team of one; but where such calls follow each other soon, the
-    sleepers are woken for the next.
+    that sleeps, if a team is at work already, or if members had to wait for a CPU of late, it is a team of one; but
+    where calls too small for a sleeper follow each other soon, the sleepers are woken for the next.
     """
     global _last_small
     members, patience = size
-    if members == 1 or _one_team.locked():
+    if members == 1 or _one_team.locked() or monotonic() < _alone_until:
         work(alone, *arguments)
         return
     # An interrupt may come after any call, even of `acquire`; `with` lets none in before it has seen to the release.
@@ -169,13 +177,30 @@ def _as_a_team(work, members, patience, arguments):
                 helper.wake()
         if worth_waiting:
             _board[0, _PATIENCE] = patience
+            begin = monotonic()
             work(_board[: len(helpers) + 1], *arguments)
+            _look(helpers, monotonic() - begin)
         return worth_waiting
     except BaseException:
         _board[1:members, _STATE] = _IDLE  # let none stay ready for a job that does not come
         raise
     finally:
         _wanted = 0
+
+
+def _look(helpers, worked):
+    """After some time of work, see whether others want the helpers' CPUs; if so, leave them to them for a while."""
+    global _worked, _alone_until
+    _worked += worked
+    if _worked < _LOOK:
+        return
+    longest = 0.0
+    for helper in helpers:
+        before, helper.waited = helper.waited, waited(helper.native_id)
+        longest = max(longest, helper.waited - before)
+    if longest > _CROWDED * _worked:
+        _alone_until = monotonic() + _ALONE * _worked
+    _worked = 0.0
 
 
 def _gather(members):

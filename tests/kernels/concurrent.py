@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from kernels.core import recurrence, team
+from kernels.core import team
 from tests.kernels.compare import Size, assert_equal, calls, draw
+from tests.kernels.sharing import share_everything
 
 SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(100, 1, 50, 1), Size(300, 1, 20, 1), Size(800, 1, 5, 1))
 
@@ -48,7 +49,7 @@ def in_a_fork(work, refs):
 
 
 def main(cell, *options):
-    recurrence.WORTH_SHARING, recurrence._PATIENCE = 1, 10**9
+    share_everything()
     team.usable_cpus = numba.get_num_threads
     cell = importlib.import_module(f"kernels.{cell}")
     by_size = {size: calls(cell, draw(cell, size, np.float32)) for size in SIZES}

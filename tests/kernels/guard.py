@@ -14,10 +14,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from kernels.core import recurrence, streaming
+from kernels.core import streaming
 from tests import networks
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
+from tests.kernels.sharing import share_everything
 from tests.kernels.test_stack import CELL, every_call
 
 PAGE = mmap.PAGESIZE
@@ -127,7 +128,7 @@ def shapes(amount):
 
 def main(cell, dtype, amount):
     faulthandler.enable()
-    recurrence.WORTH_SHARING, recurrence._PATIENCE, recurrence._WORTH_FOLLOWING = 1, 10**9, 1
+    share_everything()
     cell = find(cell)
     cases = list(itertools.product(sizes(amount), (False, True)))
     for n, (size, at_end) in enumerate(cases):

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from kernels import gru
-from kernels.core import recurrence
 from kernels.core.cpus import usable_cpus
 from tests.kernels.apart import UNABLE
 from tests.kernels.compare import Size, assert_equal, calls, draw
+from tests.kernels.sharing import share_everything
 
 SIZES = (Size(17, 3, 20, 5), Size(64, 8, 20, 33), Size(300, 1, 20, 1))
 NAMES = ("forward_step", "infer", "forward", "bptt")
@@ -27,7 +27,7 @@ CALLS = 24
 
 def work(n):
     """Make the n-th call."""
-    recurrence.WORTH_SHARING, recurrence._PATIENCE = 1, 10**6
+    share_everything()
     inputs = draw(gru, SIZES[n % len(SIZES)], np.float32)
     return calls(gru, inputs)[NAMES[n % len(NAMES)]]()
 

@@ -9,10 +9,11 @@ import pytest
 
 from bench.implementations import named
 from kernels import lstm, stack
-from kernels.core import recurrence, team
+from kernels.core import team
 from reference import stack as reference_stack
 from tests.kernels.cells import CELLS, by_cell, label
 from tests.kernels.compare import DTYPES, assert_close, handed_on, poison, rebuild
+from tests.kernels.sharing import share_everything
 from tests.networks import Shape, arrays, assert_equal_arrays, draw, in_torch
 
 LENGTHS = ("ragged", "full")
@@ -169,9 +170,7 @@ def test_as_many_threads_as_there_are_give_what_one_gives(shape, dtype, cell, mo
     """To the bit."""
     monkeypatch.setattr(team, "_board", np.zeros((5, team._ROW), np.int64))
     monkeypatch.setattr(team, "_helpers", [])
-    monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
-    monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
-    monkeypatch.setattr(recurrence, "_WORTH_FOLLOWING", 1)
+    share_everything(monkeypatch.setattr)
     calls = every_call(cell.kernels, draw(cell.kernels, shape, dtype))
     found = []
     for n in (1, 2, 3, 5):

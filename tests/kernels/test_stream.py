@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from kernels import stack
-from kernels.core import recurrence, streaming
+from kernels.core import streaming
 from tests.kernels.cells import CELLS, SMALL, by_cell, by_dtype, by_variant, label
 from tests.kernels.compare import DTYPES, Size, draw
+from tests.kernels.sharing import share_everything
 
 SIZES = [
     Size(H, I, T=4, B=B)
@@ -76,8 +77,7 @@ def test_a_team_takes_the_steps_of_one(size, low, cell, monkeypatch):
     params, x, state, *_ = draw(cell.kernels, size, np.float32)
     weights = cell.kernels.prepare(params, low)
     want = [s.h for s in chain(cell.kernels, weights, x, state)]
-    monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
-    monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
+    share_everything(monkeypatch.setattr)
     stream = cell.kernels.stream(weights, size.B)
     assert isinstance(stream._step, streaming.Shared)
     stream.state = state
@@ -297,8 +297,7 @@ def test_a_bad_input_is_refused_and_nothing_is_lost(x_t, error, words, cell):
 @pytest.mark.parametrize("B", [1, 5])
 def test_a_result_may_be_the_next_input(low, B, cell, monkeypatch):
     """It lies where the step writes to, and a team's members do not all read it before one of them writes."""
-    monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
-    monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
+    share_everything(monkeypatch.setattr)
     params, x, *_ = draw(cell.kernels, Size(400, 400, 1, B), np.float32)
     weights = cell.kernels.prepare(params, low)
     stream, last = cell.kernels.stream(weights, B), cell.kernels.init_state(weights, B)

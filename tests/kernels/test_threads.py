@@ -11,6 +11,7 @@ from kernels.core import recurrence, team
 from tests.kernels.apart import run_apart
 from tests.kernels.cells import CELLS, SMALL, by_cell, by_dtype, by_edge
 from tests.kernels.compare import DTYPES, assert_equal, calls, draw
+from tests.kernels.sharing import share_everything
 
 
 @pytest.mark.skipif(numba.get_num_threads() < 2, reason="needs two threads")
@@ -19,8 +20,7 @@ from tests.kernels.compare import DTYPES, assert_equal, calls, draw
 @by_edge
 def test_two_threads_give_what_one_gives(size, dtype, cell, monkeypatch):
     """To the bit: how many threads share a call depends on who is awake, and its result must not."""
-    monkeypatch.setattr(recurrence, "WORTH_SHARING", 1)
-    monkeypatch.setattr(recurrence, "_PATIENCE", 10**9)
+    share_everything(monkeypatch.setattr)
     monkeypatch.setattr(team, "usable_cpus", lambda: 2)
     by_name = calls(cell.kernels, draw(cell.kernels, size, dtype))
     threads = numba.get_num_threads()

@@ -1,4 +1,9 @@
 import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from numba import config
@@ -44,6 +49,40 @@ def cpu_quota():
 def usable_cpus():
     cpus.cpu_quota.cache_clear()
     return cpus.usable_cpus()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs a kernel that counts it")
+def test_a_thread_waits_where_another_has_its_cpu():
+    """Of three processes on one CPU each waits for most of the time, and this one has no CPU but that."""
+    cpu = min(os.sched_getaffinity(0))
+    busy = [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"]
+    found = []
+
+    def compete():
+        os.sched_setaffinity(0, {cpu})  # of this thread alone
+        before, deadline = cpus.waited(threading.get_native_id()), time.monotonic() + 20
+        while time.monotonic() < deadline and not found:
+            if cpus.waited(threading.get_native_id()) - before > 0.05:
+                found.append(True)
+
+    others = [subprocess.Popen(busy) for _ in range(2)]
+    try:
+        thread = threading.Thread(target=compete)
+        thread.start()
+        thread.join()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert found
+
+
+@pytest.mark.parametrize("text", ["", "no numbers", "1 x 3", "7"])
+def test_where_nobody_tells_no_thread_has_waited(text, monkeypatch):
+    monkeypatch.setattr(cpus, "_read", lambda path: text or None)
+    assert cpus.waited(1) == 0
+    monkeypatch.setattr(cpus, "_read", lambda path: "70 2000000 3")
+    assert cpus.waited(1) == 0.002
 
 
 @pytest.mark.parametrize(

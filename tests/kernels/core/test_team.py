@@ -1,6 +1,7 @@
 """Jobs for a team's threads: awake or asleep, failing, or never coming."""
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,13 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
 
 WAIT, GO_ON = (2, team.FOREVER), (2, 1000)
+
+
+@pytest.fixture(autouse=True)
+def never_crowded(monkeypatch):
+    """Let other tests that run meanwhile not have ours be alone."""
+    monkeypatch.setattr(team, "_CROWDED", math.inf)
+    monkeypatch.setattr(team, "_alone_until", 0.0)
 
 
 @numba.njit(nogil=True)
@@ -125,6 +133,27 @@ def test_who_does_not_come_is_not_waited_for():
     count(deserted, counts, (1, 5))
     np.testing.assert_array_equal(counts, [300, 0])
     assert deserted[1, team._STATE] == team._IDLE
+
+
+def test_where_others_want_the_cpus_calls_are_alone_for_a_while(counts, monkeypatch):
+    waited = 0.0
+    monkeypatch.setattr(team, "waited", lambda thread: waited)
+    monkeypatch.setattr(team, "_CROWDED", 0.3)
+    monkeypatch.setattr(team, "_LOOK", 0)  # after every call
+    team._helpers[0].waited = 0.0
+
+    def members():
+        counts[:] = 0
+        count_to_300(counts)
+        return np.count_nonzero(counts)
+
+    assert [members() for _ in range(3)] == [2, 2, 2]
+    waited = 3600.0  # longer than the call took
+    monkeypatch.setattr(team, "_ALONE", 1e9)
+    assert [members() for _ in range(3)] == [2, 1, 1]
+    assert team._alone_until > time.monotonic()
+    monkeypatch.setattr(team, "_alone_until", 0.0)  # the while is over, and nobody has had to wait since
+    assert [members() for _ in range(3)] == [2, 2, 2]
 
 
 def test_only_compiled_code_is_a_job():
