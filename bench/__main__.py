@@ -13,7 +13,7 @@ import typer
 
 from bench.fleet import expect_distributed
 from bench.grid import presets
-from bench.grid.cases import ChoiceError
+from bench.grid.cases import ChoiceError, harmless
 from bench.grid.presets import OPTIONS, find_preset
 from bench.results.files import expect_folder, new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
@@ -437,7 +437,7 @@ def _run(output):
 
 
 def _fail(error, code):
-    print(f"error: {error}", file=sys.stderr)
+    print(harmless(f"error: {error}"), file=sys.stderr)
     sys.exit(code)
 
 

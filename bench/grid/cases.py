@@ -232,3 +232,8 @@ def either(names):
     """Return "a, b or c"."""
     *rest, last = names
     return f"{', '.join(rest)} or {last}" if rest else last
+
+
+def harmless(text: str) -> str:
+    """Return a text without what a terminal obeys: control characters but line ends and tabs, and turned writing."""
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", text)

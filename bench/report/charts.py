@@ -153,6 +153,8 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
 
     Of the name the files keep letters and digits, small ones.
     """
+    if folder.is_symlink():  # in a run from elsewhere, to a folder that is no part of it
+        folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     stem = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     save_file(folder / f"{stem}.svg", _drawn(figure, format="svg", facecolor="white", metadata={"Date": None}))

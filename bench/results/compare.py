@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from bench.grid.cases import harmless
 from bench.implementations import BESIDE, RUNGS, base
 from bench.results.formats import network, seconds, short
 from bench.results.runs import KEY, Run, key
@@ -151,14 +152,9 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
             Text(row.implementation),
             *("" if pd.isna(time) else seconds(time) for time in (row.old_s, row.new_s)),
             change,
-            Text(_printable(said), style=colours.get(row.verdict, "yellow")),
+            Text(harmless(said), style=colours.get(row.verdict, "yellow")),
         )
     return [summary, rows]
-
-
-def _printable(text: str) -> str:
-    """Return a text of a run without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _obstacle(name: tuple, before: dict, after: dict, old: Run, new: Run) -> str | None:

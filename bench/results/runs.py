@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from bench.grid.cases import harmless
 from bench.results import form
 from bench.results.files import naming, new_folder, save
 from bench.results.form import ResultsError, instant
@@ -21,6 +22,7 @@ FORMAT = 1
 REPORTS = Path("reports")  # where run folders go, below the current folder
 ALIKE = "alike"  # the host of a run that machines shared
 MOST_BYTES = {"run.json": 2**24, "rows.jsonl": 2**28}  # of a file that is read: some 100,000 rows
+MOST_LINE = 2**23  # bytes: what is read of JSON can take twenty times the memory
 KEY = (
     "cell",
     "layers",
@@ -72,6 +74,8 @@ class Run:
         rows, ends, numbers = [], [], {}
         for number, line in enumerate(lines, 1):
             where = f"{folder / 'rows.jsonl'}, line {number}"
+            if len(line) > MOST_LINE:
+                raise ResultsError(f"{where}: expected at most {MOST_LINE >> 20} MiB, got {len(line) >> 20}")
             row = _parse(line, where)
             form.check(row, form.ROW, where)
             if row["status"] == "ok" and not row["times"]:
@@ -161,7 +165,7 @@ def _told():
     try:
         yield
     except (ResultsError, OSError) as error:
-        print(f"warning: left out: {error}", file=sys.stderr)
+        print(harmless(f"warning: left out: {error}"), file=sys.stderr)
 
 
 def _read_info(folder):

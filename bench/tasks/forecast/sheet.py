@@ -13,9 +13,9 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import IO, Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -25,6 +25,15 @@ from bench.tasks.forecast.cells import MisfitError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 TOP = 100  # lines that titles and header end in
+MOST_BYTES = 2**27  # of a table, unpacked: as lists of texts they take some tens of times the memory
+MOST_LINES = 2**22
+PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"PK\x03\x04": lambda file: _only_file(file),
+}
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # what a terminal obeys
 DATED = ("date", "datetime", "timestamp", "time", "year", "month")  # names of what must be dates
 DIGITS = ("date", "year")  # of those, what may be written in digits alone
 
@@ -208,15 +217,14 @@ def _without(sheet: Sheet) -> Sheet:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-        elif data.startswith(b"BZh"):
-            data = bz2.decompress(data)
-        elif data.startswith(b"\xfd7zXZ"):
-            data = lzma.decompress(data)
-        elif data.startswith(b"PK\x03\x04"):
-            data = _only_file(data)
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        unpack = next((PACKED[start] for start in PACKED if data.startswith(start)), None)
+        if unpack and len(data) <= MOST_BYTES:
+            with unpack(io.BytesIO(data)) as inside:
+                data = inside.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES or data.count(b"\n") > MOST_LINES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB, or {MOST_LINES:,} lines")
     except FileNotFoundError:
         address = "; an address has to be downloaded first" if re.match("[a-z]+:/", str(path)) else ""
         raise ChoiceError(f"--csv: expected a file, found none at {path}{address}") from None
@@ -226,21 +234,22 @@ def _text(path: Path) -> str:
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
-        nul = text.find("\0")
     except UnicodeDecodeError as error:
         line = 1 + data[: error.start].count(b"\n")
         _refuse(str(path), line, f"a text in UTF-8, got the byte 0x{data[error.start]:02x}", "save it as UTF-8")
-    if nul >= 0:
-        _refuse(str(path), 1 + text[:nul].count("\n"), "a text in UTF-8, got the byte 0x00", "save it as UTF-8")
+    if wrong := CONTROL.search(text):
+        line = 1 + text.count("\n", 0, wrong.start())
+        got = f"the byte 0x{ord(wrong[0]):02x}" if wrong[0] < "\x80" else f"the character U+{ord(wrong[0]):04X}"
+        _refuse(str(path), line, f"a text in UTF-8, got {got}", "save it as UTF-8")
     return text
 
 
-def _only_file(data: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-        if len(names) != 1:
-            raise zipfile.BadZipFile(f"it holds {len(names)} files, not one; a workbook has to be saved as CSV")
-        return archive.read(names[0])
+def _only_file(file: BinaryIO) -> IO[bytes]:
+    archive = zipfile.ZipFile(file)
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    if len(names) != 1:
+        raise zipfile.BadZipFile(f"it holds {len(names)} files, not one; a workbook has to be saved as CSV")
+    return archive.open(names[0])
 
 
 def _separator(lines: Sequence[tuple[int, str]], reading: Reading, source: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bench.grid.cases import ChoiceError
+from bench.grid.cases import ChoiceError, harmless
 from bench.tasks.options import (
     Laps,
     Layers,
@@ -154,7 +154,7 @@ def _train(lesson, bounds, laps, folder=None):
             lesson.save(folder)
             for sample in lesson.samples[told:]:
                 title = f"After {sample.step} steps, {sample.bits:.2f} bits per character, at the temperature"
-                progress.console.print(f"{title} {sample.temperature}:\n{sample.text}\n", markup=False)
+                progress.console.print(f"{title} {sample.temperature}:\n{harmless(sample.text)}\n", markup=False)
             told = len(lesson.samples)
 
         lesson.train(bounds, after_group, after_round)
@@ -197,6 +197,7 @@ def generate(
         raise ChoiceError(f"--dtype: expected {', '.join(DTYPES)}, got {dtype!r}")
     trained, alphabet, weights = generate.load(model / "model.npz" if model.is_dir() else model)
     first = text.encode(alphabet, seed_text) if seed_text else generate.opening(alphabet)
+    shown = harmless(alphabet) if sys.stdout.isatty() else alphabet
     network = Network(trained, "numba-simd")
     said = generate.sample(network, network.prepare(weights, dtype), first, temperature, np.random.default_rng(seed))
     try:
@@ -205,7 +206,7 @@ def generate(
             start = time.perf_counter()
             sys.stdout.write(seed_text or "")
             for index in islice(said, length):
-                sys.stdout.write(alphabet[index])
+                sys.stdout.write(shown[index])
                 sys.stdout.flush()
             taken = time.perf_counter() - start
     except KeyboardInterrupt:

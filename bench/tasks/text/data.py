@@ -19,6 +19,7 @@ from bench.tasks.text.ngram import NGram
 
 HELD_OUT = 0.05  # of the characters, for validation and for the test each
 LEAST = 1000  # characters that a text must have
+MOST_BYTES = 2**28  # of a text's file: to learn from it takes some tens of times the memory
 MOST_KINDS = 55_108  # of which four in a row are counted by one number, the n-gram's, in 64 bits
 BINARY = {  # what files that are no UTF-8 begin with
     b"PK\x03\x04": "which is a zip archive: unpack it first",
@@ -86,6 +87,9 @@ def _read(path: Path) -> bytes:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise ChoiceError(f"--file: expected a text file, got {path}, which is a folder, a pipe or a device")
+        if about.st_size > MOST_BYTES:
+            got = f"{about.st_size >> 20:,} MiB"
+            raise ChoiceError(f"--file: expected a text of at most {MOST_BYTES >> 20} MiB, got {got} in {path}")
         with open(path, "rb") as file:
             content = file.read(about.st_size + 1)
     except OSError as error:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.grid import inputs
-from bench.grid.cases import LOW, OPERATIONS, Case
+from bench.grid.cases import LOW, OPERATIONS, Case, harmless
 from bench.implementations import named
 
 
@@ -88,3 +88,8 @@ def test_below_float32_the_inputs_are_those_of_float32(low):
     for a, b in zip((found.x, *found.state, *found.params[0]), (full.x, *full.state, *full.params[0]), strict=True):
         assert a.dtype == np.float32
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_terminal_obeys_is_not_shown():
+    assert harmless("\x1b[31m a\u202eb\x9b\r\a") == "?[31m a?b???"
+    assert harmless("ä\tb\u00a0\u3000\n\U0001f600") == "ä\tb\u00a0\u3000\n\U0001f600"

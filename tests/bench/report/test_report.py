@@ -431,6 +431,19 @@ def test_markup_in_a_run_names_no_file(strangers):
     assert {path.name for path in strangers.iterdir()} == {"here", "there", "plain", "marked"}
 
 
+def test_a_run_that_links_to_other_folders_and_files_leaves_them_as_they_are(tmp_path):
+    run = make_run(tmp_path / "run", **TINY)
+    (tmp_path / "mine" / "charts").mkdir(parents=True)
+    (tmp_path / "mine" / "page").write_text("mine")
+    (run.folder / "charts").symlink_to(tmp_path / "mine" / "charts")
+    for name in ("report.html", "report.md", "results.csv"):
+        (run.folder / name).symlink_to(tmp_path / "mine" / "page")
+    assert report.write([run], run.folder).stat().st_size > 1000
+    assert list((run.folder / "charts").glob("*.png"))
+    assert list((tmp_path / "mine" / "charts").iterdir()) == []
+    assert (tmp_path / "mine" / "page").read_text() == "mine"
+
+
 def test_no_script_of_a_run_is_run_by_a_browser(strangers, dom, tmp_path):
     page = (strangers / "marked" / "report.html").read_text(encoding="utf-8")
     page = page.replace("<head>", "<head><script>const ran = () => document.documentElement.id = 'ran';</script>")

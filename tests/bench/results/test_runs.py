@@ -261,6 +261,15 @@ def test_a_file_beyond_all_measure_is_not_read(run, monkeypatch):
         Run.load(run.folder)
 
 
+def test_a_row_beyond_all_measure_is_not_read(run):
+    """As lists it would take twenty times the memory."""
+    run.append(row(1))
+    with (run.folder / "rows.jsonl").open("ab") as file:
+        file.write(b"[" + b"[]," * 2**23 + b"[]]\n")
+    with pytest.raises(ResultsError, match=r"rows\.jsonl, line 2: expected at most 8 MiB, got 24$"):
+        Run.load(run.folder)
+
+
 def test_the_sample_is_read():
     assert len(Run.load("reports/sample").rows) > 200
 

@@ -3,9 +3,11 @@ import gzip
 import io
 import lzma
 import random
+import tracemalloc
 import warnings
 import zipfile
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -375,6 +377,8 @@ def test_encodings(tmp_path, encoding):
         ("a,v\n1,2\nä,3\n".encode("latin-1"), "t.csv, line 3: expected a text in UTF-8, got the byte 0xe4; save it"),
         ("a,v\n1,2\n".encode("utf-16-le"), "t.csv, line 1: expected a text in UTF-8, got the byte 0x00; save it"),
         (b"\x28\xb5\x2f\xfd\x00", "t.csv, line 1: expected a text in UTF-8, got the byte 0xb5; save it"),
+        (b"a,v\n1,2\n\x1b]0;me\x07,3\n", "t.csv, line 3: expected a text in UTF-8, got the byte 0x1b; save it"),
+        ("a,v\n\x9b31m,3\n".encode(), "t.csv, line 2: expected a text in UTF-8, got the character U+009B; save it"),
         (gzip.compress(b"v\n1\n", mtime=0)[:-9], "t.csv: "),
         (b"PK\x03\x04 damaged", "t.csv: "),
     ],
@@ -402,6 +406,36 @@ def test_compressed_files_are_read(tmp_path):
         ChoiceError, match=r"^--csv: expected a table .* got .*t: it holds 2 files, not one; a workbook"
     ):
         sheet.read(path)
+
+
+def packed(data):
+    """Return data in each kind of file that holds it."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("v.csv", data)
+    return [data, gzip.compress(data), bz2.compress(data), lzma.compress(data), archive.getvalue()]
+
+
+def test_a_table_that_would_not_fit_is_refused_before_it_takes_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(sheet, "MOST_BYTES", 2**20)
+    for data in packed(b"v\n" + b"1" * 2**25):
+        (tmp_path / "t").write_bytes(data)
+        tracemalloc.start()
+        with pytest.raises(ChoiceError, match=r"got .*t: it has more than 1 MiB, or 4,194,304 lines$"):
+            sheet.read(tmp_path / "t")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+        tracemalloc.stop()
+    monkeypatch.setattr(sheet, "MOST_LINES", 1000)
+    for data in packed(b"v\n" + b"1\n" * 1000):
+        (tmp_path / "t").write_bytes(data)
+        with pytest.raises(ChoiceError, match=r"got .*t: it has more than 1 MiB, or 1,000 lines$"):
+            sheet.read(tmp_path / "t")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_a_table_without_an_end_is_refused():
+    with pytest.raises(ChoiceError, match=r"got /dev/zero: it has more than 128 MiB, or 4,194,304 lines$"):
+        sheet.read(Path("/dev/zero"))
 
 
 def test_folders_and_addresses_are_refused(tmp_path):

@@ -1,5 +1,9 @@
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from bench.tasks.learning.learners.apart import Apart
 from bench.tasks.text import precision
 from bench.tasks.text import training as text_training
 
+ROOT = Path(__file__).parents[4]
 TINY = ("--hidden", 8, "--seq-len", 10, "--batch", 4)
 
 
@@ -68,6 +73,26 @@ def test_train_then_resume_then_generate(tale, monkeypatch):
     assert re.search(r"^\d+ characters a second in float32$", written[0].stderr, re.MULTILINE)
     with pytest.raises(ChoiceError, match=r"^--seed-text: expected characters of the text learned, got 'X'$"):
         bench("generate", folder, "--seed-text", "X")
+
+
+def test_a_terminal_is_not_told_what_to_do(tale):
+    """By a text that holds its commands; a file gets the text as it is."""
+    tale.write_text("once\x1b[31m\n" * 500)
+    folder = tale.parent / "out"
+    done = bench("train", "text", "--file", tale, *TINY, "--implementation", "numpy", "--steps", 5, "--output", folder)
+    assert done.exit_code == 0, done.output
+    assert "\x1b[31m" not in done.output
+    options = ("generate", str(folder), "--temperature", "100", "--length", "200")
+    as_it_is = bench(*options).stdout
+    assert "\x1b" in as_it_is
+    ours, terminal = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-m", "bench", *options], stdout=terminal, cwd=ROOT, check=True, timeout=300)
+        shown = os.read(ours, 2**12).decode()
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert shown.replace("\r\n", "\n") == as_it_is.replace("\x1b", "?")
 
 
 def test_text_is_written_in_every_dtype(tale):

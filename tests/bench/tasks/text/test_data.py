@@ -52,6 +52,14 @@ def test_a_file_that_is_no_text(tmp_path, content, message):
     assert str(raised.value) == message.format(path=path)
 
 
+def test_a_text_that_would_not_fit_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(ChoiceError, match=r"^--file: expected a text of at most 256 MiB, got 8,192 MiB in .*file$"):
+        from_file(path)
+
+
 def test_archives_and_other_encodings_are_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         for name in ("one", "two"):
