@@ -20,7 +20,7 @@ import ctypes
 import os
 import threading
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 
 import numpy as np
 from llvmlite import ir
@@ -54,7 +54,7 @@ _INT64 = ir.IntType(64)
 
 alone = np.zeros((1, _ROW), np.int64)
 
-_one_team = threading.Lock()
+_at_work: dict[str, object] = {}  # whose call has the team
 _cpus = os.cpu_count() or 1
 _board = np.zeros((max(config.NUMBA_NUM_THREADS, _cpus), _ROW), np.int64)  # type: ignore[attr-defined]
 _helpers: list["_Helper"] = []
@@ -124,9 +124,10 @@ def _spread():
 
 def _forget_threads():
     """Start anew in a forked process, which inherits the list of threads, but no thread."""
-    global _one_team, _place, _board, _wanted
-    _one_team, _place, _board, _wanted = threading.Lock(), None, np.zeros_like(_board), 0
+    global _place, _board, _wanted
+    _place, _board, _wanted = None, np.zeros_like(_board), 0
     _helpers.clear()
+    _at_work.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -136,7 +137,9 @@ if hasattr(os, "register_at_fork"):
 @atexit.register
 def _dismiss():
     """Let no thread spin in compiled code while the interpreter takes it down; whoever calls after this is alone."""
-    _one_team.acquire(timeout=1)
+    deadline = monotonic() + 1
+    while _at_work.setdefault("caller", _dismiss) is not _dismiss and monotonic() < deadline:
+        sleep(0.001)
     for helper in _helpers:
         helper.dismiss()
     for helper in _helpers:
@@ -150,25 +153,35 @@ def on_a_team(work, size, arguments):
     that sleeps, if a team is at work already, or if members had to wait for a CPU of late, it is a team of one; but
     where calls too small for a sleeper follow each other soon, the sleepers are woken for the next.
     """
-    global _last_small
+    global _last_small, _wanted
     members, patience = size
-    if members == 1 or _one_team.locked() or monotonic() < _alone_until:
+    if members == 1 or _at_work or monotonic() < _alone_until:
         work(alone, *arguments)
         return
-    # An interrupt may come after any call, even of `acquire`; `with` lets none in before it has seen to the release.
-    # Two callers who have both found it open take turns.
-    with _one_team:
-        if _as_a_team(work, members, patience, arguments):
+    me = object()
+    # An interrupt may come after any call: in Python 3.14 even between a lock's `__enter__` and the block of its
+    # `with`. So the call that takes the team writes down whose it is, and none is needed to give it back.
+    try:
+        first = _at_work.setdefault("caller", me) is me
+        if first and _as_a_team(work, members, patience, arguments):
             return
+    finally:
+        try:
+            if _at_work["caller"] is me:
+                _wanted = 0
+                del _at_work["caller"]
+        except KeyError:
+            pass
     work(alone, *arguments)
-    _last_small = monotonic()
+    if first:
+        _last_small = monotonic()
 
 
 def _as_a_team(work, members, patience, arguments):
     """Call work with a team, unless those who sleep are not worth waiting for; tell whether it was called."""
     global _wanted
+    _wanted = members
     try:
-        _wanted = members
         helpers = _gather(members)
         asleep = [helper for helper in helpers if not helper.awake]
         worth_waiting = not asleep or patience >= _WAKING
@@ -184,8 +197,6 @@ def _as_a_team(work, members, patience, arguments):
     except BaseException:
         _board[1:members, _STATE] = _IDLE  # let none stay ready for a job that does not come
         raise
-    finally:
-        _wanted = 0
 
 
 def _look(helpers, worked):
