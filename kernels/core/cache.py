@@ -7,8 +7,10 @@ NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), else in a folder of the user
 time. Where none can be written, code is compiled for this process alone, and a warning says so once.
 """
 
+import glob
 import hashlib
 import os
+import pickle
 import stat
 import sys
 import tempfile
@@ -17,12 +19,16 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from numba import __version__, config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+from numba.core.serialize import dumps
 
 from kernels.core.compiler import Dispatcher, Part, Parts
 from kernels.core.host import MATRICES
+
+_CHECKSUM = 32  # bytes
 
 
 def base_folder(*below):
@@ -117,6 +123,45 @@ class _Files(CompileResultCacheImpl):
         self._filename_base = self.get_filename_base(name, sys.abiflags)
 
 
+class _Entries:
+    """What is kept of a function: a file for each key, which begins with a checksum of the key and what follows.
+
+    Numba's own files are numbered by an index: of two processes that compile for different types at once, each takes
+    the next number, and either may run what the other has kept under it.
+    """
+
+    def __init__(self, folder, base):
+        self._folder, self._base = Path(folder), base
+
+    def load(self, key):
+        try:
+            found = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        data = found[_CHECKSUM:]
+        return pickle.loads(data) if found[:_CHECKSUM] == self._checksum(key, data) else None
+
+    def save(self, key, payload):
+        data, path = dumps(payload), self._path(key)
+        draft = path.with_name(f"{path.name}.{uuid4().hex[:16]}")
+        try:
+            draft.write_bytes(self._checksum(key, data) + data)
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    def flush(self):
+        for path in self._folder.glob(f"{glob.escape(self._base)}.*"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key):
+        return self._folder / f"{self._base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+
+    def _checksum(self, key, data):
+        return hashlib.sha256(repr(key).encode() + data).digest()
+
+
 class _Cache(FunctionCache):
     """Numba's cache of a function, which ends no call: a full disk or a damaged file costs time alone.
 
@@ -125,17 +170,16 @@ class _Cache(FunctionCache):
 
     _impl_class = _Files
 
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_file = _Entries(self._cache_path, self._impl.filename_base)
+
     def load_overload(self, sig, target_context):
         if Parts.under_way:
             return None
-        try:
+        with suppress(Exception):  # what is kept and cannot be used, why ever, is compiled and written anew
             return super().load_overload(sig, target_context)
-        except OSError:
-            return None
-        except Exception:  # whatever unpickling makes of a damaged file, which is compiled and written anew
-            with suppress(OSError):
-                self.flush()
-            return None
+        return None
 
     def save_overload(self, sig, data):
         if isinstance(data.library, Part):
