@@ -27,6 +27,7 @@ from tests.kernels.cells import CELLS
 from tests.kernels.compare import Size, draw
 
 ROOM = 48 * 2**20  # bytes by which memory may differ: the allocator keeps what it likes
+SETTLED = 300  # s: before, code is still being loaded
 
 
 class Gauge(NamedTuple):
@@ -63,6 +64,7 @@ class Watch:
         """Return what has grown since a fifth of the time, when all code is compiled, by name.
 
         Memory is what it is at least for a while: a large call before the reading may have left some to the allocator.
+        It is not told within five minutes.
         """
         n = len(self.readings)
         first, last = self.readings[n // 5], self.readings[-1]
@@ -71,7 +73,8 @@ class Watch:
         before, after = (
             min(one.memory for one in some) for some in (self.readings[n // 5 : n // 2 + 1], self.readings[n // 2 :])
         )
-        return found + (["memory"] if after > before + ROOM else [])
+        settled = monotonic() - self.begin >= SETTLED
+        return found + (["memory"] if settled and after > before + ROOM else [])
 
 
 def call(minutes):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from numba import __version__, config
+from numba import __version__, config, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.serialize import dumps
 
@@ -156,10 +156,20 @@ class _Entries:
             path.unlink(missing_ok=True)
 
     def _path(self, key):
-        return self._folder / f"{self._base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+        return self._folder / f"{self._base}.{self._checksum(key, b'').hex()[:16]}.nbc"
 
     def _checksum(self, key, data):
-        return hashlib.sha256(repr(key).encode() + data).digest()
+        # The name of a type tells the class of a named tuple, but not whose: rnn.Params reads as lstm.Params.
+        classes = [f"{one.__module__}.{one.__qualname__}" for one in _classes(key[0])]
+        return hashlib.sha256(repr((key, classes)).encode() + data).digest()
+
+
+def _classes(kinds):
+    """Yield the classes of all named tuples within types."""
+    for kind in kinds:
+        if isinstance(kind, types.BaseNamedTuple):
+            yield kind.instance_class
+        yield from _classes(getattr(kind, "types", [kind.type] if isinstance(kind, types.Optional) else []))
 
 
 class _Cache(FunctionCache):
@@ -178,7 +188,8 @@ class _Cache(FunctionCache):
         if Parts.under_way:
             return None
         with suppress(Exception):  # what is kept and cannot be used, why ever, is compiled and written anew
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
+            return found if found and found.signature.args == sig else None
         return None
 
     def save_overload(self, sig, data):

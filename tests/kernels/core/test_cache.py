@@ -279,6 +279,20 @@ def test_processes_that_compile_at_once_all_have_right_code_and_the_next_one_fin
     assert run(checkout)[:2] == (1, 0)
 
 
+def test_named_tuples_of_one_name_are_told_apart(checkout):
+    """Their types have the same name, too, and x lies elsewhere in each."""
+    (checkout / "kernels" / "probe.py").write_text(MODULE.replace("return x + x", "return x.x + x.x"))
+    for module, fields in (("one", "x: float\n    y: float"), ("two", "y: float\n    x: float")):
+        source = f"from typing import NamedTuple\n\nclass Params(NamedTuple):\n    {fields}\n"
+        (checkout / "kernels" / f"{module}.py").write_text(source)
+    both = [
+        f"from kernels.{module} import Params\nassert double(Params(x=1.0, y=5.0)) == 2.0" for module in ("one", "two")
+    ]
+    program = PROGRAM.replace("double(1.0)", "{}")
+    for calls, hits, misses in ((both[0], 0, 1), (both[1], 0, 1), ("\n".join(both), 2, 0)):
+        assert run(checkout, program.format(calls))[:2] == (hits, misses)
+
+
 def test_code_for_another_cpu_or_another_numba_is_not_taken(checkout):
     assert run(checkout)[:2] == (0, 1)
     assert run(checkout, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")[:2] == (0, 1)
