@@ -124,7 +124,7 @@ def run(runs, folder):
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long to call.")] = 60,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long to call; from 5 on memory is judged.")] = 60,
     runs: Annotated[int, typer.Option(min=0, help="How many runs.")] = 1000,
 ):
     """Call and run for long, and tell what has grown."""
