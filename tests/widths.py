@@ -1,7 +1,7 @@
 """`python -m tests.widths [--rounds 30]`: what wide vectors bring, by the same kernels compiled for narrower ones.
 
-Each width is a worker of its own, on one thread; all are verified, before and after, and take turns. Those narrower than
-the host's are compiled as for an x86 of SSE2 alone, and for one of AVX2.
+Each width is a worker of its own, on one thread; all are verified, before and after, and take turns. Those narrower
+than the host's are compiled as for an x86 of SSE2 alone, and for one of AVX2.
 """
 
 import os
