@@ -28,6 +28,7 @@ def answer(facts: Facts) -> list[str]:
             ]
             found += _each(run)
             found += [_whole(about["file"], threads, whole, where) for threads, whole in models.whole(run).items()]
+            found += about.get("told") or []
             if about["left_out"]:
                 words = [f"{name} ({why})" for name, why in list(about["left_out"].items())[:MOST_SENTENCES]]
                 more = len(about["left_out"]) - len(words)

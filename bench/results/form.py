@@ -204,6 +204,7 @@ MODEL = {
     "file": TITLE,
     "digest": Maybe(TEXT),
     "left_out": Named(TEXT, TITLE),
+    "told": Maybe([TEXT]),
     "inputs": Maybe(Named({"dtype": TEXT, "shape": [WHOLE]}, TITLE)),
 }
 

@@ -141,6 +141,7 @@ def wanted(plan, host=None):
             "file": models.clean(plan.model.path.name),
             "digest": plan.model.digest,
             "left_out": plan.model.left_out,
+            "told": plan.model.told,
             "inputs": inputs,
         }
     return json.loads(json.dumps(found))  # as it will be read again

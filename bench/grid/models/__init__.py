@@ -24,6 +24,7 @@ from bench.grid.presets import Effort, Grid, Preset
 MOST_BYTES = 2**33  # of a file
 MOST_NUMBERS = 2**29  # of the recurrent layers together: 2 GiB in float32
 MOST_LAYERS = 200
+MOST_TOLD = 3  # names in a sentence
 
 # What a zip file that is broken or hostile, or what lies in it, ends in.
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError)
@@ -50,6 +51,8 @@ class Layer(NamedTuple):
     network: tuple  # of the cell's Params, as in `reference.stack`
     seq_len: int
     batch_size: int
+    activation: str = "tanh"  # of an rnn: tanh, relu or sigmoid
+    told: tuple[str, ...] = ()  # what was assumed of it, or done to its weights: "its activation is taken to be tanh"
 
     def grid(self) -> Grid:
         """Return the grid of its only case."""
@@ -67,6 +70,7 @@ class Found(NamedTuple):
     layers: list[Layer]
     left_out: dict[str, str]  # the reason by the layer's name
     inputs: dict[str, tuple[str, list[int]]] | None = None  # of a model that runtimes take whole: dtype and shape
+    told: tuple[str, ...] = ()  # what is to be said of the file, a sentence each
 
 
 class Model(NamedTuple):
@@ -75,6 +79,7 @@ class Model(NamedTuple):
     layers: dict[str, Layer]
     left_out: dict[str, str]
     inputs: dict[str, tuple[str, list[int]]] | None
+    told: tuple[str, ...] = ()  # what was assumed, and whatever else is not as it stands in the file, a sentence each
 
     def preset(self) -> Preset:
         """Return what is to be measured."""
@@ -83,8 +88,11 @@ class Model(NamedTuple):
         return Preset(f"the {count} of {self.path.name}, with their own weights", grids, Effort())
 
 
-def read(path: str, seq_len: int, batch_size: int) -> Model:
-    """Return the Model in a file, as it is run on so many steps and sequences, or raise a ChoiceError of one line."""
+def read(path: str, seq_len: int, batch_size: int, activation: str | None = None) -> Model:
+    """Return the Model in a file, as it is run on so many steps and sequences, or raise a ChoiceError of one line.
+
+    `activation` is that of its RNNs where the file does not say it; None takes it to be tanh, and tells so.
+    """
     file = Path(path)
     end = next((end for end in ENDS if file.name.lower().endswith(end)), None)
     try:
@@ -94,7 +102,7 @@ def read(path: str, seq_len: int, batch_size: int) -> Model:
         if not file.is_file() or size > MOST_BYTES:
             got = f"{size >> 20:,} MiB" if file.is_file() else "none"
             raise ModelError(f"expected a file of at most {MOST_BYTES >> 20:,} MiB, got {got}")
-        found = import_module(f"{__name__}.{ENDS[end]}").read(file, seq_len, batch_size)
+        found = import_module(f"{__name__}.{ENDS[end]}").read(file, seq_len, batch_size, activation)
         layers = _named(found.layers)
         for name, (_, shape) in (found.inputs or {}).items():
             expect_numbers(prod(shape), f"{name}: expected inputs")
@@ -115,7 +123,24 @@ def read(path: str, seq_len: int, batch_size: int) -> Model:
         layers,
         {clean(name): brief(why) for name, why in found.left_out.items()},
         found.inputs,
+        (*map(brief, found.told), *_told(list(layers.values()))),
     )
+
+
+def _told(layers: list[Layer]) -> list[str]:
+    """Return what is told of the layers, a sentence for all of which the same is told."""
+    names: dict[str, list[str]] = {}
+    for layer in layers:
+        for words in layer.told:
+            names.setdefault(words, []).append(layer.name)
+    few = {
+        words: named if len(named) <= MOST_TOLD else [*named[:MOST_TOLD], f"{len(named) - MOST_TOLD} more"]
+        for words, named in names.items()
+    }
+    return [
+        f"{'All layers' if len(names[words]) == len(layers) > 1 else ', '.join(named)}: {words}."
+        for words, named in few.items()
+    ]
 
 
 def _named(layers: list[Layer]) -> dict[str, Layer]:

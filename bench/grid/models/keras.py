@@ -34,7 +34,7 @@ WEIGHTS = "model.weights.h5"
 USUAL = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
 
 
-def read(path: Path, seq_len: int, batch_size: int) -> Found:
+def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
     h5py = library("h5py", "models")
     if path.name.lower().endswith(".h5"):
         with path.open("rb") as file:

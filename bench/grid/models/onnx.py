@@ -38,7 +38,7 @@ DEEPEST = 50
 BATCH = ("batch", "bs", "b", "n")
 
 
-def read(path: Path, seq_len: int, batch_size: int) -> Found:
+def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
     onnx = library("onnx", "peers")
     if (size := path.stat().st_size) > MOST_FILE:
         raise ModelError(

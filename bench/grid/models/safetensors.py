@@ -10,7 +10,7 @@ from bench.grid.models.torch import PART, grouped
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def read(path: Path, seq_len: int, batch_size: int) -> Found:
+def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
     safe_open = library("safetensors", "models").safe_open
     try:
         with safe_open(path, "np") as file:

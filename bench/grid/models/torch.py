@@ -21,7 +21,7 @@ PART = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr)(?:_l\d{1,5}(?:_reve
 MOST_NAMES, DEEPEST = 100_000, 5
 
 
-def read(path: Path, seq_len: int, batch_size: int) -> Found:
+def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
     torch = library("torch", "peers")
     try:
         with zipfile.ZipFile(path) as file:
