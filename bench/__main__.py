@@ -42,7 +42,7 @@ def _tell_version(wanted):
     if wanted:
         from importlib.metadata import version
 
-        from kernels.core.simd import BITS
+        from kernels.core.vectors.simd import BITS
 
         print(f"unrolled {version('unrolled')}, Numba {version('numba')}, vectors of {BITS} bits")
         raise typer.Exit

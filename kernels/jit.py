@@ -10,7 +10,7 @@ from numba import config, njit
 import reference.gru
 import reference.lstm
 import reference.rnn
-from kernels.core.cache import kept
+from kernels.core.code.cache import kept
 
 
 def _compile(module):

@@ -11,8 +11,8 @@ The names, shapes and results of `reference.lstm`.
 
 Sizes: T steps, B sequences in a batch, I inputs, H hidden units; the gates i, f, g, o lie in this order in blocks of H.
 Every array of a call is C-contiguous and of one dtype, float32 or float64, and no size is 0; anything else is refused
-with a ValueError or a TypeError that names the argument (`kernels.core.checks`). For one-hot inputs x may hold their
-indices, integers (T, B). No input is written to, and every array that is returned owns its memory.
+with a ValueError or a TypeError that names the argument (`kernels.core.doors.checks`). For one-hot inputs x may hold
+their indices, integers (T, B). No input is written to, and every array that is returned owns its memory.
 
 Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
@@ -23,11 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from kernels.core.activations import sigmoid, tanh
-from kernels.core.backward import back_through, given, retreat, wanted
-from kernels.core.cache import INLINE, compiled
-from kernels.core.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
-from kernels.core.doors import (
+from kernels.core.code.cache import INLINE, compiled
+from kernels.core.doors.calls import (
     Cell,
     Gradients,
     Output,
@@ -45,13 +42,16 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
-from kernels.core.forward import advance, ahead_through, layer
-from kernels.core.network import backward_cell, forward_cell
-from kernels.core.recurrence import is_a
-from kernels.core.simd import at, full, load, multiply_add, pointer, store
-from kernels.core.streaming import Stream
-from kernels.core.tiles import get, put
-from kernels.core.walk import even
+from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.core.products.tiles import get, put
+from kernels.core.vectors.activations import sigmoid, tanh
+from kernels.core.vectors.simd import at, full, load, multiply_add, pointer, store
+from kernels.core.walks.backward import back_through, given, retreat, wanted
+from kernels.core.walks.forward import advance, ahead_through, layer
+from kernels.core.walks.network import backward_cell, forward_cell
+from kernels.core.walks.recurrence import is_a
+from kernels.core.walks.streaming import Stream
+from kernels.core.walks.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
@@ -113,7 +113,8 @@ def stream(params, batch_size=1):
     """Return a Stream, to be called a step at a time, from the zero state of so many sequences.
 
     `s.step(x_t)` takes x_t (B, I), or indices (B,), and returns h (B, H): the stream's own array, good until the next
-    step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See `kernels.core.streaming`.
+    step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See
+    `kernels.core.walks.streaming`.
     """
     weights = prepared(params, prepare, GATES)
     return Stream(as_layers(), (weights,), batch_size, partial(infer, weights), (stream, weights, batch_size))

@@ -4,9 +4,9 @@ The names, shapes and results of `reference.rnn`.
 
 Sizes: T steps, B sequences in a batch, I inputs, H hidden units.
 Every array of a call is C-contiguous and of one dtype, float32 or float64, and no size is 0; anything else is refused
-with a ValueError or a TypeError that names the argument (`kernels.core.checks`). For one-hot inputs x may hold their
-indices, integers (T, B). `activation` is "tanh", "relu" or "sigmoid". No input is written to, and every array that is
-returned owns its memory.
+with a ValueError or a TypeError that names the argument (`kernels.core.doors.checks`). For one-hot inputs x may hold
+their indices, integers (T, B). `activation` is "tanh", "relu" or "sigmoid". No input is written to, and every array
+that is returned owns its memory.
 
 Work is shared by as many threads as `numba.set_num_threads` allows and have a CPU, where there is enough of it.
 """
@@ -17,11 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from kernels.core.activations import CODES, activate, slope
-from kernels.core.backward import back_through, given, retreat, wanted
-from kernels.core.cache import INLINE, compiled
-from kernels.core.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
-from kernels.core.doors import (
+from kernels.core.code.cache import INLINE, compiled
+from kernels.core.doors.calls import (
     Cell,
     Gradients,
     Output,
@@ -39,13 +36,16 @@ from kernels.core.doors import (
     take_read_only,
     zero_state,
 )
-from kernels.core.forward import advance, ahead_through, layer
-from kernels.core.network import backward_cell, forward_cell
-from kernels.core.recurrence import is_a
-from kernels.core.simd import at, full, load, pointer, store
-from kernels.core.streaming import Stream
-from kernels.core.tiles import get
-from kernels.core.walk import even
+from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.core.products.tiles import get
+from kernels.core.vectors.activations import CODES, activate, slope
+from kernels.core.vectors.simd import at, full, load, pointer, store
+from kernels.core.walks.backward import back_through, given, retreat, wanted
+from kernels.core.walks.forward import advance, ahead_through, layer
+from kernels.core.walks.network import backward_cell, forward_cell
+from kernels.core.walks.recurrence import is_a
+from kernels.core.walks.streaming import Stream
+from kernels.core.walks.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
@@ -103,7 +103,8 @@ def stream(params, batch_size=1, activation="tanh"):
     """Return a Stream, to be called a step at a time, from the zero state of so many sequences.
 
     `s.step(x_t)` takes x_t (B, I), or indices (B,), and returns h (B, H): the stream's own array, good until the next
-    step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See `kernels.core.streaming`.
+    step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See
+    `kernels.core.walks.streaming`.
     """
     weights = prepared(params, prepare, GATES)
     layers, steps = as_layers(activation), partial(infer, weights, activation=activation)

@@ -8,9 +8,9 @@ tuples of L layers, each a tuple of D of the cell's own, the forward direction f
 D H. `lengths` (B,) are integers from 1 to T in any order, or None if all are T. All arrays are checked as those of the
 cells are; what is refused is a ValueError or a TypeError that names the argument.
 
-A call is one call of compiled code (`kernels.core.network`): threads share sequences where these are many, else the
-directions have a thread each, or layers, each of which follows the one below, if their weights are few enough to stay
-in a core's cache; otherwise threads share the units of one layer after the other.
+A call is one call of compiled code (`kernels.core.walks.network`): threads share sequences where these are many, else
+the directions have a thread each, or layers, each of which follows the one below, if their weights are few enough to
+stay in a core's cache; otherwise threads share the units of one layer after the other.
 """
 
 from functools import lru_cache, partial
@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.core import network
-from kernels.core.cache import compiled
-from kernels.core.checks import (
+from kernels.core.code.cache import compiled
+from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing, take_read_only
+from kernels.core.doors.checks import (
     check_array,
     check_fields,
     check_input,
@@ -30,12 +30,12 @@ from kernels.core.checks import (
     check_states,
     check_tree,
 )
-from kernels.core.doors import Gradients, Output, Prepared, check_full, nothing, take_read_only
-from kernels.core.recurrence import network_size
-from kernels.core.simd import vector_lanes
-from kernels.core.streaming import Stream
-from kernels.core.team import most_threads, on_a_team
-from kernels.core.walk import place_by_length
+from kernels.core.threads.team import most_threads, on_a_team
+from kernels.core.vectors.simd import vector_lanes
+from kernels.core.walks import network
+from kernels.core.walks.recurrence import network_size
+from kernels.core.walks.streaming import Stream
+from kernels.core.walks.walk import place_by_length
 
 __all__ = ["Gradients", "Output", "Stream", "Trace"]
 

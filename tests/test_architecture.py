@@ -26,7 +26,7 @@ def test_arrows_run_one_way():
         ("bench/grid/cases.py", "bench.timing.loop"),
         ("bench/tasks/sine/data.py", "bench.tasks.text.data"),
         ("bench/tasks/learning/optimizers.py", "bench.tasks.learning.fused"),
-        ("kernels/core/tiles.py", "kernels.lstm"),
+        ("kernels/core/products/tiles.py", "kernels.lstm"),
         ("kernels/rnn.py", "reference.rnn"),
         ("reference/rnn.py", "bench.grid.cases"),
     ],

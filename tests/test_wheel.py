@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.core.cache import base_folder
+from kernels.core.code.cache import base_folder
 
 ROOT = Path(__file__).parents[1]
 BUILD = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"

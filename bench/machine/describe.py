@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.machine import hardware, peaks
 from bench.machine.hardware import told
-from kernels.core.cpus import cpu_quota
+from kernels.core.threads.cpus import cpu_quota
 
 PACKAGES = (
     "numpy",

@@ -10,7 +10,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from kernels.core.cpus import allowed
+from kernels.core.threads.cpus import allowed
 
 CPUS = Path("/sys/devices/system/cpu")
 ALIKE = 0.9  # a core as fast as this beside the fastest of a kind is one of them

@@ -35,16 +35,18 @@ from numba.core.registry import cpu_target
 from bench.grid.cases import GATES
 from bench.machine import hardware
 from bench.machine.roofline import BACK, MEMORY, ceilings
-from kernels.core import dots, matrices, registers, simd, team
-from kernels.core.cache import base_folder, compiled
-from kernels.core.cpus import usable_cpus
-from kernels.core.forward import advance
-from kernels.core.host import REGISTERS
-from kernels.core.matrices import SIDE, begin_rows, end_matrices, multiply_matrices
-from kernels.core.network import forward_cell
-from kernels.core.registers import add_tile, rank1, store_tile, zero_tile
-from kernels.core.simd import ALIGNMENT, align, at, lanes, load, pointer, store
-from kernels.core.tiles import ZERO
+from kernels.core.code.cache import base_folder, compiled
+from kernels.core.products import matrices, registers
+from kernels.core.products.matrices import SIDE, begin_rows, end_matrices, multiply_matrices
+from kernels.core.products.registers import add_tile, rank1, store_tile, zero_tile
+from kernels.core.products.tiles import ZERO
+from kernels.core.threads import team
+from kernels.core.threads.cpus import usable_cpus
+from kernels.core.vectors import dots, simd
+from kernels.core.vectors.host import REGISTERS
+from kernels.core.vectors.simd import ALIGNMENT, align, at, lanes, load, pointer, store
+from kernels.core.walks.forward import advance
+from kernels.core.walks.network import forward_cell
 
 
 class Kind(NamedTuple):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from bench.grid.cases import STREAM, Case, ChoiceError
 from bench.implementations import RUNGS
 from bench.timing.worker import ROOT, Desk
-from kernels.core.cache import base_folder
+from kernels.core.code.cache import base_folder
 
 PACKAGES = ("bench", "kernels", "reference")
 REQUESTS = ("start", "build", "calibrate", "round")

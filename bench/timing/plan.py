@@ -23,7 +23,7 @@ from bench.results.form import NAME, check
 from bench.results.runs import REPORTS, Run, key, unfinished
 from bench.timing.elsewhere import elsewhere
 from bench.timing.worker import ROOT
-from kernels.core.cpus import usable_cpus
+from kernels.core.threads.cpus import usable_cpus
 
 SEED = 0
 LONG_S = 0.3  # a round of this length is a long one,

@@ -1,1 +1,1 @@
-"""What the cells are built from: SIMD vectors, register tiles, teams of threads, the walk through time, the doors."""
+"""What the cells are built from, in rooms: vectors, products, threads, walks, doors, and how code is made and kept."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from kernels.core import team
+from kernels.core.threads import team
 from tests.kernels.compare import Size, assert_equal, calls, draw
 from tests.kernels.sharing import share_everything
 

@@ -12,7 +12,7 @@ import numba
 from numba.np.ufunc import parallel
 
 from kernels import rnn
-from kernels.core import recurrence
+from kernels.core.walks import recurrence
 from tests.kernels.cells import SMALL
 from tests.kernels.compare import DTYPES, draw
 

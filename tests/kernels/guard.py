@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from kernels.core import streaming
+from kernels.core.walks import streaming
 from tests import networks
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results

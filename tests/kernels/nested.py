@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kernels import gru
-from kernels.core.cpus import usable_cpus
+from kernels.core.threads.cpus import usable_cpus
 from tests.kernels.apart import UNABLE
 from tests.kernels.compare import Size, assert_equal, calls, draw
 from tests.kernels.sharing import share_everything

@@ -2,7 +2,8 @@
 
 from math import inf
 
-from kernels.core import recurrence, team
+from kernels.core.threads import team
+from kernels.core.walks import recurrence
 
 
 def share_everything(setattr=setattr):

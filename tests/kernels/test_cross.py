@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from numba import types
 
-from kernels.core.dots import PAIRS, QUADS
+from kernels.core.vectors.dots import PAIRS, QUADS
 
 
 class Machine(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from bench.implementations import named
 from kernels import lstm, stack
-from kernels.core import team
+from kernels.core.threads import team
 from reference import stack as reference_stack
 from tests.kernels.cells import CELLS, by_cell, label
 from tests.kernels.compare import DTYPES, assert_close, handed_on, poison, rebuild

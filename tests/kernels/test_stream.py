@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kernels import stack
-from kernels.core import streaming
+from kernels.core.walks import streaming
 from tests.kernels.cells import CELLS, SMALL, by_cell, by_dtype, by_variant, label
 from tests.kernels.compare import DTYPES, Size, draw
 from tests.kernels.sharing import share_everything

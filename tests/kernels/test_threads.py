@@ -7,7 +7,8 @@ import numba
 import pytest
 from numba.np.ufunc import parallel
 
-from kernels.core import recurrence, team
+from kernels.core.threads import team
+from kernels.core.walks import recurrence
 from tests.kernels.apart import run_apart
 from tests.kernels.cells import CELLS, SMALL, by_cell, by_dtype, by_edge
 from tests.kernels.compare import DTYPES, assert_equal, calls, draw

@@ -12,7 +12,7 @@ import numpy as np
 import reference.head
 from bench.tasks.learning.optimizers import SLOTS, Optimizer, Slots
 from bench.tasks.learning.weights import Weights
-from kernels.core.cache import compiled
+from kernels.core.code.cache import compiled
 
 
 def update(optimizer: Optimizer, weights: Weights, gradients: Weights, slots: Slots, steps: int) -> None:

@@ -31,7 +31,7 @@ from bench.tasks.learning.network import Network
 from bench.tasks.learning.optimizers import SLOTS, Optimizer
 from bench.tasks.learning.weights import Weights, init_weights, init_weights_unit, shapes
 from bench.tasks.learning.weights import check as check_weights
-from kernels.core.cpus import usable_cpus
+from kernels.core.threads.cpus import usable_cpus
 
 FAN_IN, UNIT = "±1/sqrt(hidden)", "0 to 1"
 RACE = ("numpy", "numba-simd", "torch", "jax")  # who races if nobody is named, of those that can

@@ -17,7 +17,7 @@ from bench.machine import peaks
 from bench.results.runs import Run
 from bench.tasks.learning.checkpoint import load_training
 from bench.timing.worker import ROOT
-from kernels.core.cache import base_folder
+from kernels.core.code.cache import base_folder
 from tests.bench.synthetic import ROOFLINE
 
 pytest.importorskip("distributed")

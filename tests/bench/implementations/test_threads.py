@@ -14,7 +14,7 @@ import pytest
 from bench.grid.cases import Case
 from bench.implementations import IF_ASKED, find
 from bench.timing.worker import Worker
-from kernels.core.cpus import usable_cpus
+from kernels.core.threads.cpus import usable_cpus
 
 BUSY = Case("rnn", "forward", 512, 512, 20, 64, "float32", 1)
 MODULES = {name: module for name, module in find().items() if name not in IF_ASKED}

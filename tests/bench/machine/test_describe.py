@@ -13,7 +13,7 @@ from llvmlite import binding
 from bench.machine import describe as description_of
 from bench.machine import hardware, peaks
 from bench.machine.describe import describe, words
-from kernels.core.cpus import usable_cpus
+from kernels.core.threads.cpus import usable_cpus
 
 RATE = {"dtype": "float32", "threads": 1, "gflops": 100.0, "bytes_per_s": {"memory": 1e10}}
 

@@ -9,11 +9,11 @@ of W belongs to block g + blocks - G, and a U whose rows are stacked in W's orde
 
 from numba import types
 
-from kernels.core.cache import compiled
-from kernels.core.dots import like
-from kernels.core.simd import align, at, lanes, pointer
-from kernels.core.team import part
-from kernels.core.tiles import ZERO, copy_rows, pack_columns, packed_size, panel_count, panel_start, whole
+from kernels.core.code.cache import compiled
+from kernels.core.products.tiles import ZERO, copy_rows, pack_columns, packed_size, panel_count, panel_start, whole
+from kernels.core.threads.team import part
+from kernels.core.vectors.dots import like
+from kernels.core.vectors.simd import align, at, lanes, pointer
 
 
 def is_a(cell, kind):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.core.dots import BEHIND, LEAST, OFFSET, PAIRS, QUADS, TOGETHER
+from kernels.core.vectors.dots import BEHIND, LEAST, OFFSET, PAIRS, QUADS, TOGETHER
 
 
 class Kind(NamedTuple):

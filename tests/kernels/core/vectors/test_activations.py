@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from kernels.core import activations
-from kernels.core.simd import lanes, load, pointer, store
+from kernels.core.vectors import activations
+from kernels.core.vectors.simd import lanes, load, pointer, store
 
 mpmath.mp.dps = 40
 

@@ -9,7 +9,7 @@ import pytest
 from numba import config
 from numba.np.ufunc import parallel
 
-from kernels.core import cpus, team
+from kernels.core.threads import cpus, team
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numba.np.ufunc import parallel
 
-from kernels.core import team
-from kernels.core.simd import pointer
-from kernels.core.team import assembled, meet, most_threads, on_a_team, share_out
+from kernels.core.threads import team
+from kernels.core.threads.team import assembled, meet, most_threads, on_a_team, share_out
+from kernels.core.vectors.simd import pointer
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
 
@@ -168,7 +168,9 @@ def test_only_compiled_code_is_a_job():
 @pytest.mark.parametrize("allowed", ["1", "2"])
 def test_the_interpreter_can_leave_while_threads_spin(allowed):
     """Those of a team that was asked for by its size, as a benchmark does, whatever Numba allows to others."""
-    code = "from tests.kernels.core.test_team import *; count_to_300(np.zeros(2, np.int64)); assert team._helpers"
+    code = (
+        "from tests.kernels.core.threads.test_team import *; count_to_300(np.zeros(2, np.int64)); assert team._helpers"
+    )
     for _ in range(3):
         environment = os.environ | {"NUMBA_NUM_THREADS": allowed}
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=120)
@@ -185,7 +187,7 @@ def call_late():
     count_to_300(counts)
     print(counts)
 
-from tests.kernels.core.test_team import *
+from tests.kernels.core.threads.test_team import *
 count_to_300(np.zeros(2, np.int64))
 """
     command = [sys.executable, "-c", code]

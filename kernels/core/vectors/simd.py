@@ -14,8 +14,8 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, overload, register_model
 
-from kernels.core.cache import named
-from kernels.core.host import BITS
+from kernels.core.code.cache import named
+from kernels.core.vectors.host import BITS
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 

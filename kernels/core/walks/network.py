@@ -6,14 +6,19 @@ With less, threads form groups, and these share the chains: each direction has o
 the one below by the count of its steps; so the weights of a chain stay in the cache of those who use them.
 
 Chain q = l D + d is direction d of layer l, of L layers and D directions. What it works on is a row of a table of
-addresses. Sizes as in `kernels.core.forward`.
+addresses. Sizes as in `kernels.core.walks.forward`.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.core.backward import (
+from kernels.core.code.cache import compiled
+from kernels.core.products.entering import NOTES, is_rounded, refuse
+from kernels.core.products.tiles import ONE, ZERO, get, put
+from kernels.core.threads.team import FOREVER, assembled, available, count_steps, meet, part, share_out, steps_before
+from kernels.core.vectors.simd import ALIGNMENT, align, at, lanes, pointer, reach
+from kernels.core.walks.backward import (
     ROWS,
     Crew,
     Given,
@@ -26,17 +31,12 @@ from kernels.core.backward import (
     sums_at,
     sums_size,
 )
-from kernels.core.backward import memory as backward_memory
-from kernels.core.cache import compiled
-from kernels.core.entering import NOTES, is_rounded, refuse
-from kernels.core.forward import FOLLOWED, Layer, Share, forward, workspace
-from kernels.core.forward import ROWS as FORWARD_ROWS
-from kernels.core.forward import memory as forward_memory
-from kernels.core.recurrence import KEPT, by_rows
-from kernels.core.simd import ALIGNMENT, align, at, lanes, pointer, reach
-from kernels.core.team import FOREVER, assembled, available, count_steps, meet, part, share_out, steps_before
-from kernels.core.tiles import ONE, ZERO, get, put
-from kernels.core.walk import Walk, heading, length_of, ragged, row_at, section, sequence
+from kernels.core.walks.backward import memory as backward_memory
+from kernels.core.walks.forward import FOLLOWED, Layer, Share, forward, workspace
+from kernels.core.walks.forward import ROWS as FORWARD_ROWS
+from kernels.core.walks.forward import memory as forward_memory
+from kernels.core.walks.recurrence import KEPT, by_rows
+from kernels.core.walks.walk import Walk, heading, length_of, ragged, row_at, section, sequence
 
 # Columns of a table.
 WEIGHTS, H0, HS, C, GATES, MORE, LAST_H = range(7)  # forward
@@ -92,7 +92,7 @@ def note_backward(table, q, u, w, h0, hs, last, grad_u, grad_w, biases, grad_x, 
 
 @compiled
 def _whole_walk(places, hs, steps):
-    """Return the walk through all sequences: of one length if `places` is empty, else see `kernels.core.walk`."""
+    """Return the walk through all sequences: of one length if `places` is empty, else see `kernels.core.walks.walk`."""
     B = hs.shape[1]
     if places.size:
         return ragged(pointer(places), B, steps)

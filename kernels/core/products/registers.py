@@ -8,8 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.core.dots import SUMS, dot, settle
-from kernels.core.simd import INDEX, INT32, Vector, ir_load, ir_store, splat
+from kernels.core.vectors.dots import SUMS, dot, settle
+from kernels.core.vectors.simd import INDEX, INT32, Vector, ir_load, ir_store, splat
 
 
 def _tile(tile):
@@ -84,7 +84,7 @@ def settle_tile(typingctx, p, row, tile, scales, scales_row, w):
     """Write the sums to the tile at p, whose rows lie `row` elements apart.
 
     Sums of integers become numbers, which are added to those there: scales[r scales_row] is the scale of what row r
-    was multiplied with, and at w lies what `kernels.core.dots` keeps behind a panel.
+    was multiplied with, and at w lies what `kernels.core.vectors.dots` keeps behind a panel.
     """
     rows, vectors, vector = _tile(tile)
     n, integers = vector.lanes, vector.dtype == types.int32

@@ -1,17 +1,18 @@
 """What enters a product, the inputs and the states: as it is, or below float32 rounded once a step.
 
-The functions here look at the type of packed weights (`kernels.core.dots`), so that the walk through time is the same
-for all. In full precision they cost nothing. As int8 a row is written with its scale before it. A state beyond ±1, for
-which int8 has no room, and an input that is not finite are noted at the start of the scratch, and `refuse` tells.
+The functions here look at the type of packed weights (`kernels.core.vectors.dots`), so that the walk through time is
+the same for all. In full precision they cost nothing. As int8 a row is written with its scale before it. A state beyond
+±1, for which int8 has no room, and an input that is not finite are noted at the start of the scratch, and `refuse`
+tells.
 """
 
 import numpy as np
 from numba.extending import overload
 
-from kernels.core.cache import INLINE, compiled
-from kernels.core.dots import LEAST, PAIRS, QUADS, TOGETHER, enter, largest_lane, like
-from kernels.core.simd import absolute, align, at, full, lanes, multiply_add, pointer, where_less
-from kernels.core.tiles import copy_rows, get, padded
+from kernels.core.code.cache import INLINE, compiled
+from kernels.core.products.tiles import copy_rows, get, padded
+from kernels.core.vectors.dots import LEAST, PAIRS, QUADS, TOGETHER, enter, largest_lane, like
+from kernels.core.vectors.simd import absolute, align, at, full, lanes, multiply_add, pointer, where_less
 
 NOTES = np.int64(16)  # elements at the start of the scratch
 INPUT, STATE = np.int64(1), np.int64(2)  # faults

@@ -2,7 +2,7 @@
 
 A cell differs from another by what it does with the sums of a step, one vector of hidden units at a time. It says so
 by overloading `advance` for its own type; see `kernels.lstm` for an example. T steps, B sequences in a batch, I
-inputs, H hidden units, G gates; the blocks of a step's sums are explained in `kernels.core.recurrence`.
+inputs, H hidden units, G gates; the blocks of a step's sums are explained in `kernels.core.walks.recurrence`.
 """
 
 from typing import Any, NamedTuple
@@ -11,9 +11,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from kernels.core.cache import compiled
-from kernels.core.dots import behind, depth, like
-from kernels.core.entering import (
+from kernels.core.code.cache import compiled
+from kernels.core.products.entering import (
     NOTES,
     before_row,
     begin_states,
@@ -26,11 +25,8 @@ from kernels.core.entering import (
     note,
     refuse,
 )
-from kernels.core.matrices import end_matrices
-from kernels.core.recurrence import by_rows, chunk_rows, columns_of
-from kernels.core.simd import ALIGNMENT, align, at, full, lanes, load, pointer, store
-from kernels.core.team import assembled, available, count_steps, is_heard, meet, post, share_out, steps_before
-from kernels.core.tiles import (
+from kernels.core.products.matrices import end_matrices
+from kernels.core.products.tiles import (
     ONE,
     ZERO,
     add_packed_row,
@@ -41,7 +37,11 @@ from kernels.core.tiles import (
     put,
     whole,
 )
-from kernels.core.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
+from kernels.core.threads.team import assembled, available, count_steps, is_heard, meet, post, share_out, steps_before
+from kernels.core.vectors.dots import behind, depth, like
+from kernels.core.vectors.simd import ALIGNMENT, align, at, full, lanes, load, pointer, store
+from kernels.core.walks.recurrence import by_rows, chunk_rows, columns_of
+from kernels.core.walks.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
 
 ROWS = np.int64(128)  # of the input projection at a time: it stays in the cache until the recurrence has used it
 FOLLOWED = np.int64(8)  # where the layer above waits for them: a tile's rows

@@ -17,10 +17,8 @@ they would all fall into the same few sets of the cache.
 import numpy as np
 from numba.extending import overload
 
-from kernels.core import host, simd
-from kernels.core.cache import INLINE, compiled, inlined, named
-from kernels.core.dots import PAIRS, QUADS, behind, like, unpacked
-from kernels.core.matrices import (
+from kernels.core.code.cache import INLINE, compiled, inlined, named
+from kernels.core.products.matrices import (
     KINDS,
     SIDE,
     begin_matrices,
@@ -30,7 +28,7 @@ from kernels.core.matrices import (
     rows_at_once,
     takes_one_row,
 )
-from kernels.core.registers import (
+from kernels.core.products.registers import (
     fold,
     load_square,
     partial_sums,
@@ -42,7 +40,9 @@ from kernels.core.registers import (
     transpose,
     zero_tile,
 )
-from kernels.core.simd import at, full, lanes, load, load_first, prefetch, store, store_first
+from kernels.core.vectors import host, simd
+from kernels.core.vectors.dots import PAIRS, QUADS, behind, like, unpacked
+from kernels.core.vectors.simd import at, full, lanes, load, load_first, prefetch, store, store_first
 
 ROWS = 8 if host.REGISTERS == 32 else 4
 VECTORS = 3

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from kernels.core.checks import check_array, check_fields, check_float, check_size, check_truncate
+from kernels.core.doors.checks import check_array, check_fields, check_float, check_size, check_truncate
 
 F32 = np.dtype(np.float32)
 

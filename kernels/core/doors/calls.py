@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from kernels.core.backward import layer_memory
-from kernels.core.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
-from kernels.core.recurrence import pack, team_size
-from kernels.core.rounding import KINDS, packed_units, panel_rows
-from kernels.core.simd import ALIGNMENT, vector_lanes
-from kernels.core.team import most_threads, on_a_team
-from kernels.core.tiles import whole
+from kernels.core.doors.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
+from kernels.core.products.rounding import KINDS, packed_units, panel_rows
+from kernels.core.products.tiles import whole
+from kernels.core.threads.team import most_threads, on_a_team
+from kernels.core.vectors.simd import ALIGNMENT, vector_lanes
+from kernels.core.walks.backward import layer_memory
+from kernels.core.walks.recurrence import pack, team_size
 
 
 class Output(NamedTuple):
@@ -32,7 +32,7 @@ class Gradients(NamedTuple):
 class Cell(NamedTuple):
     """What a network needs to know of the cells that it is made of."""
 
-    kind: Any  # what compiled code tells the cell by: `kernels.core.network`
+    kind: Any  # what compiled code tells the cell by: `kernels.core.walks.network`
     Params: type
     State: type
     gates: int
@@ -46,7 +46,9 @@ _BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
 
 
 class _Prepared(NamedTuple):
-    weights: np.ndarray  # U, W and the biases in the panels of `kernels.core.tiles`: numbers, or units below float32
+    weights: (
+        np.ndarray
+    )  # U, W and the biases in panels (`kernels.core.products.tiles`): numbers, or units below float32
     input_size: int
     hidden_size: int
     gates: int

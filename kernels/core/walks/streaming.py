@@ -16,17 +16,17 @@ from numba.extending import overload
 from numba.np.numpy_support import from_dtype
 from numpy import ndarray
 
-from kernels.core.cache import INLINE, compiled, inlined, named
-from kernels.core.checks import INDICES, check_array, check_input, check_size, check_state, check_states
-from kernels.core.doors import take_read_only
-from kernels.core.entering import INPUT, NOTES, begin_notes, is_rounded, noted
-from kernels.core.forward import ROWS, Layer, Share, forward, memory
-from kernels.core.network import forward_cell
-from kernels.core.recurrence import WORTH_SHARING, by_rows, team_size
-from kernels.core.simd import ALIGNMENT, at, pointer, reach
-from kernels.core.team import assembled, meet, most_threads, on_a_team, put_down, share_out, take_up
-from kernels.core.tiles import ONE, ZERO, copy_rows
-from kernels.core.walk import Walk, section
+from kernels.core.code.cache import INLINE, compiled, inlined, named
+from kernels.core.doors.calls import take_read_only
+from kernels.core.doors.checks import INDICES, check_array, check_input, check_size, check_state, check_states
+from kernels.core.products.entering import INPUT, NOTES, begin_notes, is_rounded, noted
+from kernels.core.products.tiles import ONE, ZERO, copy_rows
+from kernels.core.threads.team import assembled, meet, most_threads, on_a_team, put_down, share_out, take_up
+from kernels.core.vectors.simd import ALIGNMENT, at, pointer, reach
+from kernels.core.walks.forward import ROWS, Layer, Share, forward, memory
+from kernels.core.walks.network import forward_cell
+from kernels.core.walks.recurrence import WORTH_SHARING, by_rows, team_size
+from kernels.core.walks.walk import Walk, section
 
 # The table: what it holds, and behind it the address of each layer's weights.
 BUSY, TURN, OPTION, LAYERS, BATCH, INPUTS, UNITS, GATES, BLOCKS, NUMBERS, STATES, BEFORE, SCRATCH, WEIGHTS = range(14)
@@ -221,7 +221,7 @@ def _address(a):
 @take_read_only
 @compiled
 def _room(weights, B, members, I, H, gates, blocks):
-    """Return how many numbers a step of so many members works with: see `kernels.core.forward`."""
+    """Return how many numbers a step of so many members works with: see `kernels.core.walks.forward`."""
     w = pointer(weights)
     if by_rows(B, members, H, gates, is_rounded(w)):
         return NOTES + members * memory(w, ONE, (B + members - 1) // members, ONE, I, H, blocks, ROWS)
@@ -242,8 +242,8 @@ def _let_go(address):
 def _steps(kind, unit, number):
     """Return the compiled step of one thread, step(address, x_t), and that of a team, step(team, address, x_t, fault).
 
-    `kind` is the type of a cell's kind (`kernels.core.network`), the weights are of dtype `unit`, all else of dtype
-    `number`. A fault is why a step is refused, or 0.
+    `kind` is the type of a cell's kind (`kernels.core.walks.network`), the weights are of dtype `unit`, all else of
+    dtype `number`. A fault is why a step is refused, or 0.
     """
     name = f"{kind.__name__}_{unit}_{number}"
 

@@ -2,7 +2,7 @@
 
 A cell says by overloading `retreat` for its own type how dL/dh_t becomes its deltas, the gradients of the sums of step
 t; see `kernels.lstm` for an example. T steps, B sequences in a batch, I inputs, H hidden units, G gates; the blocks of
-a step's sums are explained in `kernels.core.recurrence`.
+a step's sums are explained in `kernels.core.walks.recurrence`.
 
 Time is taken in chunks: while the deltas of a chunk are in the cache, they are multiplied with the states and inputs
 that went in. Members share the way through time by rows or by columns, and those products by units, for which each
@@ -17,11 +17,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from kernels.core.cache import INLINE, compiled
-from kernels.core.recurrence import by_rows, chunk_rows, columns_of, input_gate
-from kernels.core.simd import ALIGNMENT, align, at, lanes, load, pointer
-from kernels.core.team import assembled, available, meet, part, post, share_out
-from kernels.core.tiles import (
+from kernels.core.code.cache import INLINE, compiled
+from kernels.core.products.tiles import (
     ADD,
     ONE,
     REPLACE,
@@ -42,7 +39,10 @@ from kernels.core.tiles import (
     whole,
     write_rows,
 )
-from kernels.core.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
+from kernels.core.threads.team import assembled, available, meet, part, post, share_out
+from kernels.core.vectors.simd import ALIGNMENT, align, at, lanes, load, pointer
+from kernels.core.walks.recurrence import by_rows, chunk_rows, columns_of, input_gate
+from kernels.core.walks.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
 
 ROWS = np.int64(256)  # of the weights' gradients at a time: enough to hide their sums' way to memory and back
 

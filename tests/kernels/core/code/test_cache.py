@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kernels.core import cache
+from kernels.core.code import cache
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 # A kernel as small as it can be, in a module of the package, so that compiling it takes no time.
 MODULE = """
-from kernels.core.cache import compiled
+from kernels.core.code.cache import compiled
 
 @compiled
 def double(x):
@@ -52,7 +52,7 @@ def test_the_second_process_compiles_nothing(checkout):
     assert run(checkout)[:2] == (1, 0)
 
 
-@pytest.mark.parametrize("source", ["probe.py", "core/checks.py"])
+@pytest.mark.parametrize("source", ["probe.py", "core/doors/checks.py"])
 def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
     """checks.py stands for a file that the kernel's own only imports: Numba alone would not look at it."""
     *_, first = run(checkout)
@@ -65,8 +65,8 @@ def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
 
 def test_a_change_of_a_cell_has_what_lies_below_it_compiled_anew(checkout):
     """What is compiled in core takes the cell's own code in, by overloads for its type."""
-    (checkout / "kernels" / "core" / "probe.py").write_text(MODULE)
-    program = PROGRAM.replace("kernels.probe", "kernels.core.probe")
+    (checkout / "kernels" / "core" / "walks" / "probe.py").write_text(MODULE)
+    program = PROGRAM.replace("kernels.probe", "kernels.core.walks.probe")
     *_, first = run(checkout, program)
     path = checkout / "kernels" / "lstm.py"
     path.write_text(path.read_text() + "\n# changed\n")
@@ -112,7 +112,7 @@ def test_the_compiled_reference_outlives_changes_of_the_kernels(checkout):
     (checkout / "outside" / "probe.py").write_text(MODULE)
     program = PROGRAM.replace("kernels.probe", "outside.probe")
     *_, first = run(checkout, program)
-    (checkout / "kernels" / "core" / "checks.py").write_text("# changed\n")
+    (checkout / "kernels" / "core" / "doors" / "checks.py").write_text("# changed\n")
     assert run(checkout, program) == (1, 0, first)
 
 
@@ -190,7 +190,7 @@ def test_a_folder_that_others_may_write_is_not_trusted(tmp_path):
 def test_a_numba_cache_dir_that_cannot_be_made_is_told_on_import(checkout, below):
     (checkout / "file").touch()
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "file" / below)}
-    words = [sys.executable, "-c", "import kernels.core.team"]
+    words = [sys.executable, "-c", "import kernels.core.threads.team"]
     done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
     line = done.stderr.splitlines()[-1]
     assert line.startswith("ImportError: NUMBA_CACHE_DIR: expected a folder that can be written, got '")
@@ -212,7 +212,7 @@ from pathlib import Path
 import numpy as np
 from numba.core.registry import cpu_target
 from kernels import rnn
-from kernels.core.cache import _Entries
+from kernels.core.code.cache import _Entries
 
 params, x = rnn.init_params(1, 3, np.random.default_rng(0)), np.ones((2, 1, 1), np.float32)
 rnn.infer(params, x)
@@ -246,7 +246,7 @@ def test_processes_that_keep_code_for_different_types_at_once_lose_none_and_run_
     program = f"""
 import os, sys, time
 import numpy as np
-from kernels.core.cache import _Entries
+from kernels.core.code.cache import _Entries
 from kernels.probe import double
 
 save = _Entries.save

@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.core.host import BITS, FEATURES, TRIPLE, X86
-from kernels.core.simd import INDEX, INT32, Vector, ir_load, ir_multiply_add, llvm, splat
+from kernels.core.vectors.host import BITS, FEATURES, TRIPLE, X86
+from kernels.core.vectors.simd import INDEX, INT32, Vector, ir_load, ir_multiply_add, llvm, splat
 
 QUADS, PAIRS = types.int32, types.uint32
 SUMS = {types.float32: types.float32, types.float64: types.float64, QUADS: types.int32, PAIRS: types.float32}

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kernels.core.cache import compiled
-from kernels.core.dots import OFFSET, like
-from kernels.core.simd import align, at, lanes, pointer
-from kernels.core.tiles import ONE, ZERO, multiply, pack_columns, padded, panel_count
+from kernels.core.code.cache import compiled
+from kernels.core.products.tiles import ONE, ZERO, multiply, pack_columns, padded, panel_count
+from kernels.core.vectors.dots import OFFSET, like
+from kernels.core.vectors.simd import align, at, lanes, pointer
 
 
 @compiled

@@ -30,9 +30,9 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 from numba.np.ufunc import parallel
 
-from kernels.core.cache import INLINE, compiled
-from kernels.core.cpus import usable_cpus, waited
-from kernels.core.simd import at, pointer
+from kernels.core.code.cache import INLINE, compiled
+from kernels.core.threads.cpus import usable_cpus, waited
+from kernels.core.vectors.simd import at, pointer
 
 # A team is an array of a row for each member: the caller's notes, and the mailboxes of the others. A row is two cache
 # lines, since they come in pairs.

@@ -2,7 +2,7 @@
 
 A matrix register holds up to 16 rows of 64 bytes. One instruction multiplies rows of 16 units with 16 rows of a panel,
 one vector wide, as they lie in memory: panels are packed as it wants them. What is left of K is done by the tiles of
-`kernels.core.tiles`. The sums of int8 are exact, so they are the same to the bit.
+`kernels.core.products.tiles`. The sums of int8 are exact, so they are the same to the bit.
 """
 
 import struct
@@ -12,10 +12,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from kernels.core.cache import INLINE, compiled
-from kernels.core.dots import PAIRS, QUADS
-from kernels.core.host import FEATURES, MATRICES
-from kernels.core.simd import INDEX, llvm
+from kernels.core.code.cache import INLINE, compiled
+from kernels.core.vectors.dots import PAIRS, QUADS
+from kernels.core.vectors.host import FEATURES, MATRICES
+from kernels.core.vectors.simd import INDEX, llvm
 
 SIDE = 16  # rows of a matrix register, and its units in a row
 KINDS = {kind for kind, feature in ((QUADS, "amx-int8"), (PAIRS, "amx-bf16")) if MATRICES and feature in FEATURES}

@@ -8,8 +8,17 @@ where r is taken from y in two steps to keep its accuracy (Cody and Waite 1980).
 near 0, are minimax: they are off by less than 0.02 ulp.
 """
 
-from kernels.core.cache import inlined
-from kernels.core.simd import absolute, constant, copysign, full, multiply_add, polynomial, power_of_two, where_less
+from kernels.core.code.cache import inlined
+from kernels.core.vectors.simd import (
+    absolute,
+    constant,
+    copysign,
+    full,
+    multiply_add,
+    polynomial,
+    power_of_two,
+    where_less,
+)
 
 TANH, RELU, SIGMOID = range(3)
 CODES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID}

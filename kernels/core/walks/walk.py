@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernels.core.cache import compiled, inlined
-from kernels.core.simd import at
-from kernels.core.team import part
-from kernels.core.tiles import ONE, ZERO
+from kernels.core.code.cache import compiled, inlined
+from kernels.core.products.tiles import ONE, ZERO
+from kernels.core.threads.team import part
+from kernels.core.vectors.simd import at
 
 
 class Walk(NamedTuple):

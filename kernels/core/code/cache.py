@@ -25,8 +25,8 @@ from numba import __version__, config, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.serialize import dumps
 
-from kernels.core.compiler import Dispatcher, Part, Parts
-from kernels.core.host import MATRICES
+from kernels.core.code.compiler import Dispatcher, Part, Parts
+from kernels.core.vectors.host import MATRICES
 
 _CHECKSUM = 32  # bytes
 

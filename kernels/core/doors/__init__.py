@@ -1,0 +1,1 @@
+"""What a call must be, and how it gets in."""
