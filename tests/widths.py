@@ -21,7 +21,7 @@ from bench.results.formats import ends, seconds, times
 from bench.results.statistics import paired_ratio
 from bench.timing.loop import turn
 from bench.timing.worker import Worker
-from kernels.core.vectors.host import BITS, X86
+from kernels.core.code.host import BITS, X86
 
 MODULE = "bench.implementations.numba_simd"
 NARROW = {  # what Numba is to compile for

@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.grid.cases import LOW_OPERATIONS, STREAM
 from bench.implementations import Prepared, UnsupportedError, named, streaming
-from kernels.core.vectors import host
+from kernels.core.code import host
 from reference.layouts import to_onnx
 
 _options: dict = {}  # of the sessions in this process

@@ -36,6 +36,7 @@ from bench.grid.cases import GATES
 from bench.machine import hardware
 from bench.machine.roofline import BACK, MEMORY, ceilings
 from kernels.core.code.cache import base_folder, compiled
+from kernels.core.code.host import REGISTERS
 from kernels.core.products import matrices, registers
 from kernels.core.products.matrices import SIDE, begin_rows, end_matrices, multiply_matrices
 from kernels.core.products.registers import add_tile, rank1, store_tile, zero_tile
@@ -43,7 +44,6 @@ from kernels.core.products.tiles import ZERO
 from kernels.core.threads import team
 from kernels.core.threads.cpus import usable_cpus
 from kernels.core.vectors import dots, simd
-from kernels.core.vectors.host import REGISTERS
 from kernels.core.vectors.simd import ALIGNMENT, align, at, lanes, load, pointer, store
 from kernels.core.walks.forward import advance
 from kernels.core.walks.network import forward_cell

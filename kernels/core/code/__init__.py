@@ -1,1 +1,1 @@
-"""How functions become machine code, and stay."""
+"""How functions become machine code for this host, and stay."""

@@ -26,7 +26,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvid
 from numba.core.serialize import dumps
 
 from kernels.core.code.compiler import Dispatcher, Part, Parts
-from kernels.core.vectors.host import MATRICES
+from kernels.core.code.host import MATRICES
 
 _CHECKSUM = 32  # bytes
 

@@ -13,8 +13,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from kernels.core.code.cache import INLINE, compiled
+from kernels.core.code.host import FEATURES, MATRICES
 from kernels.core.vectors.dots import PAIRS, QUADS
-from kernels.core.vectors.host import FEATURES, MATRICES
 from kernels.core.vectors.simd import INDEX, llvm
 
 SIDE = 16  # rows of a matrix register, and its units in a row

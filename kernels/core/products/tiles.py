@@ -17,6 +17,7 @@ they would all fall into the same few sets of the cache.
 import numpy as np
 from numba.extending import overload
 
+from kernels.core.code import host
 from kernels.core.code.cache import INLINE, compiled, inlined, named
 from kernels.core.products.matrices import (
     KINDS,
@@ -40,7 +41,7 @@ from kernels.core.products.registers import (
     transpose,
     zero_tile,
 )
-from kernels.core.vectors import host, simd
+from kernels.core.vectors import simd
 from kernels.core.vectors.dots import PAIRS, QUADS, behind, like, unpacked
 from kernels.core.vectors.simd import at, full, lanes, load, load_first, prefetch, store, store_first
 

@@ -1,1 +1,1 @@
-"""What one instruction does: the host, the vector and its operations, the activations, products below float32."""
+"""What one instruction does: the vector and its operations, the activations, products below float32."""

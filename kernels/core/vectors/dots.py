@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.core.vectors.host import BITS, FEATURES, TRIPLE, X86
+from kernels.core.code.host import BITS, FEATURES, TRIPLE, X86
 from kernels.core.vectors.simd import INDEX, INT32, Vector, ir_load, ir_multiply_add, llvm, splat
 
 QUADS, PAIRS = types.int32, types.uint32

@@ -15,7 +15,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, overload, register_model
 
 from kernels.core.code.cache import named
-from kernels.core.vectors.host import BITS
+from kernels.core.code.host import BITS
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
