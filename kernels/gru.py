@@ -22,6 +22,7 @@ import numpy as np
 from numba.extending import overload
 
 from kernels.core.code.cache import INLINE, compiled
+from kernels.core.code.compiler import take_read_only
 from kernels.core.doors.calls import (
     Cell,
     Gradients,
@@ -37,7 +38,6 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
-    take_read_only,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate

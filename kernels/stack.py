@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.core.code.cache import compiled
-from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing, take_read_only
+from kernels.core.code.compiler import take_read_only
+from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing
 from kernels.core.doors.checks import (
     check_array,
     check_fields,

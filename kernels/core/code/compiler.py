@@ -5,6 +5,7 @@ and optimizes the caller. Of a kernel's hundred functions that is most of the ti
 come, and optimized where they are called from. If Python calls one, it is compiled once more, as a whole.
 """
 
+from numba import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
@@ -66,3 +67,17 @@ class Dispatcher(CPUDispatcher):
             self.overloads[tuple(cres.signature.args)] = cres
         else:
             super().add_overload(cres)
+
+
+def take_read_only(dispatcher):
+    """Have compiled code take arrays that cannot be written to as well, for which Numba would compile it anew."""
+
+    def compile_for(signature):
+        plain = tuple(a.copy(readonly=False) if isinstance(a, types.Array) else a for a in signature)
+        code = type(dispatcher).compile(dispatcher, plain)
+        if signature != plain:
+            dispatcher._insert([a._code for a in signature], code, False)
+        return code
+
+    dispatcher.compile = compile_for
+    return dispatcher

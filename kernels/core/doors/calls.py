@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
 from kernels.core.doors.checks import check_array, check_dtype, check_float, check_input, check_size, check_state
 from kernels.core.products.rounding import KINDS, packed_units, panel_rows
@@ -84,23 +83,6 @@ class Prepared(_Prepared):
     @classmethod
     def _make(cls, values):
         return cls(*values)
-
-
-def take_read_only(dispatcher):
-    """Have compiled code take arrays that cannot be written to as well, for which Numba would compile it anew."""
-
-    def compile_for(signature):
-        plain = tuple(a.copy(readonly=False) if isinstance(a, types.Array) else a for a in signature)
-        code = type(dispatcher).compile(dispatcher, plain)
-        if signature != plain:
-            dispatcher._insert([a._code for a in signature], code, False)
-        return code
-
-    dispatcher.compile = compile_for
-    return dispatcher
-
-
-take_read_only(pack)
 
 
 def draw_params(kind, gates, input_size, hidden_size, rng, dtype):

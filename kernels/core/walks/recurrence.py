@@ -10,6 +10,7 @@ of W belongs to block g + blocks - G, and a U whose rows are stacked in W's orde
 from numba import types
 
 from kernels.core.code.cache import compiled
+from kernels.core.code.compiler import take_read_only
 from kernels.core.products.tiles import ZERO, copy_rows, pack_columns, packed_size, panel_count, panel_start, whole
 from kernels.core.threads.team import part
 from kernels.core.vectors.dots import like
@@ -98,6 +99,7 @@ def input_gate(block, gates, blocks):
     return (block + 2 * gates - blocks) % gates
 
 
+@take_read_only
 @compiled
 def pack(U, W, biases, weights):
     """Lay out U and W as the forward products need them, gate by gate in the order of the blocks, then the biases.

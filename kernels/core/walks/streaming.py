@@ -17,7 +17,7 @@ from numba.np.numpy_support import from_dtype
 from numpy import ndarray
 
 from kernels.core.code.cache import INLINE, compiled, inlined, named
-from kernels.core.doors.calls import take_read_only
+from kernels.core.code.compiler import take_read_only
 from kernels.core.doors.checks import INDICES, check_array, check_input, check_size, check_state, check_states
 from kernels.core.products.entering import INPUT, NOTES, begin_notes, is_rounded, noted
 from kernels.core.products.tiles import ONE, ZERO, copy_rows
