@@ -41,6 +41,7 @@ from kernels.core.doors.calls import (
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.core.doors.streams import Stream
 from kernels.core.products.tiles import get, put
 from kernels.core.vectors.activations import sigmoid, tanh
 from kernels.core.vectors.simd import at, full, load, multiply_add, pointer, store
@@ -48,7 +49,6 @@ from kernels.core.walks.backward import back_through, given, retreat, wanted
 from kernels.core.walks.forward import advance, ahead_through, layer
 from kernels.core.walks.network import backward_cell, forward_cell
 from kernels.core.walks.recurrence import is_a
-from kernels.core.walks.streaming import Stream
 from kernels.core.walks.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
@@ -114,7 +114,7 @@ def stream(params, batch_size=1):
 
     `s.step(x_t)` takes x_t (B, I), or indices (B,), and returns h (B, H): the stream's own array, good until the next
     step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See
-    `kernels.core.walks.streaming`.
+    `kernels.core.doors.streams`.
     """
     weights = prepared(params, prepare, GATES)
     return Stream(as_layers(), (weights,), batch_size, partial(infer, weights), (stream, weights, batch_size))

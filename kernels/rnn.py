@@ -37,6 +37,7 @@ from kernels.core.doors.calls import (
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
+from kernels.core.doors.streams import Stream
 from kernels.core.products.tiles import get
 from kernels.core.vectors.activations import CODES, activate, slope
 from kernels.core.vectors.simd import at, full, load, pointer, store
@@ -44,7 +45,6 @@ from kernels.core.walks.backward import back_through, given, retreat, wanted
 from kernels.core.walks.forward import advance, ahead_through, layer
 from kernels.core.walks.network import backward_cell, forward_cell
 from kernels.core.walks.recurrence import is_a
-from kernels.core.walks.streaming import Stream
 from kernels.core.walks.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
@@ -104,7 +104,7 @@ def stream(params, batch_size=1, activation="tanh"):
 
     `s.step(x_t)` takes x_t (B, I), or indices (B,), and returns h (B, H): the stream's own array, good until the next
     step. `s.run(x)` takes T steps, `s.state` is read and set, `s.reset()` begins anew. See
-    `kernels.core.walks.streaming`.
+    `kernels.core.doors.streams`.
     """
     weights = prepared(params, prepare, GATES)
     layers, steps = as_layers(activation), partial(infer, weights, activation=activation)

@@ -31,11 +31,11 @@ from kernels.core.doors.checks import (
     check_states,
     check_tree,
 )
+from kernels.core.doors.streams import Stream
 from kernels.core.threads.team import most_threads, on_a_team
 from kernels.core.vectors.simd import vector_lanes
 from kernels.core.walks import network
 from kernels.core.walks.recurrence import network_size
-from kernels.core.walks.streaming import Stream
 from kernels.core.walks.walk import place_by_length
 
 __all__ = ["Gradients", "Output", "Stream", "Trace"]

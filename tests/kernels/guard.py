@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from kernels.core.walks import streaming
+from kernels.core.doors import streams
 from tests import networks
 from tests.kernels.cells import find
 from tests.kernels.compare import Size, calls, draw, rebuild, results
@@ -75,7 +75,7 @@ def check_stream(cell, size, dtype, one_hot, options, at_end):
         if low == "int8" and "relu" in options:
             continue
         weights = cell.prepare(params, low)
-        with patch.object(streaming, "_lay_out", lay_out):
+        with patch.object(streams, "_lay_out", lay_out):
             stream = cell.stream(weights._replace(weights=given(at_end=False)(weights.weights)), size.B, *options)
         stream.state = last = state
         for x_t in x:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kernels import stack
-from kernels.core.walks import streaming
+from kernels.core.doors import streams
 from tests.kernels.cells import CELLS, SMALL, by_cell, by_dtype, by_variant, label
 from tests.kernels.compare import DTYPES, Size, draw
 from tests.kernels.sharing import share_everything
@@ -79,7 +79,7 @@ def test_a_team_takes_the_steps_of_one(size, low, cell, monkeypatch):
     want = [s.h for s in chain(cell.kernels, weights, x, state)]
     share_everything(monkeypatch.setattr)
     stream = cell.kernels.stream(weights, size.B)
-    assert isinstance(stream._step, streaming.Shared)
+    assert isinstance(stream._step, streams.Shared)
     stream.state = state
     np.testing.assert_array_equal(steps(stream, x), want)
 
@@ -301,7 +301,7 @@ def test_a_result_may_be_the_next_input(low, B, cell, monkeypatch):
     params, x, *_ = draw(cell.kernels, Size(400, 400, 1, B), np.float32)
     weights = cell.kernels.prepare(params, low)
     stream, last = cell.kernels.stream(weights, B), cell.kernels.init_state(weights, B)
-    assert isinstance(stream._step, streaming.Shared)
+    assert isinstance(stream._step, streams.Shared)
     h = x[0]
     for _ in range(300):
         last = cell.kernels.forward_step(weights, np.copy(h), last)
