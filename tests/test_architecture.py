@@ -27,6 +27,8 @@ def test_arrows_run_one_way():
         ("bench/tasks/sine/data.py", "bench.tasks.text.data"),
         ("bench/tasks/learning/optimizers.py", "bench.tasks.learning.fused"),
         ("kernels/core/products/tiles.py", "kernels.lstm"),
+        ("kernels/core/products/tiles.py", "kernels.core.threads.team"),
+        ("kernels/core/code/cache.py", "kernels.core.vectors.simd"),
         ("kernels/rnn.py", "reference.rnn"),
         ("reference/rnn.py", "bench.grid.cases"),
     ],
