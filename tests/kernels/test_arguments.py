@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from kernels.core.vectors.simd import ALIGNMENT
 from tests.kernels.cells import CELLS, SMALL, arguments, by_cell
 from tests.kernels.compare import calls, draw, named, rebuild, results
 
@@ -194,10 +195,14 @@ def test_what_is_no_named_tuple_is_refused(function, argument, value, cell):
 @by_cell
 def test_prepared_weights_are_copied_and_sent_elsewhere(cell):
     prepared = cell.kernels.prepare(**arguments(cell, "prepare"))
-    for again in (copy.copy(prepared), copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+    pickles = [pickle.dumps(prepared, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for again in (copy.copy(prepared), copy.deepcopy(prepared), *map(pickle.loads, pickles)):
         assert type(again) is cell.kernels.Prepared
+        assert again.weights.ctypes.data % ALIGNMENT == 0
         np.testing.assert_array_equal(again.weights, prepared.weights)
         assert again[1:] == prepared[1:]
+    with refused(ValueError, "weights"):
+        pickle.loads(pickles[0].replace(b"I17\n", b"I18\n"))  # another hidden size
 
 
 @by_cell

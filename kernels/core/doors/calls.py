@@ -84,6 +84,9 @@ class Prepared(_Prepared):
     def _make(cls, values):
         return cls(*values)
 
+    def __reduce__(self):  # without which protocols 0 and 1 of pickle go past `__new__`
+        return type(self), tuple(self)
+
 
 def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
     """Draw the fields of the NamedTuple `kind` from the uniform distribution on ±1/sqrt(H), as PyTorch does."""
