@@ -15,7 +15,7 @@ from bench.fleet import expect_distributed
 from bench.grid import presets
 from bench.grid.cases import ChoiceError, harmless
 from bench.grid.presets import OPTIONS, find_preset
-from bench.results.files import expect_folder, new_folder
+from bench.results.files import expect_folder, in_words, new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
 from bench.tasks.options import NoWait, expect_waiting
@@ -200,8 +200,7 @@ def _measured(planned, reports, fresh=None):
 
 def _stopped(stop, kept):
     """Return what stopped a run, and what is kept of it, in words."""
-    said = isinstance(stop, OSError) and (stop.strerror or " ".join(str(stop).split()) or type(stop).__name__)
-    why = f"{stop.filename or 'Stopped'}: {said}" if said else "Interrupted"
+    why = in_words(stop) if isinstance(stop, OSError) else "Interrupted"
     return f"{why}: {kept}. The same command goes on there."
 
 
@@ -416,7 +415,9 @@ def main():
         _fail(error, 2)
     except BrokenPipeError:  # who read us, such as `head`, has read enough
         sys.exit(128 + signal.SIGPIPE)
-    except (WorkerError, OSError) as error:  # a process that died, a full disk: nobody's bad choice
+    except OSError as error:  # a full disk: nobody's bad choice, nor is a process that died
+        _fail(in_words(error), 1)
+    except WorkerError as error:
         _fail(error, 1)
 
 

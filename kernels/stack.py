@@ -216,7 +216,8 @@ def _tree(chains, D):
 def _described(cell, options=None):
     """Return what a network needs to know of a cell, or raise a TypeError for what is none."""
     if not hasattr(cell, "as_layers"):
-        raise TypeError(f"cell: expected kernels.rnn, kernels.gru or kernels.lstm, got {cell!r}")
+        got = getattr(cell, "__name__", type(cell).__name__)
+        raise TypeError(f"cell: expected kernels.rnn, kernels.gru or kernels.lstm, got {got}")
     return cell.as_layers(**(options or {}))
 
 

@@ -16,6 +16,12 @@ def expect_folder(option: str, folder: Path) -> None:
             raise ChoiceError(f"{option}: expected a folder, got the file {path}")
 
 
+def in_words(error: OSError) -> str:
+    """Return what the system says of a failure, without its number, behind the file that it is about."""
+    said = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {said}" if error.filename else said
+
+
 def new_folder(folder: Path) -> Path:
     """Make a folder of this name, or of this name with "-2", "-3", ... where there is one, and return it."""
     for copy in count(1):

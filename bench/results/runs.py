@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.grid.cases import harmless
 from bench.results import form
-from bench.results.files import naming, new_folder, save
+from bench.results.files import in_words, naming, new_folder, save
 from bench.results.form import ResultsError, instant
 
 FORMAT = 1
@@ -165,7 +165,8 @@ def _told():
     try:
         yield
     except (ResultsError, OSError) as error:
-        print(harmless(f"warning: left out: {error}"), file=sys.stderr)
+        why = in_words(error) if isinstance(error, OSError) else error
+        print(harmless(f"warning: left out: {why}"), file=sys.stderr)
 
 
 def _read_info(folder):
@@ -194,8 +195,12 @@ def _read(path):
 def _parse(data, where):
     try:
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{where}: not JSON ({error})") from None
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{where}: not JSON from character {error.pos + 1} on") from None
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{where}: not JSON: byte {error.start + 1} is not UTF-8") from None
+    except (ValueError, RecursionError):  # a number of too many digits, lists within lists
+        raise ResultsError(f"{where}: not JSON that can be read") from None
 
 
 def _now():

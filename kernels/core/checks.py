@@ -83,7 +83,7 @@ def check_dtype(name, dtype):
     except TypeError:
         known = False
     if not known:
-        raise TypeError(f"{name}: expected float32 or float64, got {dtype!r}")
+        raise TypeError(f"{name}: expected float32 or float64, got {getattr(dtype, '__name__', repr(dtype))}")
 
 
 def check_params(params, kind, gates):

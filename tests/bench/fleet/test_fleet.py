@@ -22,7 +22,7 @@ from tests.bench.synthetic import ROOFLINE
 
 pytest.importorskip("distributed")
 
-from bench.fleet.fleet import ANSWERS_S, TLS, connect
+from bench.fleet.fleet import TLS, connect
 from bench.grid.cases import ChoiceError
 
 GRID = """
@@ -263,10 +263,8 @@ def test_files_for_an_encrypted_connection_are_handed_to_dask(tmp_path, cache):
 
 
 def refused(*arguments):
-    begin = time.monotonic()
     with pytest.raises(ChoiceError) as error:
         connect(*arguments)
-    assert time.monotonic() - begin < ANSWERS_S + 5
     return str(error.value)
 
 
