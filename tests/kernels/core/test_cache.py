@@ -52,6 +52,52 @@ def test_the_second_process_compiles_nothing(checkout):
     assert run(checkout)[:2] == (1, 0)
 
 
+def bare(checkout):
+    """Leave byte code alone, where the sources were: `python -m compileall -b`, and these go."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-b", checkout / "kernels"], check=True)
+    for source in (checkout / "kernels").rglob("*.py"):
+        source.unlink()
+
+
+def zipped(checkout):
+    shutil.make_archive(checkout / "packed", "zip", checkout, "kernels")
+    shutil.rmtree(checkout / "kernels")
+
+
+def bare_and_zipped(checkout):
+    bare(checkout)
+    zipped(checkout)
+
+
+@pytest.mark.parametrize("pack", [bare, zipped, bare_and_zipped])
+def test_an_application_without_sources(checkout, pack):
+    """Compiled, kept, and compiled anew where the byte code is another."""
+    program = f"import sys\nsys.path.insert(0, 'packed.zip')\nimport kernels.stack\n{PROGRAM}"
+    shutil.copytree(checkout / "kernels", checkout / "first" / "kernels")
+    pack(checkout)
+    hits, misses, folder = run(checkout, program)
+    assert (hits, misses) == (0, 1)
+    assert run(checkout, program) == (1, 0, folder)
+    shutil.rmtree(checkout / "kernels", ignore_errors=True)
+    shutil.move(checkout / "first" / "kernels", checkout / "kernels")
+    (checkout / "kernels" / "probe.py").write_text(MODULE.replace("x + x", "2 * x"))
+    pack(checkout)
+    hits, misses, other = run(checkout, program)
+    assert (hits, misses) == (0, 1)
+    assert other != folder
+
+
+def test_an_application_in_one_program(monkeypatch, tmp_path):
+    """As PyInstaller packs it: modules are in no file, and unpacked nowhere."""
+    program = tmp_path / "program"
+    monkeypatch.setattr(sys, "executable", str(program))
+    found = []
+    for content in (b"one", b"two"):
+        program.write_bytes(content)
+        found += [cache._digest(tmp_path / place / "kernels") for place in ("_MEI1", "_MEI2")]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
 @pytest.mark.parametrize("source", ["probe.py", "core/checks.py"])
 def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
     """checks.py stands for a file that the kernel's own only imports: Numba alone would not look at it."""
