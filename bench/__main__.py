@@ -256,6 +256,9 @@ def compare(
     fail_on: Annotated[
         str | None, typer.Option(help="End with exit code 1 if a row got slower by more than this, for example 5%.")
     ] = None,
+    require_all: Annotated[
+        bool, typer.Option("--require-all", help="End with exit code 2 if any row cannot be compared.")
+    ] = False,
     against: Annotated[
         str | None,
         typer.Option(help="In place of two runs: measure our kernels in turns with those of a git revision."),
@@ -285,6 +288,8 @@ def compare(
         frame = comparison.compare(Run.load(old), Run.load(new), least)
     for table in comparison.tables(frame, least):
         Console(markup=False).print(table)
+    sys.stdout.flush()  # before what is said of it
+    comparison.expect_comparable(frame, require_all)
     if limit is not None and len(slower := comparison.regressions(frame, limit)):
         print(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", file=sys.stderr)
         raise typer.Exit(1)
