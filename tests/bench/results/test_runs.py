@@ -311,7 +311,7 @@ def test_the_newest_unfinished_run_of_the_same_kind_is_found(tmp_path):
 
 
 def test_a_run_without_its_report_is_not_over(tmp_path):
-    """Killed while it was written: the same command writes it, and one from before all rows were there does not count."""
+    """Killed while it was written: the same command writes it. One from before all rows were there does not count."""
     run = begun(tmp_path / "a")
     (run.folder / "report.html").touch()
     run.finish()

@@ -299,7 +299,7 @@ save = _Entries.save
 
 def save_together(self, key, payload):
     open(f"compiled {{os.getpid()}}", "w").close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len([name for name in os.listdir() if name.startswith("compiled ")]) < {len(values)}:
         assert time.monotonic() < deadline
     save(self, key, payload)
@@ -310,7 +310,7 @@ double(eval(sys.argv[1]))
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache")}
     words = [sys.executable, "-c", program]
     at_once = [subprocess.Popen([*words, value], cwd=checkout, env=environment) for value in values]
-    assert [one.wait(timeout=120) for one in at_once] == [0] * len(values)
+    assert [one.wait(timeout=900) for one in at_once] == [0] * len(values)
     calls = "\n".join(f"assert double({value}) == 2 * {value}" for value in values)
     loaded = PROGRAM.replace("double(1.0)", calls).replace("import sys", "import sys\nimport numpy as np")
     assert run(checkout, loaded)[:2] == (len(values), 0)
@@ -321,7 +321,7 @@ def test_processes_that_compile_at_once_all_have_right_code_and_the_next_one_fin
     words = [sys.executable, "-c", "from kernels.probe import double\nprint(double(1.5), double(2), double(1j))"]
     at_once = [subprocess.Popen(words, cwd=checkout, env=environment, stdout=subprocess.PIPE) for _ in range(4)]
     for one in at_once:
-        assert one.communicate(timeout=120)[0].decode().split() == ["3.0", "4", "2j"]
+        assert one.communicate(timeout=900)[0].decode().split() == ["3.0", "4", "2j"]
     assert run(checkout)[:2] == (1, 0)
 
 

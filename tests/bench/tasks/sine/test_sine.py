@@ -260,7 +260,7 @@ def test_output_is_a_folder(tmp_path):
 
 def test_a_bad_choice_is_one_line(tmp_path):
     words = [sys.executable, "-m", "bench", "train", "sine", "--hidden", "many", "--output", str(tmp_path / "out")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --hidden: expected a whole number, got 'many'\n"
     assert not (tmp_path / "out").exists()

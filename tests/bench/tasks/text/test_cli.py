@@ -87,7 +87,7 @@ def test_a_terminal_is_not_told_what_to_do(tale):
     assert "\x1b" in as_it_is
     ours, terminal = pty.openpty()
     try:
-        subprocess.run([sys.executable, "-m", "bench", *options], stdout=terminal, cwd=ROOT, check=True, timeout=300)
+        subprocess.run([sys.executable, "-m", "bench", *options], stdout=terminal, cwd=ROOT, check=True, timeout=1800)
         shown = os.read(ours, 2**12).decode()
     finally:
         os.close(ours)
