@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import logging
 import os
 import signal
 import sys
@@ -60,10 +61,13 @@ def default(
             help="Tell the version, Numba's, and how wide this CPU's vectors are.",
         ),
     ] = False,
+    reports: Annotated[Path | None, typer.Option(help="Where the run's folder goes.", show_default="reports/")] = None,
 ):
     """Without a command: `run --preset quick`."""
     if context.invoked_subcommand is None:
-        run()
+        run(reports=reports)
+    elif reports is not None:
+        raise ChoiceError(f"--reports: expected it behind {context.invoked_subcommand}, where it has it, got it before")
 
 
 @app.command()
@@ -236,15 +240,24 @@ def _measure_all(bench, planned):
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
-    """Write the report of a run again, or one of several runs together."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")],
+    reports: Annotated[
+        Path | None, typer.Option(help="Where the report of several runs goes.", show_default="reports/")
+    ] = None,
+):
+    """Write the report of a run again, in its folder, or one of several runs together."""
+    if reports is not None and len(runs) == 1:
+        raise ChoiceError("--reports: expected several runs beside it, got one, whose report goes into its folder")
+    if len(runs) > 1:
+        expect_folder("--reports", reports or REPORTS)
     loaded = [Run.load(folder) for folder in runs]
     from bench.report import report
 
     if len(loaded) == 1:
         path = report.write_run(loaded[0])
     else:
-        path = report.write(loaded, new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"))
+        path = report.write(loaded, new_folder((reports or REPORTS) / f"{datetime.now():%Y%m%d-%H%M%S}-merged"))
     print(_shown(path))
 
 
@@ -303,7 +316,12 @@ def _versions(revision, preset, reports, threshold, no_wait):
     from bench.results import compare as comparison
     from bench.timing.plan import plan
 
-    planned = plan(preset, f"{OURS},{OURS}@{revision}")
+    try:
+        planned = plan(preset, f"{OURS},{OURS}@{revision}")
+    except ChoiceError as error:
+        raise ChoiceError(
+            str(error).replace(f"--implementations: {OURS}@{revision}", f"--against: {revision}")
+        ) from None
     with the_machine(wait=not no_wait):
         current = _measured(planned, reports)
     print(_shown(write_run(current)))
@@ -406,6 +424,7 @@ UsageError: Any = typer.BadParameter.__base__  # click's own, which typer carrie
 
 def main():
     """Run the command line and end the process with its exit code."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nobody's concern here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="readable")

@@ -131,6 +131,9 @@ def _commit(where: str, option: str) -> str:
     if inside is None or Path(inside.decode().strip()).resolve() != ROOT:
         raise ChoiceError(f"{option}: expected a checkout of this project, with git, to look in, got none in {ROOT}")
     found = _git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{where}^{{commit}}")
+    if found is None and _git("rev-parse", "--is-shallow-repository") == b"true\n":
+        missing = f"{option}: expected a revision that is in this clone, which is shallow"
+        raise ChoiceError(f"{missing} (`git fetch --unshallow` brings all), got one that is not")
     if found is None:
         others = "a git revision of this project, such as main~5, or the folder of a virtual environment"
         raise ChoiceError(f"{option}: expected {others}, got neither")
