@@ -131,7 +131,12 @@ def _commit(where: str, option: str) -> str:
     if inside is None or Path(inside.decode().strip()).resolve() != ROOT:
         raise ChoiceError(f"{option}: expected a checkout of this project, with git, to look in, got none in {ROOT}")
     found = _git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{where}^{{commit}}")
-    if found is None and _git("rev-parse", "--is-shallow-repository") == b"true\n":
+    if (
+        found is None
+        and where
+        and not Path(where).exists()
+        and _git("rev-parse", "--is-shallow-repository") == b"true\n"
+    ):
         missing = f"{option}: expected a revision that is in this clone, which is shallow"
         raise ChoiceError(f"{missing} (`git fetch --unshallow` brings all), got one that is not")
     if found is None:
