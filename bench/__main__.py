@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import logging
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from bench.fleet import expect_distributed
 from bench.grid import presets
 from bench.grid.cases import ChoiceError, harmless
 from bench.grid.presets import OPTIONS, find_preset
-from bench.results.files import expect_folder, new_folder
+from bench.results.files import expect_folder, in_words, new_folder
 from bench.results.runs import REPORTS, ResultsError, Run
 from bench.tasks.cli import app as tasks
 from bench.tasks.options import NoWait, expect_waiting
@@ -60,10 +61,13 @@ def default(
             help="Tell the version, Numba's, and how wide this CPU's vectors are.",
         ),
     ] = False,
+    reports: Annotated[Path | None, typer.Option(help="Where the run's folder goes.", show_default="reports/")] = None,
 ):
     """Without a command: `run --preset quick`."""
     if context.invoked_subcommand is None:
-        run()
+        run(reports=reports)
+    elif reports is not None:
+        raise ChoiceError(f"--reports: expected it behind {context.invoked_subcommand}, where it has it, got it before")
 
 
 @app.command()
@@ -200,8 +204,7 @@ def _measured(planned, reports, fresh=None):
 
 def _stopped(stop, kept):
     """Return what stopped a run, and what is kept of it, in words."""
-    said = isinstance(stop, OSError) and (stop.strerror or " ".join(str(stop).split()) or type(stop).__name__)
-    why = f"{stop.filename or 'Stopped'}: {said}" if said else "Interrupted"
+    why = in_words(stop) if isinstance(stop, OSError) else "Interrupted"
     return f"{why}: {kept}. The same command goes on there."
 
 
@@ -237,15 +240,24 @@ def _measure_all(bench, planned):
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")]):
-    """Write the report of a run again, or one of several runs together."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are merged into one report.")],
+    reports: Annotated[
+        Path | None, typer.Option(help="Where the report of several runs goes.", show_default="reports/")
+    ] = None,
+):
+    """Write the report of a run again, in its folder, or one of several runs together."""
+    if reports is not None and len(runs) == 1:
+        raise ChoiceError("--reports: expected several runs beside it, got one, whose report goes into its folder")
+    if len(runs) > 1:
+        expect_folder("--reports", reports or REPORTS)
     loaded = [Run.load(folder) for folder in runs]
     from bench.report import report
 
     if len(loaded) == 1:
         path = report.write_run(loaded[0])
     else:
-        path = report.write(loaded, new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-merged"))
+        path = report.write(loaded, new_folder((reports or REPORTS) / f"{datetime.now():%Y%m%d-%H%M%S}-merged"))
     print(_shown(path))
 
 
@@ -257,6 +269,9 @@ def compare(
     fail_on: Annotated[
         str | None, typer.Option(help="End with exit code 1 if a row got slower by more than this, for example 5%.")
     ] = None,
+    require_all: Annotated[
+        bool, typer.Option("--require-all", help="End with exit code 2 if any row cannot be compared.")
+    ] = False,
     against: Annotated[
         str | None,
         typer.Option(help="In place of two runs: measure our kernels in turns with those of a git revision."),
@@ -286,6 +301,8 @@ def compare(
         frame = comparison.compare(Run.load(old), Run.load(new), least)
     for table in comparison.tables(frame, least):
         Console(markup=False).print(table)
+    sys.stdout.flush()  # before what is said of it
+    comparison.expect_comparable(frame, require_all)
     if limit is not None and len(slower := comparison.regressions(frame, limit)):
         print(f"{len(slower)} rows are slower by more than {fail_on} or no longer work.", file=sys.stderr)
         raise typer.Exit(1)
@@ -299,7 +316,12 @@ def _versions(revision, preset, reports, threshold, no_wait):
     from bench.results import compare as comparison
     from bench.timing.plan import plan
 
-    planned = plan(preset, f"{OURS},{OURS}@{revision}")
+    try:
+        planned = plan(preset, f"{OURS},{OURS}@{revision}")
+    except ChoiceError as error:
+        raise ChoiceError(
+            str(error).replace(f"--implementations: {OURS}@{revision}", f"--against: {revision}")
+        ) from None
     with the_machine(wait=not no_wait):
         current = _measured(planned, reports)
     print(_shown(write_run(current)))
@@ -402,6 +424,7 @@ UsageError: Any = typer.BadParameter.__base__  # click's own, which typer carrie
 
 def main():
     """Run the command line and end the process with its exit code."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is nobody's concern here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="readable")
@@ -416,7 +439,9 @@ def main():
         _fail(error, 2)
     except BrokenPipeError:  # who read us, such as `head`, has read enough
         sys.exit(128 + signal.SIGPIPE)
-    except (WorkerError, OSError) as error:  # a process that died, a full disk: nobody's bad choice
+    except OSError as error:  # a full disk: nobody's bad choice, nor is a process that died
+        _fail(in_words(error), 1)
+    except WorkerError as error:
         _fail(error, 1)
 
 

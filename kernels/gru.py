@@ -38,6 +38,7 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
+    sent,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
@@ -64,9 +65,13 @@ class Params(NamedTuple):
     b: np.ndarray  # (3H,)    bias
     c: np.ndarray  # (H,)     bias inside the reset product
 
+    __reduce__ = sent
+
 
 class State(NamedTuple):
     h: np.ndarray  # (B, H)
+
+    __reduce__ = sent
 
 
 class Trace(NamedTuple):
@@ -76,6 +81,8 @@ class Trace(NamedTuple):
     initial: State  # the state before the first step
     gates: np.ndarray  # (T, B, 3H)  r, z, n
     inner: np.ndarray  # (T, B, H)  W_n h_{t-1} + c
+
+    __reduce__ = sent
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):
@@ -95,7 +102,7 @@ def prepare(params, dtype=None):
     `forward_step` and `stream`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a
     ValueError.
     """
-    H, _ = check_params(params, Params, GATES)
+    H, _ = check_params(params, Params, GATES, aligned=False)
     biases = np.concatenate((params.b[2 * H :], params.b[: 2 * H], params.c))
     return lay_out(params.U, params.W, biases.reshape(BLOCKS, H), dtype)
 

@@ -40,6 +40,7 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
+    sent,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
@@ -64,10 +65,14 @@ class Params(NamedTuple):
     W: np.ndarray  # (4H, H)  hidden to gates
     b: np.ndarray  # (4H,)    bias
 
+    __reduce__ = sent
+
 
 class State(NamedTuple):
     h: np.ndarray  # (B, H)
     c: np.ndarray  # (B, H)  the memory
+
+    __reduce__ = sent
 
 
 class Trace(NamedTuple):
@@ -77,6 +82,8 @@ class Trace(NamedTuple):
     initial: State  # the state before the first step
     gates: np.ndarray  # (T, B, 4H)  i, f, g, o
     cs: np.ndarray  # (T, B, H)  c after every step
+
+    __reduce__ = sent
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):
@@ -96,7 +103,7 @@ def prepare(params, dtype=None):
     `forward_step` and `stream`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a
     ValueError.
     """
-    H, _ = check_params(params, Params, GATES)
+    H, _ = check_params(params, Params, GATES, aligned=False)
     return lay_out(params.U, params.W, params.b.reshape(GATES, H), dtype)
 
 

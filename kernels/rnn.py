@@ -34,6 +34,7 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
+    sent,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
@@ -57,9 +58,13 @@ class Params(NamedTuple):
     W: np.ndarray  # (H, H)  hidden to hidden
     b: np.ndarray  # (H,)    bias
 
+    __reduce__ = sent
+
 
 class State(NamedTuple):
     h: np.ndarray  # (B, H)
+
+    __reduce__ = sent
 
 
 class Trace(NamedTuple):
@@ -67,6 +72,8 @@ class Trace(NamedTuple):
     state: State  # the state after the last step
     x: np.ndarray  # (T, B, I)  the input
     initial: State  # the state before the first step
+
+    __reduce__ = sent
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):
@@ -86,7 +93,7 @@ def prepare(params, dtype=None):
     `forward_step` and `stream`; all else stays float32. `reference.quantized` says how, and what int8 refuses with a
     ValueError.
     """
-    check_params(params, Params, GATES)
+    check_params(params, Params, GATES, aligned=False)
     return lay_out(params.U, params.W, params.b[None], dtype)
 
 

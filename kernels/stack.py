@@ -21,7 +21,7 @@ import numpy as np
 
 from kernels.core.code.cache import compiled
 from kernels.core.code.compiler import take_read_only
-from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing
+from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing, sent
 from kernels.core.doors.checks import (
     check_array,
     check_fields,
@@ -50,6 +50,8 @@ class Trace(NamedTuple):
     below: tuple  # of each layer but the last, hs (T, B, D H)
     kept: tuple  # of each layer and direction, what the cell's own Trace keeps beside x and hs
 
+    __reduce__ = sent
+
 
 def init_params(cell, input_size, hidden_size, layers=2, bidirectional=False, *, rng, dtype=np.float32):
     """Draw the params of every layer and direction as the cell does."""
@@ -71,7 +73,7 @@ def init_state(cell, params, batch_size):
 def prepare(cell, params, dtype=None):
     """Lay the weights of every layer and direction out for the kernels once, below float32 if `dtype` says so."""
     described = _described(cell)
-    D = _check_params(described, params)[-1]
+    D = _check_params(described, params, aligned=False)[-1]
     return _tree([described.prepare(one, dtype) for layer in params for one in layer], D)
 
 
@@ -217,7 +219,8 @@ def _tree(chains, D):
 def _described(cell, options=None):
     """Return what a network needs to know of a cell, or raise a TypeError for what is none."""
     if not hasattr(cell, "as_layers"):
-        raise TypeError(f"cell: expected kernels.rnn, kernels.gru or kernels.lstm, got {cell!r}")
+        got = getattr(cell, "__name__", type(cell).__name__)
+        raise TypeError(f"cell: expected kernels.rnn, kernels.gru or kernels.lstm, got {got}")
     return cell.as_layers(**(options or {}))
 
 
@@ -231,14 +234,14 @@ def _at(place, name, check, *arguments, **options):
         raise type(error)(str(error).replace(name, place, 1)) from None
 
 
-def _check_params(cell, params):
+def _check_params(cell, params, aligned=True):
     """Check Params of every layer and direction; return I, H, L, D."""
     D = check_tree("params", params)
     I = H = dtype = None
     for l, layer in enumerate(params):
         for d, one in enumerate(layer):
             place = f"params[{l}][{d}]"
-            sizes = _at(place, "params", check_params, one, cell.Params, cell.gates)
+            sizes = _at(place, "params", check_params, one, cell.Params, cell.gates, aligned)
             if H is None:
                 (H, I), dtype = sizes, one.W.dtype
             _check_fit(place, *sizes, one.W.dtype, H, D * H if l else I, dtype)
@@ -249,7 +252,7 @@ def _weights(cell, params):
     """Return the weights of each chain, prepared, and I, H, L, D."""
     D = check_tree("params", params)
     if not isinstance(params[0][0] if params[0] else None, Prepared):
-        sizes = _check_params(cell, params)
+        sizes = _check_params(cell, params, aligned=False)
         return [cell.prepare(one) for layer in params for one in layer], sizes
     first = params[0][0]
     I, H = first.input_size, first.hidden_size

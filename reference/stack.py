@@ -16,6 +16,7 @@ the cell's module first, `reference.lstm` or `kernels.jit.lstm`, and by name the
 state is that of its last step, the backward direction begins there, and no gradient comes from behind it.
 """
 
+from reprlib import repr as brief
 from typing import NamedTuple
 
 import numpy as np
@@ -190,4 +191,4 @@ def _check_lengths(lengths, x):
         return
     T, B = x.shape[:2]
     if lengths.shape != (B,) or lengths.dtype.kind != "i" or not (lengths.min() >= 1 and lengths.max() <= T):
-        raise ValueError(f"lengths: expected {B} integers from 1 to {T}, got {lengths!r}")
+        raise ValueError(f"lengths: expected {B} integers from 1 to {T}, got {brief(lengths.tolist())}")

@@ -146,7 +146,7 @@ def run(folder, command):
     words = [word.replace("=reports", f"={folder / 'reports'}") for word in words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     everything = [sys.executable, *before, *words]
-    done = subprocess.run(everything, cwd=where, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(everything, cwd=where, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     assert "Traceback" not in done.stderr
     return done.stdout

@@ -8,6 +8,7 @@ alike or for when it is back.
 import asyncio
 import queue
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -63,8 +64,21 @@ def connect(address: str, tls: TLS = NO_TLS) -> Client:
         asyncio.run(ask())
         return Client(address, timeout=ANSWERS_S, set_as_default=False, direct_to_workers=False, security=security)
     except (OSError, ValueError, RuntimeError, TypeError) as error:  # TimeoutError is an OSError
-        why = " ".join(str(error).split()) or f"no answer within {ANSWERS_S} s"
-        raise ChoiceError(f"--scheduler: expected a Dask scheduler that answers, got {address} ({why[:200]})") from None
+        expected = f"--scheduler: expected a Dask scheduler that answers, got {address}"
+        raise ChoiceError(f"{expected} ({_unanswered(error)})") from None
+
+
+def _unanswered(error: BaseException | None) -> str:
+    """Return why a scheduler does not answer: what the system said, which Dask and TLS wrap into words of their own."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, ssl.SSLError):
+            return "no agreement on certificates"
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__cause__ or found.__context__
+    late = isinstance(error, TimeoutError)
+    return f"no answer within {ANSWERS_S} s" if late else "what is there speaks otherwise, or it is no address"
 
 
 class Machine:

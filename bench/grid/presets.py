@@ -207,8 +207,12 @@ def find_preset(name):
         table = tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise ChoiceError(f"--preset: {name}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ChoiceError(f"{name}: not TOML: byte {error.start + 1} is not UTF-8") from None
+    except ValueError as error:
         raise ChoiceError(f"{name}: not TOML: {error}") from None
+    except RecursionError:
+        raise ChoiceError(f"{name}: not TOML that can be read: nested too deeply") from None
     return _from_table(table, name)
 
 

@@ -106,10 +106,13 @@ def measure(each_s: float = EACH_S) -> dict:
 LOOK_S, KEEP_S = 10, 120  # seconds between two looks, and for which one counts
 
 
-def look(dtype: str, threads: int) -> dict:
-    """Return the rates of a moment, in about a third of a second: those of `measure`, but for the memory's."""
+def look(dtype: str, threads: int, memory: bool = False) -> dict:
+    """Return the rates of a moment, in about a third of a second: those of `measure`, the `memory`'s if asked for."""
     own = dtype if KINDS[dtype].numbers == 1 else "float32"
-    return _rates_of(_loops(dtype, threads), 0) | _rates_of(_cached_loops(own, threads), 0)
+    loops = _cached_loops(own, threads)
+    if memory:
+        loops += tuple(_readings(own, threads, {MEMORY: _array_bytes(_levels(), threads)[MEMORY]}))
+    return _rates_of(_loops(dtype, threads), 0) | _rates_of(loops, 0)
 
 
 @cache
@@ -128,7 +131,10 @@ def better(one: dict, other: dict) -> dict:
     """Return of two looks each highest rate and each shortest chain."""
     found = one | {"gflops": max(one["gflops"], other["gflops"])}
     for name, best in (("bytes_per_s", max), ("chains", min)):
-        found[name] = {key: best(one[name][key], other[name][key]) for key in one[name]}
+        either = one[name] | other[name]
+        found[name] = {
+            key: best(one[name].get(key, value), other[name].get(key, value)) for key, value in either.items()
+        }
     return found
 
 

@@ -15,7 +15,9 @@ A row's bound is the longest of three times.
 Operations, bytes and steps are those of `bench.grid.cases.Case`. The share of the bound, `peak_fraction`, is the bound
 over the measured time; its inverse says how many times as fast the row could still become. Rates are measured again
 beside the rounds, between two cases and up to six times a minute, and the best of two minutes counts: a machine whose
-clock moves is told by what it does at the time. What lies in memory is taken to be as fast as it was. For a call of a
+clock moves is told by what it does at the time. What lies in memory is taken to be as fast as it was. Where a row is
+faster than its bound by more than the noise of measuring it, all are measured again at once, the memory as well; if it
+still is, the report says that the bound does not hold. For a call of a
 single step the bound is that of the step, and what the call takes beside it is told apart (`overhead_s`).
 """
 
@@ -29,6 +31,7 @@ from bench.grid.cases import GATES, Case
 MEMORY = "memory"
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}  # of a weight
 BACK = "back"  # the chain of a step of BPTT
+NOISE = 0.1  # by which two measurements of a machine's limits differ
 
 
 def bound_s(row: dict, roofline: dict) -> float:

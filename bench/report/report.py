@@ -20,7 +20,7 @@ from bench.report.wording import case_name, named
 from bench.results import files, pytest_json
 from bench.results.form import instant
 from bench.results.formats import calls, count, counted, ends, in_order, listed, percent, seconds, short, times, typical
-from bench.results.runs import KEY, Run
+from bench.results.runs import KEY, REPORT, Run
 from bench.results.statistics import TWINS, Interval, geometric_mean, tells
 from bench.results.tables import FASTEST, Facts, by_kind, machine_name
 
@@ -39,8 +39,8 @@ def write(runs: Sequence[Run], folder: Path) -> Path:
             width, height = (max(sizes) for sizes in zip(*(panel.size for panel in sheet.panels.values()), strict=True))
             charts.save(charts.sheet(draws, size=(width, height)), folder / "charts", sheet.name)
     files.save(folder / "report.md", markdown(facts))
-    files.save(folder / "report.html", html(facts))
-    return folder / "report.html"
+    files.save(folder / REPORT, html(facts))  # the last of all: a run with it is over
+    return folder / REPORT
 
 
 def write_run(run: Run) -> Path:

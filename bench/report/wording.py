@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.implementations import base
+from bench.machine.roofline import NOISE
 from bench.report import charts
 from bench.results.formats import counted, in_order, listed, percent, seconds, short, times, typical
 from bench.results.statistics import geometric_mean, tells
@@ -222,6 +223,13 @@ def warnings(facts: Facts) -> list[str]:
     for (name, status), rows in wrong.groupby(["implementation", "status"]):
         said = "gave wrong results" if status == "wrong" else "failed"
         found.append(f"{name} {said} in {counted(len(rows), 'case')}, which therefore have no time (see below).")
+    beyond = facts.ok[facts.ok["peak_fraction"] > 1 + NOISE]
+    if len(beyond):
+        found.append(
+            f"The bound of what this machine could do does not hold: {counted(len(beyond), 'row')} came out beyond it, "
+            f"up to {percent(beyond['peak_fraction'].max())} of it. Others were at work when the limits were measured: "
+            "`python -m bench machine --measure` on a quiet machine takes them anew."
+        )
     return list(dict.fromkeys(found))
 
 

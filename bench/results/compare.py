@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from bench.grid.cases import harmless
+from bench.grid.cases import ChoiceError, harmless
 from bench.implementations import BESIDE, RUNGS, base
 from bench.results.formats import network, seconds, short
 from bench.results.runs import KEY, Run, key
@@ -117,11 +117,35 @@ def regressions(frame: pd.DataFrame, fail_on: float) -> pd.DataFrame:
     The baseline's times do not count: a busy machine alone can move them.
     """
     slower = (frame["verdict"] == "slower") & (frame["relative_to"] != "") & (frame["change"] < 1 / (1 + fail_on))
-    return frame[slower | frame["why"].str.startswith("no longer works")]
+    return frame[slower | _broken(frame)]
+
+
+def incomparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that nothing can be said of, but for those that have no time in either run, or no longer work."""
+    silent = (frame["verdict"] == INCOMPARABLE) & frame["change"].isna()
+    return frame[silent & ~_broken(frame) & ~_nowhere(frame)]
+
+
+def expect_comparable(frame: pd.DataFrame, all_rows: bool) -> None:
+    """Raise a ChoiceError if no row can be compared, or not `all_rows`, as --require-all asks."""
+    left = incomparable(frame)
+    reason = f": {left['why'].value_counts().index[0]}" if len(left) else ""
+    if not (frame["change"].notna() | _broken(frame)).any():
+        raise ChoiceError(f"compare: expected rows that can be compared, got none of {len(frame)}{reason}")
+    if all_rows and len(left):
+        raise ChoiceError(f"--require-all: expected all {len(frame)} rows, got {len(left)} not comparable{reason}")
+
+
+def _broken(frame: pd.DataFrame) -> pd.Series:
+    return frame["why"].str.startswith("no longer works")
+
+
+def _nowhere(frame: pd.DataFrame) -> pd.Series:
+    return frame["why"].str.fullmatch(r"(unsupported|absent) in both \w+")
 
 
 def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
-    """Return what the terminal shows: the counts by implementation, then the rows that changed or cannot be compared.
+    """Return what the terminal shows: the counts by implementation, what cannot be compared and why, what changed.
 
     The caption says which noise was found.
     """
@@ -134,27 +158,41 @@ def tables(frame: pd.DataFrame, threshold: float = THRESHOLD) -> list[Table]:
     if floor:
         summary.caption += f" Unchanged libraries moved by up to {floor:.1%}."
 
-    nothing_new = (frame["verdict"] == SAME) | frame["why"].str.fullmatch(r"(unsupported|absent) in both \w+")
-    shown = frame[~nothing_new].sort_values("change", na_position="last")
-    if shown.empty:
-        return [summary]
+    found, left = [summary], incomparable(frame)
+    if len(left):
+        reasons = Table("Rows", "Why", "Such as", title="Not comparable")
+        for why, of in sorted(left.groupby("why"), key=lambda group: -len(group[1])):
+            first = next(of.itertuples())
+            reasons.add_row(
+                str(len(of)), Text(harmless(shorten(why, 100))), Text(f"{_named(first)} {first.implementation}")
+            )
+        found.append(reasons)
+    changed = frame.drop(index=left.index)
+    changed = changed[(changed["verdict"] != SAME) & ~_nowhere(changed)].sort_values("change", na_position="last")
+    if changed.empty:
+        return found
     rows = Table("Case", "Implementation", "Old", "New", "Times as fast", "Verdict", title="Changes")
     colours = {"faster": "green", "slower": "red"}
-    for row in shown.itertuples():
-        sizes = f"H{row.hidden_size} I{row.input_size} T{row.seq_len} B{row.batch_size}"
-        case = " ".join(filter(None, (row.cell, network(row._asdict()), row.operation, sizes)))
+    for row in changed.itertuples():
         change = "" if pd.isna(row.change) else f"{row.change:.2f}"
         if pd.notna(row.change_low):
             change += f" ({short(row.change_low)} – {short(row.change_high)})"
         said = f"{row.verdict}: {shorten(row.why, 100)}" if row.why else row.verdict
         rows.add_row(
-            f"{case} {row.dtype} {row.threads}t",
+            _named(row),
             Text(row.implementation),
             *("" if pd.isna(time) else seconds(time) for time in (row.old_s, row.new_s)),
             change,
             Text(harmless(said), style=colours.get(row.verdict, "yellow")),
         )
-    return [summary, rows]
+    return [*found, rows]
+
+
+def _named(row) -> str:
+    """Return a row's case in words."""
+    sizes = f"H{row.hidden_size} I{row.input_size} T{row.seq_len} B{row.batch_size}"
+    case = " ".join(filter(None, (row.cell, network(row._asdict()), row.operation, sizes)))
+    return f"{case} {row.dtype} {row.threads}t"
 
 
 def _obstacle(name: tuple, before: dict, after: dict, old: Run, new: Run) -> str | None:

@@ -1,6 +1,7 @@
 """Files as they are written: whole or not at all, in folders that nobody else has; what cannot be written is named."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -10,10 +11,22 @@ from bench.grid.cases import ChoiceError
 
 
 def expect_folder(option: str, folder: Path) -> None:
-    """Raise a ChoiceError if the folder that an option names cannot be one, since there is a file."""
+    """Raise a ChoiceError if the folder that an option names cannot be one to write in."""
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise ChoiceError(f"{option}: expected a folder, got the file {path}")
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        expected = f"{option}: expected a folder that can be written"
+        raise ChoiceError(f"{expected}, got {folder} ({there}: {error.strerror})") from None
+
+
+def in_words(error: OSError) -> str:
+    """Return what the system says of a failure, without its number, behind the file that it is about."""
+    said = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {said}" if error.filename else said
 
 
 def new_folder(folder: Path) -> Path:

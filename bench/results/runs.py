@@ -15,11 +15,12 @@ from pathlib import Path
 
 from bench.grid.cases import harmless
 from bench.results import form
-from bench.results.files import naming, new_folder, save
+from bench.results.files import in_words, naming, new_folder, save
 from bench.results.form import ResultsError, instant
 
 FORMAT = 1
 REPORTS = Path("reports")  # where run folders go, below the current folder
+REPORT = "report.html"
 ALIKE = "alike"  # the host of a run that machines shared
 MOST_BYTES = {"run.json": 2**24, "rows.jsonl": 2**28}  # of a file that is read: some 100,000 rows
 MOST_LINE = 2**23  # bytes: what is read of JSON can take twenty times the memory
@@ -109,9 +110,16 @@ class Run:
         del self.rows[len(self.rows) - count :], self._ends[len(self._ends) - count :]
 
     def finish(self):
-        """Record that everything that was asked for is there."""
-        self.info["finished"] = _now()
-        self.save_info()
+        """Record that all rows that were asked for are there; a report from before goes, as it has not all of them."""
+        if self.info["finished"] is None:
+            (self.folder / REPORT).unlink(missing_ok=True)
+            self.info["finished"] = _now()
+            self.save_info()
+
+    @property
+    def over(self):
+        """Whether all rows are there, and the report of them, which is written last."""
+        return self.info["finished"] is not None and (self.folder / REPORT).exists()
 
     def save_info(self):
         """Write run.json, whole or not at all."""
@@ -140,20 +148,20 @@ class Run:
 def unfinished(reports, wanted, fits=lambda info: True):
     """Return the newest unfinished run in the folder `reports` whose info fits and holds `wanted`, locked, or None.
 
-    Runs that cannot be read are left out, and said to be.
+    One that has no report yet is unfinished as well. Runs that cannot be read are left out, and said to be.
     """
     found = []
     for path in Path(reports).glob("*/run.json"):
         with _told():
             run = Run(path.parent, _read_info(path.parent))
             alike = all(run.info.get(name) == value for name, value in wanted.items())
-            if run.info["finished"] is None and alike and fits(run.info):
+            if not run.over and alike and fits(run.info):
                 found.append(run)
     for run in sorted(found, key=lambda run: (instant(run.info["started"]), run.folder), reverse=True):
         with _told():
             if run.lock():
                 run.reload()  # whoever held it may have gone on in between
-                if run.info["finished"] is None:
+                if not run.over:
                     return run
         run.unlock()
     return None
@@ -165,7 +173,8 @@ def _told():
     try:
         yield
     except (ResultsError, OSError) as error:
-        print(harmless(f"warning: left out: {error}"), file=sys.stderr)
+        why = in_words(error) if isinstance(error, OSError) else error
+        print(harmless(f"warning: left out: {why}"), file=sys.stderr)
 
 
 def _read_info(folder):
@@ -194,8 +203,12 @@ def _read(path):
 def _parse(data, where):
     try:
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{where}: not JSON ({error})") from None
+    except json.JSONDecodeError as error:
+        raise ResultsError(f"{where}: not JSON from character {error.pos + 1} on") from None
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{where}: not JSON: byte {error.start + 1} is not UTF-8") from None
+    except (ValueError, RecursionError):  # a number of too many digits, lists within lists
+        raise ResultsError(f"{where}: not JSON that can be read") from None
 
 
 def _now():

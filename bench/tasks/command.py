@@ -17,9 +17,9 @@ from bench.tasks.options import (
     Resume,
     Scheduler,
     command_line,
+    expect_as_kept,
     expect_waiting,
     finish,
-    none_beside_resume,
     nothing_learned,
     option,
     report_folder,
@@ -134,15 +134,17 @@ def _train(
     kept, where = Kept({}, {}), ""
     trees: checkpoint.Tree = {}
     if resume is not None:
-        none_beside_resume({name: value for name, value in given.items() if name not in BESIDE_RESUME})
         about, trees = checkpoint.load_training(resume, task.__name__)
         where = str(resume / "training.npz")
         kept = read(Kept, about, where)
         for name, value in kept.options.items():
             expect(name in kinds, f"{where}: options", ", ".join(kinds), name)
             read(kinds[name], value, f"{where}: options: {name}")
-    options = options | kept.options | given
+    settled = {name: value for name, value in given.items() if name not in BESIDE_RESUME} if resume else {}
+    options = options | kept.options | {name: value for name, value in given.items() if name not in settled}
     races, summary, write = task(**options)
+    chosen = {name: value for name, value in kept.options.items() if value is not None}
+    expect_as_kept(settled, vars(races[0].course.settings) | chosen)
     cells = {race.course.model.cell: race for race in races}
     for cell, state in kept.races.items():
         expect(cell in cells, f"{where}: races", " or ".join(cells), cell)

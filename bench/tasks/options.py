@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import typer
 
 from bench.grid.cases import ChoiceError
 from bench.results.files import expect_folder, new_folder
-from bench.results.runs import REPORTS
+from bench.results.runs import REPORT, REPORTS
 
 
 def option(words: str, default: str | bool = False) -> Any:
@@ -35,11 +36,23 @@ def expect_waiting(no_wait: bool) -> None:
         raise ChoiceError("--no-wait: expected none beside --scheduler, whose machines wait for their turn")
 
 
-def none_beside_resume(given: Mapping[str, object]) -> None:
-    """Raise a ChoiceError if one of these options has a value: all of them were settled when the training began."""
+def expect_as_kept(given: Mapping[str, object], kept: Mapping[str, object]) -> None:
+    """Raise a ChoiceError if an option beside --resume is another than the training began with: that settled it."""
     for name, value in given.items():
-        if value is not None:
-            raise ChoiceError(f"--{name.replace('_', '-')}: expected none beside --resume, got {value!r}")
+        known = kept.get(name)
+        if value is not None and _plain(value) != _plain(known):
+            expected = f"{known!r}, as the training of --resume has it" if known is not None else "none beside --resume"
+            raise ChoiceError(f"--{name.replace('_', '-')}: expected {expected}, got {value!r}")
+
+
+def _plain(value: object) -> object:
+    """Return an option so that two ways to write it are equal."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value)
 
 
 def report_folder(task: str, output: Path | None) -> Path:
@@ -47,6 +60,9 @@ def report_folder(task: str, output: Path | None) -> Path:
     if output is None:
         return new_folder(REPORTS / f"{datetime.now():%Y%m%d-%H%M%S}-{task}")
     expect_folder("--output", output)
+    page = output / REPORT
+    if page.exists() and not (output / "metrics.json").exists():  # which every training writes beside it
+        raise ChoiceError(f"--output: expected a folder without another report, got {page}")
     output.mkdir(parents=True, exist_ok=True)
     return output
 
@@ -74,12 +90,20 @@ class Laps:
 
 
 def finish(write: Callable[[], Path], folder: Path, laps: Laps, interrupted: bool) -> None:
-    """Write the report and print its path, the last line of all, and end as Ctrl-C does if that was pressed."""
+    """Write the report and print its path, the last line of all, and end as Ctrl-C does if that was pressed.
+
+    Pressed while the report is written, Ctrl-C ends the process at once, whatever that is at: it may be compiling, of
+    which Python hears no signal for a minute.
+    """
+    print(f"Writing the report; the training is kept in {folder}, and Ctrl-C ends at once.", file=sys.stderr)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         page = write().resolve()
     except KeyboardInterrupt:
         print(f"Interrupted: the training is kept in {folder}.", file=sys.stderr)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     laps.to("the report")
     print(laps.words(), file=sys.stderr)
     print(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)

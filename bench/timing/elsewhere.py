@@ -10,6 +10,7 @@ import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 from bench.grid.cases import STREAM, Case, ChoiceError
 from bench.implementations import RUNGS
+from bench.results.files import in_words
 from bench.timing.worker import ROOT, Desk
 from kernels.core.code.cache import base_folder
 
@@ -88,7 +90,8 @@ def _asked(python: str, source: Path, module: str, option: str, revision: str = 
     try:
         done = subprocess.run(command, capture_output=True, cwd=source, timeout=TIME_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ChoiceError(f"{option}: expected an environment whose Python runs, got: {_line(str(error))}") from None
+        why = in_words(error) if isinstance(error, OSError) else f"no answer within {TIME_LIMIT_S} s"
+        raise ChoiceError(f"{option}: expected an environment whose Python runs, got: {why}") from None
     if done.returncode:
         expected = "a revision that today's worker can ask" if revision else "an environment that can run a worker"
         raise ChoiceError(f"{option}: expected {expected}, got: {_line(done.stderr.decode(errors='replace'))}")
@@ -109,8 +112,8 @@ def _asked(python: str, source: Path, module: str, option: str, revision: str = 
 
 
 def _line(text: str) -> str:
-    """Return the last line of what a process said, which in Python says what was wrong."""
-    return (text.strip().splitlines() or ["no word"])[-1].strip()
+    """Return the last line of what a process said, which in Python says what was wrong, behind the error's class."""
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", (text.strip().splitlines() or ["no word"])[-1].strip())
 
 
 def _git(*arguments: str) -> bytes | None:
@@ -128,6 +131,14 @@ def _commit(where: str, option: str) -> str:
     if inside is None or Path(inside.decode().strip()).resolve() != ROOT:
         raise ChoiceError(f"{option}: expected a checkout of this project, with git, to look in, got none in {ROOT}")
     found = _git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{where}^{{commit}}")
+    if (
+        found is None
+        and where
+        and not Path(where).exists()
+        and _git("rev-parse", "--is-shallow-repository") == b"true\n"
+    ):
+        missing = f"{option}: expected a revision that is in this clone, which is shallow"
+        raise ChoiceError(f"{missing} (`git fetch --unshallow` brings all), got one that is not")
     if found is None:
         others = "a git revision of this project, such as main~5, or the folder of a virtual environment"
         raise ChoiceError(f"{option}: expected {others}, got neither")
@@ -139,7 +150,7 @@ def _source_of(commit: str, option: str) -> Path:
     try:
         revisions = base_folder("revisions")
     except OSError as error:
-        raise ChoiceError(f"{option}: expected a folder to keep a revision in, got none ({error})") from None
+        raise ChoiceError(f"{option}: expected a folder to keep a revision in, got none ({in_words(error)})") from None
     folder = revisions / commit
     if folder.exists():
         return folder

@@ -46,7 +46,7 @@ def rows_in(reports):
 
 
 def wait_for_rows(process, reports, count):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         if list(reports.glob("*/rows.jsonl")) and len(rows_in(reports)) >= count:
             return
@@ -96,7 +96,7 @@ def test_interrupted(tmp_path, sent, code):
     process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_rows(process, tmp_path, 2)
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == code
     assert "Traceback" not in errors
     assert "The same command goes on there." in errors
@@ -112,7 +112,7 @@ def test_a_full_disk(tmp_path):
     process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for_rows(process, tmp_path, 1)
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (100, 100))
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "Traceback" not in errors
     kept = len(rows_in(tmp_path))
@@ -253,7 +253,7 @@ def test_a_full_output_is_one_line():
         words = command("--version")
         done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr == "error: [Errno 28] No space left on device\n"
+    assert done.stderr == "error: No space left on device\n"
 
 
 def test_a_numba_cache_dir_that_cannot_be_made_is_one_line(tmp_path):

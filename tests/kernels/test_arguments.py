@@ -107,6 +107,12 @@ NAMED_INSTEAD = {
     ("forward", "x", "longer"): None,
     ("bptt", "trace.x", "longer"): "trace.hs",
     **{(function, "params.W", "float64"): "params.U" for function in FUNCTIONS},
+    **{  # prepared, which lays them out anew
+        (function, f"params.{name}", "unaligned"): None
+        for function in FUNCTIONS
+        if function != "bptt"
+        for name in ("U", "W", "b", "c")
+    },
     **{(function, bias, "Fortran"): None for function in FUNCTIONS for bias in ("params.b", "params.c")},
 }
 
@@ -231,13 +237,59 @@ def test_prepared_weights_are_copied_and_sent_elsewhere(cell):
 def test_prepared_weights_of_another_size_are_refused(cell, field, value, error, blamed):
     """By whatever way they are made: the kernels would read beyond their memory."""
     prepared = cell.kernels.prepare(**arguments(cell, "prepare"))
-    change = {field: value(prepared.weights) if callable(value) else value}
+    fields = ("weights", "input_size", "hidden_size", "gates", "dtype", "together")
+    known = {name: getattr(prepared, name) for name in fields}
+    changed = known | {field: value(prepared.weights) if callable(value) else value}
     with refused(error, blamed):
-        prepared._replace(**change)
+        cell.kernels.Prepared(**changed)
+    make, arguments_of, *_ = prepared.__reduce_ex__(5)  # as a pickle does
     with refused(error, blamed):
-        cell.kernels.Prepared(**prepared._asdict() | change)
-    with refused(error, blamed):
-        cell.kernels.Prepared._make((prepared._asdict() | change).values())
+        make(arguments_of[0], *changed.values())
+
+
+def elsewhere(value, shift):
+    """Return a value as it comes out of a pickle whose buffers lie in one read-only block, as Dask and Ray have them.
+
+    The first begins `shift` bytes behind a cache line.
+    """
+    buffers = []
+    data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    parts = [buffer.raw().tobytes() for buffer in buffers]
+    start = (
+        -np.frombuffer(memory := bytearray(64 + 2 * shift + sum(map(len, parts))), np.uint8).ctypes.data % 64 + shift
+    )
+    places = []
+    for part in parts:
+        memory[start : start + len(part)] = part
+        places.append(memoryview(memory)[start : start + len(part)].toreadonly())
+        start += len(part)
+    return pickle.loads(data, buffers=places)
+
+
+@by_cell
+@pytest.mark.parametrize("shift", [0, 1, 4])
+def test_what_comes_out_of_band_gives_the_same_results(cell, shift):
+    """Weights, states and traces, and Params whose arrays came one by one."""
+    given = arguments(cell, "infer")
+    params, x, state = given["params"], given["x"], given["state"]
+    trace = cell.kernels.forward(params, x, state)
+    grad_hs = np.ones_like(trace.hs)
+    refs = results(cell.kernels.infer(params, x, state)), results(cell.kernels.bptt(params, trace, grad_hs))
+    prepared = elsewhere(cell.kernels.prepare(params), shift)
+    assert type(prepared) is cell.kernels.Prepared
+    sent, begun, traced = (elsewhere(one, shift) for one in (params, state, trace))
+    for weights in (prepared, sent, cell.kernels.Params(*map(unaligned, params))):
+        for name, a in results(cell.kernels.infer(weights, x, begun)).items():
+            np.testing.assert_array_equal(a, refs[0][name])
+    for name, a in results(cell.kernels.bptt(sent, traced, grad_hs)).items():
+        np.testing.assert_array_equal(a, refs[1][name])
+
+
+@by_cell
+def test_what_comes_aligned_is_not_copied(cell):
+    prepared = cell.kernels.prepare(**arguments(cell, "prepare"))
+    there = elsewhere(prepared, 0)
+    assert not there.weights.flags.writeable  # the buffer's own memory
 
 
 @by_cell

@@ -76,7 +76,7 @@ class Session(RuleBasedStateMachine):
 
     @rule(made=weights)
     def prepare_in_another_process(self, made):
-        made.weights = self.elsewhere.submit(made.cell.kernels.prepare, made.inputs.params).result(timeout=60)
+        made.weights = self.elsewhere.submit(made.cell.kernels.prepare, made.inputs.params).result(timeout=600)
 
     @rule(target=traces, made=weights, T=LENGTHS, seed=st.integers(0, 99), layout=st.sampled_from(list(WELL)))
     def forward(self, made, T, seed, layout):

@@ -292,7 +292,7 @@ REFUSED = [
     ({"params": (P[0], (P[1][0], None))}, TypeError, r"params\[1\]\[1\]: expected Params, got NoneType"),
     ({"params": (P[0], (P[1][0]._replace(W=P[1][0].W[:-1]), P[1][1]))}, ValueError, r"params\[1\]\[0\].W: expected"),
     ({"params": stack.prepare(lstm, P)[:1] + P[1:]}, TypeError, r"params\[1\]\[0\]: expected weights prepared for 4"),
-    ({"cell": gru}, TypeError, r"params\[0\]\[0\]: expected Params, got Params"),
+    ({"cell": gru}, TypeError, r"params\[0\]\[0\]: expected kernels.gru.Params, got kernels.lstm.Params"),
     ({"cell": import_module("reference.lstm")}, TypeError, "cell: expected kernels.rnn, kernels.gru or kernels.lstm"),
     ({"x": INPUTS.x[:, :, :2].copy()}, ValueError, "x: expected shape"),
     ({"x": INPUTS.x.astype(np.float64)}, TypeError, "x: expected dtype float32"),

@@ -42,7 +42,7 @@ def test_two_threads_give_what_one_gives(size, dtype, cell, monkeypatch):
 def test_calls_from_anywhere(threads, cell):
     """Eight threads are more than most machines that run this have cores: slower, and right."""
     fork = ["fork"] if sys.platform == "linux" else []
-    run_apart("tests.kernels.concurrent", cell.name, *fork, timeout=120, NUMBA_NUM_THREADS=str(threads))
+    run_apart("tests.kernels.concurrent", cell.name, *fork, timeout=900, NUMBA_NUM_THREADS=str(threads))
 
 
 def test_no_call_takes_a_lock_of_numbas(monkeypatch):
@@ -52,12 +52,12 @@ def test_no_call_takes_a_lock_of_numbas(monkeypatch):
     for call in calls(CELLS[0].kernels, inputs).values():
         call()
         with ThreadPoolExecutor(1) as pool, parallel._backend_init_thread_lock:
-            pool.submit(call).result(timeout=20)
+            pool.submit(call).result(timeout=600)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a fork that threads survive")
 def test_a_child_forked_beside_first_calls_does_not_hang():
-    run_apart("tests.kernels.forking", timeout=120)
+    run_apart("tests.kernels.forking", timeout=900)
 
 
 @pytest.mark.parametrize("host", ["prange", "joblib", "dask", "spawn", "spinning", "quota"])
@@ -66,4 +66,4 @@ def test_calls_from_within_what_runs_them_side_by_side(host):
         pytest.importorskip(package)
     if host == "quota" and sys.platform != "linux":
         pytest.skip("needs control groups")
-    run_apart("tests.kernels.nested", host, timeout=180)
+    run_apart("tests.kernels.nested", host, timeout=900)

@@ -49,6 +49,7 @@ def _write(race: Race[Forecast], folder: Path, command: str) -> Path:
     first = (
         f"{_verdict(found)} {_direction(found)}" if found else f"The network {DIVERGED}: its forecasts are not finite."
     )
+    print(first)
     blocks = [_task(course), _worth(course, judged, figures), _alone(figures, steps)]
     metrics = {
         "source": course.table.source,

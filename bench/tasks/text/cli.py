@@ -17,12 +17,14 @@ from bench.tasks.options import (
     Output,
     Resume,
     command_line,
+    expect_as_kept,
     finish,
-    none_beside_resume,
     nothing_learned,
     option,
     report_folder,
 )
+
+WARM = 2  # characters: the first comes after reading and loading, the second after compiling, and neither is timed
 
 
 def text(
@@ -46,7 +48,11 @@ def text(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps in all.")] = None,
     minutes: Annotated[
-        float | None, option("Stop after so many minutes.", "5, unless --steps or --goal are given")
+        float | None,
+        option(
+            "Stop after so many minutes, compiling included; the report follows.",
+            "5, unless --steps or --goal are given",
+        ),
     ] = None,
     goal: Annotated[
         float | None, option("Stop at so many bits per character on the validation text.", "in a race the n-gram's")
@@ -62,7 +68,7 @@ def text(
     from bench.machine.lock import the_machine
     from bench.tasks.learning.training import choose, usable_threads
     from bench.tasks.text import data as task
-    from bench.tasks.text.training import Bounds, Lesson, Settings
+    from bench.tasks.text.training import Bounds, Lesson, Settings, kept_file
 
     laps = Laps()
     settings = {
@@ -80,14 +86,18 @@ def text(
     for name, value in (("--minutes", minutes), ("--goal", goal)):
         if value is not None and not 0 < value < math.inf:
             raise ChoiceError(f"{name}: expected a number above 0, got {value}")
+    if resume is not None and file is None:
+        file = kept_file(resume)
     corpus = task.shakespeare() if file is None else task.from_file(file)
     if resume is None:
         implementations = (implementation or "numba-simd").split(",")
         base = Settings(threads=1 if len(implementations) > 1 else usable_threads()[0])
         lesson = Lesson(corpus, choose(base, **settings), implementations)
     else:
-        none_beside_resume({**settings, "implementation": implementation})
         lesson = Lesson.resume(corpus, resume)
+        kept = vars(lesson.settings) | {"implementation": ",".join(lesson.histories)}
+        expect_as_kept({**settings, "implementation": implementation}, kept)
+    lesson.file = "" if file is None else str(file.absolute())
     lesson.goal = goal or lesson.goal
     racing = len(lesson.histories) > 1
     if not (minutes or steps or goal or racing):
@@ -123,7 +133,7 @@ def _report(lesson, folder, laps):
     from bench.tasks.text import page, precision
 
     judged = lesson.judge()
-    precisions = precision.measure(lesson)
+    precisions = [] if lesson.outcome == "interrupted" else precision.measure(lesson)  # which compiles for a minute
     laps.to("reading and writing with what was learned")
     for words in page.summary(lesson, judged, precisions):
         print(words)
@@ -135,9 +145,10 @@ def _train(lesson, bounds, laps, folder=None):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(8), TimeRemainingColumn(), TextColumn("left")
+    left = TextColumn("{task.fields[left]}")
+    columns = TextColumn("{task.description}"), BarColumn(8), TimeRemainingColumn(), left
     with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
-        bar = progress.add_task("compiling", total=1)
+        bar = progress.add_task("compiling", total=1, left="left")
         shown = lesson.histories[lesson.shown]
         size = lesson.settings.batch * lesson.settings.seq_len  # characters of a step
         told = len(lesson.samples)
@@ -146,6 +157,8 @@ def _train(lesson, bounds, laps, folder=None):
         def after_group(share):
             laps.to(next(work, "training"))
             progress.update(bar, completed=share, description=f"step {lesson.step}, {_state(shown, size)}")
+            if share >= 1:  # what follows may compile for a while: no time is left that is known
+                progress.update(bar, total=None, left="reading and writing")
 
         def after_round():
             nonlocal told
@@ -159,7 +172,7 @@ def _train(lesson, bounds, laps, folder=None):
 
         lesson.train(bounds, after_group, after_round)
         laps.to(next(work, "training"))
-        progress.update(bar, completed=1)
+        progress.update(bar, completed=1, total=1, left="left")
 
 
 def _state(history, size):
@@ -184,7 +197,7 @@ def generate(
     dtype: Annotated[str, option("Of the cell's weights: float32, bfloat16 or int8.", "float32")] = "float32",
 ) -> None:
     """Write text, character by character, with a model that has learned one; to standard error how fast that was."""
-    from itertools import chain, islice
+    from itertools import islice
 
     import numpy as np
 
@@ -199,21 +212,23 @@ def generate(
     first = text.encode(alphabet, seed_text) if seed_text else generate.opening(alphabet)
     shown = harmless(alphabet) if sys.stdout.isatty() else alphabet
     network = Network(trained, "numba-simd")
+    written, start = 0, 0.0
     said = generate.sample(network, network.prepare(weights, dtype), first, temperature, np.random.default_rng(seed))
     try:
         with threads(1):
-            said = chain([next(said)], said)  # which compiles, before the clock starts
-            start = time.perf_counter()
             sys.stdout.write(seed_text or "")
             for index in islice(said, length):
                 sys.stdout.write(shown[index])
                 sys.stdout.flush()
+                written += 1
+                if written == WARM:
+                    start = time.perf_counter()
             taken = time.perf_counter() - start
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     print()
-    if length:
-        print(f"{length / taken:.0f} characters a second in {dtype}", file=sys.stderr)
+    if length > WARM:
+        print(f"{(length - WARM) / taken:.0f} characters a second in {dtype}", file=sys.stderr)
 
 
 COMMANDS = (text,)

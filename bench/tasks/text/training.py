@@ -122,6 +122,7 @@ class Kept:
     step: int
     histories: dict[str, History]
     samples: list[Sample]
+    file: str = later("")  # where the text lies, or "" for Shakespeare's
 
 
 class Lesson:
@@ -149,6 +150,7 @@ class Lesson:
         self.repeats: list[Lesson] = []
         self.strayed: list[Lesson] = []
         self.step = 0
+        self.file = ""  # where the text lies
         self.outcome: Outcome = "interrupted"
 
     @property
@@ -194,6 +196,7 @@ class Lesson:
         ends at once, leaves none. `after_group` gets the share of the way that is behind. `after_round` follows every
         look at the validation text, and there is one at the end, unless the training diverged.
         """
+        start = time.perf_counter()  # compiling is a part of the minutes
         with ExitStack() as stack:
             stack.enter_context(threads(self.settings.threads))
             stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
@@ -203,7 +206,6 @@ class Lesson:
                 self.outcome = "interrupted"
                 return
             pressed = stack.enter_context(ctrl_c("after the steps in work"))
-            start = time.perf_counter()
             while (share := self._share(bounds, start) if self.step else 0.0) < 1 and not pressed():
                 self._group(taught, int(min(self.step + GROUP - self.step % GROUP, bounds.steps)))
                 after_group(self._share(bounds, start))
@@ -304,6 +306,7 @@ class Lesson:
             "step": self.step,
             "histories": {name: asdict(history) for name, history in self.histories.items()},
             "samples": self.samples,
+            "file": self.file,
         }
         checkpoint.save_training(folder, "text", about, self.arrays)
         generate.save(folder / "model.npz", self.model, self.corpus.alphabet, self.weights(self.shown))
@@ -324,6 +327,13 @@ class Lesson:
             learners.check_arrays(own, lesson.model, lesson.optimizer, batches, f"{where}: {name}")
         lesson.step, lesson.histories, lesson.samples, lesson.arrays = kept.step, kept.histories, kept.samples, arrays
         return lesson
+
+
+def kept_file(folder: Path) -> Path | None:
+    """Return where the text lies that the training kept in `folder` has read, None for Shakespeare's."""
+    about, _ = checkpoint.load_training(folder, "text")
+    file = read(Kept, about, str(folder / "training.npz")).file
+    return Path(file) if file else None
 
 
 def bits(network: Network, prepared: Any, of: np.ndarray, glance: int | None = None) -> float:

@@ -2,7 +2,8 @@
 
 Numba's own cache looks at the file of the function alone, not at the files that it imports. Here each state of all
 sources in the function's package has a folder of its own, since that is where what it calls comes from, be it by an
-overload for a cell's type; Numba adds the CPU, its features and its own version to the key. The folders lie in
+overload for a cell's type. Where an application comes without sources, that goes by its byte code, or by the one file
+in which it is packed. Numba adds the CPU, its features and its own version to the key. The folders lie in
 NUMBA_CACHE_DIR, else in XDG_CACHE_HOME (~/.cache), else in a folder of the user's in TMPDIR, and may be deleted at any
 time. Where none can be written, code is compiled for this process alone, and a warning says so once.
 """
@@ -88,11 +89,20 @@ def _folder(sources):
 
 
 def _digest(folder):
+    place, files = folder, _files_with_suffix(folder, ".py") or _files_with_suffix(folder, ".pyc")
+    if not files:
+        place = next((path for path in folder.parents if path.is_file()), Path(sys.executable))
+        files = [place]
     # Of two versions of Numba each would throw away what the other keeps in its place.
-    digest = hashlib.sha256(os.fsencode(folder) + bytes([MATRICES]) + __version__.encode())
-    for source in sorted(path for path in folder.rglob("*.py") if path.is_file()):
-        digest.update(source.read_bytes())
+    digest = hashlib.sha256(os.fsencode(place) + bytes([MATRICES]) + __version__.encode())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _files_with_suffix(folder, suffix):
+    found = [path for path in folder.rglob(f"*{suffix}") if path.is_file() and path.parent.name != "__pycache__"]
+    return sorted(found)
 
 
 _not_kept: list[OSError] = []  # why, once it has been said
@@ -112,6 +122,9 @@ class _Locator(UserProvidedCacheLocator):
     def __init__(self, function):
         self._py_file, self._lineno = function.__code__.co_filename, function.__code__.co_firstlineno
         self._cache_path = str(_folder(_sources(function)))
+
+    def get_source_stamp(self):
+        """Return nothing: the folder is that of the sources as they are."""
 
 
 class _Files(CompileResultCacheImpl):
@@ -230,8 +243,10 @@ def _refusal(function):
 
 
 def _sources(function):
-    """Return the folder of a function's package, the outermost."""
-    return Path(function.__code__.co_filename).parents[max(0, function.__module__.count(".") - 1)]
+    """Return the folder of a function's package, the outermost, or where that would be in what it is packed in."""
+    module = sys.modules.get(function.__module__)
+    file = Path(getattr(module, "__file__", None) or function.__code__.co_filename)  # byte code may have moved
+    return file.absolute().parents[max(0, function.__module__.count(".") - 1)]
 
 
 def named(name):

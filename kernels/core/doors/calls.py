@@ -4,6 +4,7 @@ Sizes: T steps, B sequences in a batch, I inputs, H hidden units, G gates.
 """
 
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +18,39 @@ from kernels.core.walks.backward import layer_memory
 from kernels.core.walks.recurrence import pack, team_size
 
 
+def aligned(a):
+    """Return an array, or where it is not aligned, as it may come from another process, a copy."""
+    return a if a.flags.aligned else a.copy()
+
+
+def sent(self):
+    """Have a NamedTuple's arrays come aligned out of any pickle: `__reduce__`."""
+    return _received, (type(self), tuple(self))
+
+
+def _received(kind, fields):
+    return kind._make(_settled(fields))
+
+
+def _settled(value):
+    if type(value) is tuple:
+        return tuple(map(_settled, value))
+    return aligned(value) if isinstance(value, np.ndarray) else value
+
+
 class Output(NamedTuple):
     hs: np.ndarray  # (T, B, H)  the state after every step
     state: Any  # the State after the last step
+
+    __reduce__ = sent
 
 
 class Gradients(NamedTuple):
     params: Any  # dL/d(each of Params)
     x: np.ndarray | None  # (T, B, I)  dL/dx; None for indices
     state: Any  # dL/d(initial State)
+
+    __reduce__ = sent
 
 
 class Cell(NamedTuple):
@@ -44,24 +69,23 @@ class Cell(NamedTuple):
 _BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
 
 
-class _Prepared(NamedTuple):
-    weights: (
-        np.ndarray
-    )  # U, W and the biases in panels (`kernels.core.products.tiles`): numbers, or units below float32
-    input_size: int
-    hidden_size: int
-    gates: int
-    dtype: np.dtype  # of x, the states and the biases
-    together: int  # numbers in an element of `weights`: more than one below float32
-
-
-class Prepared(_Prepared):
+class Prepared(tuple):
     """Weights as the kernels read them; they stay the same when the arrays they came from change.
 
-    Whatever way one is made, its sizes are those of its weights, or a TypeError or ValueError is raised.
+    Whatever way one is made, its sizes are those of its weights, or a TypeError or ValueError is raised. Weights that
+    do not lie where the kernels want them, as those from another process, are copied then. No NamedTuple, since Dask
+    takes such for collections and scatters what is in them.
     """
 
     __slots__ = ()
+
+    # U, W and the biases in the panels of `kernels.core.products.tiles`: numbers, or units below float32
+    weights = property(itemgetter(0))
+    input_size = property(itemgetter(1))
+    hidden_size = property(itemgetter(2))
+    gates = property(itemgetter(3))
+    dtype = property(itemgetter(4))  # of x, the states and the biases
+    together = property(itemgetter(5))  # numbers in an element of `weights`: more than one below float32
 
     def __new__(cls, weights, input_size, hidden_size, gates, dtype, together):
         check_size("input_size", input_size)
@@ -74,15 +98,15 @@ class Prepared(_Prepared):
             known = ", ".join(f"{of.dtype} and {of.together}" for of in KINDS.values())
             raise ValueError(f"dtype, together: expected {known}, got {dtype} and {together}")
         size = _panels_size(input_size, hidden_size, gates, kind)
-        check_array("weights", weights, (size,), kind)
-        if weights.ctypes.data % ALIGNMENT:  # as a copy's may be, or those from another process
+        check_array("weights", weights, (size,), kind, aligned=False)
+        if weights.ctypes.data % ALIGNMENT:
             given, weights = weights, aligned_memory(size, kind)
             weights[:] = given
-        return super().__new__(cls, weights, input_size, hidden_size, gates, dtype, together)
+        return super().__new__(cls, (weights, input_size, hidden_size, gates, dtype, together))
 
-    @classmethod
-    def _make(cls, values):
-        return cls(*values)
+    def __repr__(self):
+        _, I, H, gates, dtype, together = self
+        return f"Prepared({I} inputs, {H} hidden units, {gates} gates, {dtype}, {together} together)"
 
     def __reduce__(self):  # without which protocols 0 and 1 of pickle go past `__new__`
         return type(self), tuple(self)
@@ -109,7 +133,7 @@ def zero_state(kind, params, batch_size):
     if not hasattr(params, "W"):
         raise TypeError(f"params: expected Params or Prepared, got {type(params).__name__}")
     check_float("params.W", params.W)
-    check_array("params.W", params.W, ("GH", "H"), params.W.dtype)
+    check_array("params.W", params.W, ("GH", "H"), params.W.dtype, aligned=False)
     return _zeros(kind, (batch_size, params.W.shape[1]), params.W.dtype)
 
 
@@ -121,9 +145,9 @@ def lay_out(U, W, biases, dtype=None):
     """Return the Prepared of U (G H, I), W (G H, H) and biases (blocks, H), of their own dtype or below float32."""
     H, I = W.shape[1], U.shape[1]
     gates = W.shape[0] // H
-    U, W = packed_units("params.U", U, dtype), packed_units("params.W", W, dtype)
+    U, W = packed_units("params.U", aligned(U), dtype), packed_units("params.W", aligned(W), dtype)
     weights = aligned_memory(_panels_size(I, H, gates, W.dtype), W.dtype)
-    pack(U, W, biases, weights)
+    pack(U, W, aligned(biases), weights)
     return tuple.__new__(Prepared, (weights, I, H, gates, *KINDS[W.dtype][:2]))  # which are right, and need no check
 
 

@@ -27,10 +27,10 @@ def fits(a, shape, dtype):
     return type(a) is np.ndarray and a.shape == shape and a.dtype is dtype and a.flags.carray
 
 
-def check_array(name, a, shape, dtype):
+def check_array(name, a, shape, dtype, aligned=True):
     """Raise unless `a` is C-contiguous and aligned, of this dtype (else a TypeError) and shape (else a ValueError).
 
-    A size in `shape` is a number, or a letter for any size of one or more.
+    A size in `shape` is a number, or a letter for any size of one or more. What is copied need not be `aligned`.
     """
     if fits(a, shape, dtype) and a.size:
         return
@@ -48,14 +48,22 @@ def check_array(name, a, shape, dtype):
         raise ValueError(
             f"{name}: expected a C-contiguous array (see numpy.ascontiguousarray), got strides {a.strides}"
         )
-    if not a.flags.aligned:
-        raise ValueError(f"{name}: expected an aligned array (see numpy.require), got address {a.ctypes.data:#x}")
+    if aligned and not a.flags.aligned:
+        raise ValueError(
+            f"{name}: expected an aligned array, as numpy.require(a, requirements='A') makes of one that came from "
+            f"another process, got address {a.ctypes.data:#x}"
+        )
 
 
 def check_fields(name, value, kind):
     """Raise a TypeError unless `value` has the fields of the NamedTuple `kind`; `reference`'s own will do."""
     if getattr(value, "_fields", None) != kind._fields:
-        raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+        expected, got = kind, type(value)
+        if expected.__name__ == got.__name__:  # those of another cell
+            expected, got = (f"{one.__module__}.{one.__name__}" for one in (expected, got))
+        else:
+            expected, got = expected.__name__, got.__name__
+        raise TypeError(f"{name}: expected {expected}, got {got}")
 
 
 def check_size(name, n):
@@ -83,21 +91,24 @@ def check_dtype(name, dtype):
     except TypeError:
         known = False
     if not known:
-        raise TypeError(f"{name}: expected float32 or float64, got {dtype!r}")
+        raise TypeError(f"{name}: expected float32 or float64, got {getattr(dtype, '__name__', repr(dtype))}")
 
 
-def check_params(params, kind, gates):
-    """Check the fields U (gates H, I), W (gates H, H), b (gates H,), and c (H,) if there is one; return H and I."""
+def check_params(params, kind, gates, aligned=True):
+    """Check the fields U (gates H, I), W (gates H, H), b (gates H,), and c (H,) if there is one; return H and I.
+
+    Those of another cell with the same fields, rnn and lstm, differ by their shapes.
+    """
     check_fields("params", params, kind)
     U, W, b, *c = params
     check_float("params.W", W)
     H = W.shape[1] if W.ndim == 2 and W.size else "H"
-    check_array("params.W", W, (f"{gates}H" if gates > 1 and H == "H" else gates * H, H), W.dtype)
+    check_array("params.W", W, (f"{gates}H" if gates > 1 and H == "H" else gates * H, H), W.dtype, aligned)
     I = U.shape[1] if isinstance(U, np.ndarray) and U.ndim == 2 and U.size else "I"
-    check_array("params.U", U, (gates * H, I), W.dtype)
-    check_array("params.b", b, (gates * H,), W.dtype)
+    check_array("params.U", U, (gates * H, I), W.dtype, aligned)
+    check_array("params.b", b, (gates * H,), W.dtype, aligned)
     for a in c:
-        check_array("params.c", a, (H,), W.dtype)
+        check_array("params.c", a, (H,), W.dtype, aligned)
     return H, I
 
 

@@ -53,7 +53,7 @@ def test_who_waits_says_so_and_goes_on_when_the_holder_ends(holder, end):
         holder.stdin.write("\n")
         holder.stdin.flush()
     assert waiting.stdout.readline() == "held\n"
-    waiting.communicate("\n", timeout=60)
+    waiting.communicate("\n", timeout=600)
     assert waiting.returncode == 0
 
 
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_the_waiting(holder):
     waiting = start(HOLDER)
     waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in waiting.communicate(timeout=60)[1]
+    assert "KeyboardInterrupt" in waiting.communicate(timeout=600)[1]
 
 
 def test_who_holds_it_may_take_it_again(file):

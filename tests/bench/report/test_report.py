@@ -267,7 +267,7 @@ def dom(tmp_path):
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
         command += ["--disable-background-networking", "--window-size=1500,900", "--virtual-time-budget=20000"]
         command += [f"--user-data-dir={tmp_path / 'profile'}", *options, page.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
     return look
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.results.compare import compare, noise, regressions, tables
+from bench.grid.cases import ChoiceError
+from bench.results.compare import compare, expect_comparable, noise, regressions, tables
 from bench.results.runs import Run
 from tests.bench.synthetic import MACHINE, SPEEDUPS, make_run
 
@@ -160,6 +161,28 @@ def test_the_terminal_shows_counts_and_changes(old, tmp_path):
     assert "slower" in text
     assert "A change counts from" in text
     assert len(tables(compare(old, old))) == 1
+
+
+def test_runs_with_nothing_in_common_are_refused_in_a_line_for_each_reason(old, tmp_path):
+    other = make_run(tmp_path / "new", **GRID | {"seq_len": [7]})
+    frame = compare(old, other)
+    shown = tables(frame)
+    text = "\n".join(_text(table) for table in shown)
+    assert [table.title for table in shown] == ["Verdicts", "Not comparable"]
+    assert shown[1].row_count == 2
+    assert text.count("not in the new run") == text.count("not in the old run") == 1
+    for strict in (False, True):
+        with pytest.raises(ChoiceError, match=f"compare: expected rows that can be compared, got none of {len(frame)}"):
+            expect_comparable(frame, strict)
+
+
+def test_require_all_refuses_any_row_that_cannot_be_compared(old, tmp_path):
+    more = make_run(tmp_path / "new", **GRID | {"hidden_size": [16, 64, 256, 512]})
+    frame = compare(old, more)
+    expect_comparable(frame, False)
+    with pytest.raises(ChoiceError, match=r"--require-all: .* got \d+ not comparable: not in the old run"):
+        expect_comparable(frame, True)
+    expect_comparable(compare(old, old), True)
 
 
 def test_one_round_has_a_change_without_an_interval(tmp_path):

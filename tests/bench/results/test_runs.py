@@ -299,6 +299,7 @@ def test_the_newest_unfinished_run_of_the_same_kind_is_found(tmp_path):
     b = begun(tmp_path / "b", "2999-01-01T00:00:00+00:00")
     other = begun(tmp_path / "other", seed=1)
     done.finish()
+    (done.folder / "report.html").touch()
     found = unfinished(tmp_path, {"seed": 0})
     assert found.folder == b.folder
     second = unfinished(tmp_path, {"seed": 0})  # b is locked
@@ -307,6 +308,21 @@ def test_the_newest_unfinished_run_of_the_same_kind_is_found(tmp_path):
     found.unlock()
     assert unfinished(tmp_path, {"seed": 0}).folder == b.folder
     assert unfinished(tmp_path, {"seed": 1}).folder == other.folder
+
+
+def test_a_run_without_its_report_is_not_over(tmp_path):
+    """Killed while it was written: the same command writes it. One from before all rows were there does not count."""
+    run = begun(tmp_path / "a")
+    (run.folder / "report.html").touch()
+    run.finish()
+    finished = run.info["finished"]
+    found = unfinished(tmp_path, {})
+    assert found.folder == run.folder
+    found.finish()
+    (run.folder / "report.html").touch()
+    found.unlock()
+    assert Run.load(run.folder).info["finished"] == finished
+    assert unfinished(tmp_path, {}) is None
 
 
 @pytest.mark.parametrize(

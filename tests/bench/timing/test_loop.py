@@ -378,7 +378,8 @@ def test_a_worker_at_rest_takes_no_time():
     for _ in range(3):
         assert worker.ask("round", calls=1)["seconds"] > 0
         worker.rest()
-        time.sleep(0.05)  # all threads have heard of it
+        while process.status() != psutil.STATUS_STOPPED:  # until all threads have heard of it
+            time.sleep(0.01)
         before = process.cpu_times()
         time.sleep(0.2)
         assert process.status() == psutil.STATUS_STOPPED
@@ -451,7 +452,7 @@ worker.ask("build", case={case}, seed=0)
     assert child.is_running()
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    child.wait(10)
+    child.wait(300)
     parent.stdout.close()
 
 

@@ -161,7 +161,6 @@ def test_a_network_of_layers_and_directions(tmp_path, task, words):
         (["--layers", "0"], "--layers: expected a whole number of 1 or more, got 0"),
         (["--layers", "two"], "--layers: expected a whole number, got 'two'"),
         (["--layers", "2", "--truncate", "3"], "--truncate: expected 29 or more, full BPTT, in such a network, got 3"),
-        (["--resume", "x", "--bidirectional"], "--bidirectional: expected none beside --resume, got True"),
     ],
 )
 def test_networks_that_are_refused(options, message):

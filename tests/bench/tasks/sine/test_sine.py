@@ -187,13 +187,14 @@ def test_resumed_from_the_command_line(tmp_path, monkeypatch):
     assert train(*choices, "--output", parted).exit_code == 130
     assert json.loads((parted / "metrics.json").read_text())["outcome"] == "interrupted"
     for options, message in {
-        ("--hidden", 4): "--hidden: expected none beside --resume, got '4'",
-        ("--noise", 0.1): "--noise: expected none beside --resume, got 0.1",
+        ("--hidden", 5): "--hidden: expected '4', as the training of --resume has it, got '5'",
+        ("--noise", 0.2): "--noise: expected 0.1, as the training of --resume has it, got 0.2",
+        ("--optimizer", "adam"): "--optimizer: expected 'sgd', as the training of --resume has it, got 'adam'",
         ("--seeds", 1): "--seeds: expected 2 or more, which have begun, got 1",
     }.items():
         with pytest.raises(ChoiceError, match=f"^{message}$"):
             train("--resume", parted, *options)
-    done = train("--resume", parted)
+    done = train("--resume", parted, "--hidden", 4, "--noise", 0.1)
     assert done.exit_code == 0, done.output
     assert Path(done.stdout.splitlines()[-1]).resolve() == parted / "report.html"
     whole, resumed = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "whole", parted))
@@ -260,7 +261,7 @@ def test_output_is_a_folder(tmp_path):
 
 def test_a_bad_choice_is_one_line(tmp_path):
     words = [sys.executable, "-m", "bench", "train", "sine", "--hidden", "many", "--output", str(tmp_path / "out")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --hidden: expected a whole number, got 'many'\n"
     assert not (tmp_path / "out").exists()

@@ -41,7 +41,7 @@ def test_train_then_resume_then_generate(tale, monkeypatch):
     assert Path(done.stdout.splitlines()[-1]).resolve() == folder / "report.html"
     assert "After 20 steps" in done.stderr
 
-    done = bench("train", "text", "--file", tale, "--resume", folder, "--steps", 50)
+    done = bench("train", "text", "--resume", folder, "--steps", 50, "--hidden", 8)  # which is known, as is the file
     assert done.exit_code == 0, done.output
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["outcome"] == "finished"
@@ -87,7 +87,7 @@ def test_a_terminal_is_not_told_what_to_do(tale):
     assert "\x1b" in as_it_is
     ours, terminal = pty.openpty()
     try:
-        subprocess.run([sys.executable, "-m", "bench", *options], stdout=terminal, cwd=ROOT, check=True, timeout=300)
+        subprocess.run([sys.executable, "-m", "bench", *options], stdout=terminal, cwd=ROOT, check=True, timeout=1800)
         shown = os.read(ours, 2**12).decode()
     finally:
         os.close(ours)
@@ -209,7 +209,6 @@ def test_the_default_threads_are_those_that_may_be_used(tale, monkeypatch):
         (["--minutes", "0"], "--minutes: expected a number above 0, got 0.0"),
         (["--implementation", "numpie"], "--implementation: expected numpy, "),
         (["--resume", "nowhere"], "nowhere/training.npz: expected a saved text training: No such file or directory"),
-        (["--resume", "nowhere", "--hidden", "8"], "--hidden: expected none beside --resume, got '8'"),
         (["--batch", "5000"], "--batch: expected stretches of more than --seq-len 64 characters, got 5000 of 0"),
     ],
 )

@@ -52,6 +52,52 @@ def test_the_second_process_compiles_nothing(checkout):
     assert run(checkout)[:2] == (1, 0)
 
 
+def bare(checkout):
+    """Leave byte code alone, where the sources were: `python -m compileall -b`, and these go."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-b", checkout / "kernels"], check=True)
+    for source in (checkout / "kernels").rglob("*.py"):
+        source.unlink()
+
+
+def zipped(checkout):
+    shutil.make_archive(checkout / "packed", "zip", checkout, "kernels")
+    shutil.rmtree(checkout / "kernels")
+
+
+def bare_and_zipped(checkout):
+    bare(checkout)
+    zipped(checkout)
+
+
+@pytest.mark.parametrize("pack", [bare, zipped, bare_and_zipped])
+def test_an_application_without_sources(checkout, pack):
+    """Compiled, kept, and compiled anew where the byte code is another."""
+    program = f"import sys\nsys.path.insert(0, 'packed.zip')\nimport kernels.stack\n{PROGRAM}"
+    shutil.copytree(checkout / "kernels", checkout / "first" / "kernels")
+    pack(checkout)
+    hits, misses, folder = run(checkout, program)
+    assert (hits, misses) == (0, 1)
+    assert run(checkout, program) == (1, 0, folder)
+    shutil.rmtree(checkout / "kernels", ignore_errors=True)
+    shutil.move(checkout / "first" / "kernels", checkout / "kernels")
+    (checkout / "kernels" / "probe.py").write_text(MODULE.replace("x + x", "2 * x"))
+    pack(checkout)
+    hits, misses, other = run(checkout, program)
+    assert (hits, misses) == (0, 1)
+    assert other != folder
+
+
+def test_an_application_in_one_program(monkeypatch, tmp_path):
+    """As PyInstaller packs it: modules are in no file, and unpacked nowhere."""
+    program = tmp_path / "program"
+    monkeypatch.setattr(sys, "executable", str(program))
+    found = []
+    for content in (b"one", b"two"):
+        program.write_bytes(content)
+        found += [cache._digest(tmp_path / place / "kernels") for place in ("_MEI1", "_MEI2")]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
 @pytest.mark.parametrize("source", ["probe.py", "core/doors/checks.py"])
 def test_a_change_of_any_source_has_a_folder_of_its_own(checkout, source):
     """checks.py stands for a file that the kernel's own only imports: Numba alone would not look at it."""
@@ -253,7 +299,7 @@ save = _Entries.save
 
 def save_together(self, key, payload):
     open(f"compiled {{os.getpid()}}", "w").close()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len([name for name in os.listdir() if name.startswith("compiled ")]) < {len(values)}:
         assert time.monotonic() < deadline
     save(self, key, payload)
@@ -264,7 +310,7 @@ double(eval(sys.argv[1]))
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache")}
     words = [sys.executable, "-c", program]
     at_once = [subprocess.Popen([*words, value], cwd=checkout, env=environment) for value in values]
-    assert [one.wait(timeout=120) for one in at_once] == [0] * len(values)
+    assert [one.wait(timeout=900) for one in at_once] == [0] * len(values)
     calls = "\n".join(f"assert double({value}) == 2 * {value}" for value in values)
     loaded = PROGRAM.replace("double(1.0)", calls).replace("import sys", "import sys\nimport numpy as np")
     assert run(checkout, loaded)[:2] == (len(values), 0)
@@ -275,7 +321,7 @@ def test_processes_that_compile_at_once_all_have_right_code_and_the_next_one_fin
     words = [sys.executable, "-c", "from kernels.probe import double\nprint(double(1.5), double(2), double(1j))"]
     at_once = [subprocess.Popen(words, cwd=checkout, env=environment, stdout=subprocess.PIPE) for _ in range(4)]
     for one in at_once:
-        assert one.communicate(timeout=120)[0].decode().split() == ["3.0", "4", "2j"]
+        assert one.communicate(timeout=900)[0].decode().split() == ["3.0", "4", "2j"]
     assert run(checkout)[:2] == (1, 0)
 
 
