@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -210,7 +210,9 @@ def within(fields: dict) -> dict:
 
 
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # C's takes memory for a place in its memo at once
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, encoding="utf-8", errors="replace")
