@@ -258,7 +258,7 @@ LEFT_OUT = {
     "a gap": ("GRU", {"num_layers": 3}, without(*(f"rnn.{a}_{b}_l1" for a in ("weight", "bias") for b in ("ih", "hh"))),
               "layer: expected the weights of a layer, or of layers upon each other.*"),
     "a bias of two": ("GRU", {}, without("rnn.bias_hh_l0"), "layer: expected the weights of a layer.*"),
-    "biases of one layer": ("LSTM", {"num_layers": 2}, without("rnn.bias_ih_l1", "rnn.bias_hh_l1"), "layer: expected.*"),
+    "biases of one layer": ("GRU", {"num_layers": 2}, without("rnn.bias_ih_l1", "rnn.bias_hh_l1"), "layer: expected.*"),
     "biases of one direction": ("RNN", {"bidirectional": True}, without("rnn.bias_ih_l0_reverse",
                                 "rnn.bias_hh_l0_reverse"), "layer: expected.*"),
     "whole numbers": ("GRU", {}, lambda state: state.update({"rnn.weight_hh_l0": torch.zeros(21, 7, dtype=torch.int8)}),
