@@ -37,6 +37,7 @@ KEY = (
     "dtype",
     "threads",
     "model",
+    "activation",
     "implementation",
 )
 

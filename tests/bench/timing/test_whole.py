@@ -163,8 +163,11 @@ def test_inputs_of_a_whole_model():
     [
         ({"hidden": "8"}, "--hidden: expected none beside --model, .*"),
         ({"preset": "quick"}, "--preset: expected none beside --model, got quick"),
-        ({"seq_len": "8,16"}, "--seq-len: expected one number beside --model, got 8,16"),
+        ({"seq_len": "8,16"}, "--seq-len: expected one value beside --model, got 8,16"),
         ({"batch": "0"}, "--batch: expected whole numbers .*"),
+        ({"activation": "relu,tanh"}, "--activation: expected one value beside --model, got relu,tanh"),
+        ({"activation": "gelu"}, "--activation: expected tanh, relu or sigmoid, got 'gelu'"),
+        ({"activation": "relu"}, "--activation: expected an RNN in .* that is measured, got none"),
         ({"operation": "forward_step"}, "--operation: expected forward, .*"),
     ],
     ids=str,
