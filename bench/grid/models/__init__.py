@@ -35,7 +35,8 @@ ENDS = {
     ".pth": "torch",
     ".safetensors": "safetensors",
     ".keras": "keras",
-    ".weights.h5": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
 }
 
 

@@ -1,0 +1,68 @@
+"""Keras' files, as data: .keras, .weights.h5, and the .h5 of Keras 2, whole or weights alone.
+
+Keras itself is not asked, so no class of the file's choice is made. `configs` says what each layer is, and where its
+weights lie; `native` finds them as Keras 3 lays them out, `legacy` as Keras 2 does, both in `hdf5`; `cells` makes a
+Layer of both. What no config tells is taken to be as Keras has it by default, and told, or left out by name.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from bench.grid.models import BROKEN, MOST_BYTES, Found, ModelError, library
+from bench.grid.models.keras import legacy, native
+from bench.grid.models.keras.cells import Run
+from bench.grid.models.keras.configs import Model, model_of
+from bench.grid.models.keras.hdf5 import expect_stored, opened
+
+MOST_CONFIG = 2**26  # bytes
+WEIGHTS = "model.weights.h5"
+
+
+def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
+    h5py = library("h5py", "models")
+    run = Run(seq_len, batch_size, activation)
+    if not path.name.lower().endswith(".keras"):
+        with path.open("rb") as file, opened(h5py, file) as root:
+            return legacy.read(root, run) if legacy.is_legacy(root) else native.read(root, None, run, path.name)
+    try:
+        with zipfile.ZipFile(path) as archive, TemporaryFile() as file:
+            model = _model(archive)
+            with _member(archive, WEIGHTS, MOST_BYTES) as member:
+                while block := member.read(2**24):
+                    file.write(block)
+            file.seek(0)
+            with opened(h5py, file) as root:
+                return native.read(root, model, run, path.name)
+    except BROKEN:
+        raise ModelError("expected a .keras file, got none or one that is damaged") from None
+
+
+def _model(archive: zipfile.ZipFile) -> Model:
+    """Return what config.json says."""
+    said = []
+    for name in ("config.json", "metadata.json"):
+        with _member(archive, name, MOST_CONFIG) as member:
+            text = member.read()
+        try:
+            said.append(json.loads(text))
+        except (ValueError, RecursionError):
+            raise ModelError(f"{name}: expected JSON, got something else") from None
+    config, metadata = said
+    return model_of(config, metadata.get("keras_version") if isinstance(metadata, dict) else None, "config.json")
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> Any:
+    """Return an open file of the archive, of at most so many bytes."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise ModelError(f"expected a .keras file with {name} in it, got none") from None
+    if info.file_size > most:
+        raise ModelError(f"{name}: expected at most {most >> 20:,} MiB, got {info.file_size >> 20:,}")
+    expect_stored(name, info.file_size, info.compress_size)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelError(f"{name}: expected it as it is or deflated, got it packed in another way")
+    return archive.open(info)

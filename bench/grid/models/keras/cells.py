@@ -1,0 +1,113 @@
+"""A Layer from the weights of its cells and what their config says, or what it is taken to be where there is none."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.grid.models import Layer, ModelError, brief, layer_of
+from bench.grid.models.keras.configs import GATES, Cell, activation_of
+from reference.layouts import from_keras
+
+RNN_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+NAMES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}
+
+
+class Run(NamedTuple):
+    """How layers are run where the file leaves it open."""
+
+    seq_len: int
+    batch_size: int
+    activation: str | None = None  # of an RNN
+
+    def layer(self, name: str, cells: list[tuple[Cell, list[np.ndarray]]], told: tuple[str, ...] = ()) -> Layer:
+        """Return the Layer of a cell, or of one for each direction, with their weights."""
+        ones = [self._one(name, cell, arrays) for cell, arrays in cells]
+        first = ones[0]
+        params = tuple(one.network[0][0] for one in ones)
+        sizes = {tuple((a.shape, a.dtype.name) for a in one) for one in params}
+        if len({(one.cell, one.activation) for one in ones}) > 1 or len(sizes) > 1:
+            raise ModelError("two directions that differ in more than their weights")
+        return first._replace(network=(params,), told=tuple(dict.fromkeys((*told, *(w for one in ones for w in one.told)))))
+
+    def _one(self, name: str, cell: Cell, arrays: list[np.ndarray]) -> Layer:
+        if len(arrays) not in (2, 3):
+            raise ModelError(f"expected 2 or 3 arrays of weights, got {len(arrays)}")
+        kernel, recurrent, *bias = arrays
+        if kernel.ndim != 2 or recurrent.ndim != 2 or recurrent.shape[1] != GATES[cell.kind] * len(recurrent):
+            got = " and ".join(str(a.shape) for a in arrays[:2])
+            raise ModelError(f"expected weights (I, G H) and (H, G H) of a {cell.kind}, G = {GATES[cell.kind]}, got {got}")
+        is_cudnn = cell.kind.startswith("CuDNN") or (cell.config is None and _is_cudnn(recurrent, bias))
+        activation, told = "tanh", ()
+        if cell.config is None:
+            if not is_cudnn:
+                activation, told = self._assumed(cell.kind, bias)
+        else:
+            _expect_units(cell, recurrent, bias)
+            if not is_cudnn:
+                activation = _activation(cell, bias)
+        if is_cudnn:
+            arrays = _from_cudnn(kernel, recurrent, *bias)
+        layer = layer_of(name, from_keras, arrays, seq_len=self.seq_len, batch_size=self.batch_size)
+        return layer._replace(activation=activation, told=told)
+
+    def _assumed(self, kind: str, bias: list[np.ndarray]) -> tuple[str, tuple[str, ...]]:
+        """Return the activation of a cell that has no config, and what is told of what it is taken to be."""
+        silent = "which the file does not say"
+        if kind == "SimpleRNN":
+            forward = f"it is taken to run forward, {silent}"
+            if self.activation is not None:
+                return self.activation, (forward,)
+            return "tanh", (f"its activation is taken to be tanh, {silent} (--activation)", forward)
+        told = [f"it is taken to run forward, with the activations tanh and sigmoid, {silent}"]
+        if kind == "GRU" and not bias:
+            told.append(f"its reset is taken to come behind the product (reset_after=True), {silent}")
+        elif kind == "GRU" and bias[0].ndim == 1:
+            raise ModelError("reset_after = False, where the cells here have True")
+        return "tanh", tuple(told)
+
+
+def _is_cudnn(recurrent: np.ndarray, bias: list[np.ndarray]) -> bool:
+    return bool(bias) and bias[0].shape == (2 * recurrent.shape[1],)
+
+
+def _expect_units(cell: Cell, recurrent: np.ndarray, bias: list[np.ndarray]) -> None:
+    """Raise a ModelError if the weights are not those of the config."""
+    config = cell.config or {}
+    if config.get("units") != len(recurrent):
+        raise ModelError(f"units = {brief(config.get('units'))} in its config, where its weights have {len(recurrent)}")
+    if not cell.kind.startswith("CuDNN") and config.get("use_bias") is not bool(bias):
+        said = brief(config.get("use_bias"))
+        raise ModelError(f"use_bias = {said} in its config, where its weights have {'a' if bias else 'no'} bias")
+
+
+def _activation(cell: Cell, bias: list[np.ndarray]) -> str:
+    """Return the activation of an RNN, tanh of others, or raise a ModelError if a cell has other equations."""
+    config = cell.config or {}
+    usual: dict[str, tuple] = {"activation": RNN_ACTIVATIONS if cell.kind == "SimpleRNN" else ("tanh",)}
+    if cell.kind != "SimpleRNN":
+        usual["recurrent_activation"] = ("sigmoid",)
+    for key, those in usual.items():
+        if key not in config:
+            raise ModelError(f"its config does not say its {key}")
+        if (name := activation_of(config[key])) not in those:
+            raise ModelError(f"{key} = {brief(name)}, where the cells here have {', '.join(those)}")
+    if cell.kind == "GRU":
+        after = config.get("reset_after", bias[0].ndim == 2 if bias else None)
+        if after is not True:
+            said = "not in its config" if after is None else after
+            raise ModelError(f"reset_after = {brief(said)}, where the cells here have True")
+    return activation_of(config["activation"])
+
+
+def _from_cudnn(kernel: np.ndarray, recurrent: np.ndarray, bias: Any) -> list[np.ndarray]:
+    """Return the weights that a layer has which is not cuDNN's: each gate's kernel lies there as (H, I), bias twice.
+
+    Source: _convert_rnn_weights of Keras 2, in saving/legacy/hdf5_format.py.
+    """
+    H, gates = len(recurrent), recurrent.shape[1] // len(recurrent)
+    kernels = [
+        np.concatenate([gate.reshape(H, -1).T for gate in np.split(a, gates, axis=1)], axis=1)
+        for a in (kernel, recurrent)
+    ]
+    biases = bias.reshape(2, -1)
+    return [*kernels, biases if gates == 3 else biases.sum(axis=0)]

@@ -1,0 +1,312 @@
+"""What a Keras config says: every recurrent layer of a model, its equations, and the path where its weights lie.
+
+The path is the one that Keras itself walks when it saves: layers/<the class in snake case>_<n> in the order of the
+layers, models within models, and in a layer the attributes that hold others. A class is Keras' own where its module and
+its registered name say so; a recurrent one that is not is left out by name.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from bench.grid.models import ModelError
+
+GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4, "CuDNNGRU": 3, "CuDNNLSTM": 4}
+CELLS = {"SimpleRNNCell": "SimpleRNN", "GRUCell": "GRU", "LSTMCell": "LSTM"}
+RECURRENT = re.compile("rnn|lstm|gru", re.IGNORECASE)
+RESIZES = re.compile("Conv|Pooling|Cropping|UpSampling|ZeroPadding|Reshape|Permute|RepeatVector|Lambda")
+
+
+class Cell(NamedTuple):
+    """What has weights of its own: a layer in one direction, or one of several cells upon each other."""
+
+    path: str  # below the layer's
+    kind: str  # one of GATES
+    config: dict | None  # None where the file has none
+
+
+class Described(NamedTuple):
+    """A recurrent layer, as its config says."""
+
+    names: tuple[str, ...]  # of the models that it lies in, but the outermost, and its own
+    path: str
+    cells: tuple[Cell, ...] = ()
+    directions: bool = False  # whether the cells are these, or else lie upon each other
+    seq_len: int | None = None  # that the file fixes
+    batch_size: int | None = None
+    sequences: int = 1  # for each of the batch
+    told: tuple[str, ...] = ()
+    why: str = ""  # it is left out
+    repeated: bool = False  # and has no weights of its own
+
+
+class Model(NamedTuple):
+    """What a config holds."""
+
+    layers: list[Described]
+    told: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        """Return the names of the layers: their own where one alone has it, else behind those of their models."""
+        own = [one.names[-1] for one in self.layers if not one.repeated]
+        return [one.names[-1] if own.count(one.names[-1]) <= 1 else "/".join(one.names) for one in self.layers]
+
+
+def model_of(node: Any, version: Any, where: str) -> Model:
+    """Return the Model that a config describes, as a version of Keras wrote it, or raise a ModelError."""
+    if not isinstance(node, dict) or not isinstance(node.get("class_name"), str) or _config(node) is None:
+        raise ModelError(f"{where}: expected the config of a model, got none")
+    walk = _Walk(counts_repeated=not str(version).startswith(("1", "2")))
+    layers = list(walk.layer(node, _Place("", (), None)))
+    told = "steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here"
+    return Model(layers, (f"{told[0].upper()}{told[1:]}.",) if walk.masks else ())
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class as it stands in paths."""
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def activation_of(value: Any) -> str:
+    """Return the name of an activation in a config."""
+    if value is None:
+        return "linear"
+    if isinstance(value, dict) and isinstance(value.get("config"), str) and _is_keras(value):
+        value = value["config"]
+    if isinstance(value, dict) and isinstance(value.get("class_name"), str) and value["class_name"].isidentifier():
+        value = value["class_name"]
+    return value if isinstance(value, str) and value not in ("function", "__lambda__") else "a function of its own"
+
+
+class _Place(NamedTuple):
+    path: str
+    names: tuple[str, ...]
+    before: Any  # the shape of what it is given, as far as what lies before it tells
+    repeated: bool = False
+    sequences: int = 1
+    told: tuple[str, ...] = ()
+    inside: str = ""  # the wrapper whose path and name it has
+
+    def within(self, path: str, **changes: Any) -> "_Place":
+        return self._replace(path=f"{self.path}/{path}".lstrip("/"), **changes)
+
+
+class _Walk:
+    """One way through a model's config, in the order in which Keras walks it."""
+
+    def __init__(self, counts_repeated: bool) -> None:
+        self.counts_repeated = counts_repeated
+        self.masks = False
+        self.resized = ""  # the last layer that may have changed T
+        self._seen: dict[tuple, list[dict]] = {}
+
+    def layer(self, node: dict, place: _Place) -> Iterator[Described]:
+        """Yield the recurrent layers of a layer or model."""
+        config, kind = _config(node) or {}, node.get("class_name")
+        known = _is_keras(node)
+        names = (*place.names, place.inside or str(config.get("name", kind)))
+        if isinstance(config.get("layers"), list):
+            names = place.names if not place.path else (*place.names, str(config.get("name", kind)))
+            yield from self._model(config["layers"], place._replace(names=names, inside=""))
+        elif known and kind == "TimeDistributed" and isinstance(config.get("layer"), dict):
+            shape = _shape(node, place.before)
+            outer = shape[1] if shape is not None and len(shape) > 2 else None
+            said = f"it is run on each of {outer or 'several'} outer steps (TimeDistributed), a sequence each"
+            inner = None if shape is None else [shape[0], *shape[2:]]
+            place = place.within("layer", names=names[:-1], before=inner, inside=names[-1])
+            yield from self.layer(config["layer"], place._replace(sequences=outer or 1, told=(said,)))
+        elif known and kind in ("RNN", "Bidirectional", *GATES):
+            said = (*place.told, *self._told(node, config, kind))
+            shape = _shape(node, place.before)
+            described = Described(names, place.path, told=said, repeated=place.repeated, sequences=place.sequences)
+            try:
+                yield self._sized(described._replace(**_cells(node)), config, shape)
+            except ModelError as error:
+                yield described._replace(why=str(error))
+        elif isinstance(kind, str) and RECURRENT.search(kind):
+            yield Described(names, place.path, why=_unknown(node), repeated=place.repeated)
+        self.masks |= kind == "Masking" or bool(config.get("mask_zero"))
+        still = kind == "Conv1D" and config.get("padding") != "valid" and config.get("strides") in (1, [1])
+        if isinstance(kind, str) and RESIZES.search(kind) and not still:
+            self.resized = names[-1]
+
+    def _model(self, nodes: list, place: _Place) -> Iterator[Described]:
+        """Yield the recurrent layers of a model's layers."""
+        used: dict[str, int] = {}
+        shapes: dict[str, Any] = {}
+        last = place.before
+        for node in (node for node in nodes if isinstance(node, dict) and isinstance(node.get("class_name"), str)):
+            if ".ops" in str(node.get("module")):  # a function, which is no layer
+                continue
+            config = _config(node) or {}
+            repeated = self._is_repeated(node)
+            inbound = _inbound(node)
+            before = last if inbound is None else shapes.get(inbound)
+            last = None
+            if node["class_name"] == "InputLayer":
+                last = shapes[str(config.get("name"))] = _shape(node, None)
+            if repeated and not self.counts_repeated:
+                continue
+            segment = snake_case(node["class_name"])
+            used[segment] = number = used.get(segment, -1) + 1
+            inner = place.within(f"layers/{segment}_{number}" if number else f"layers/{segment}", before=before)
+            yield from self.layer(node, inner._replace(repeated=place.repeated or repeated))
+
+    def _is_repeated(self, node: dict) -> bool:
+        """Tell whether a layer has come before: the second time its config has the number of a shared object."""
+        config = {name: value for name, value in (_config(node) or {}).items() if name != "dtype"}
+        seen = self._seen.setdefault((node["class_name"], str(config.get("name"))), [])
+        repeated = "shared_object_id" in node and config in seen
+        seen.append(config)
+        return repeated
+
+    def _told(self, node: dict, config: dict, kind: str) -> Iterator[str]:
+        """Yield what is not measured as it stands in the config."""
+        inner = _config(config.get("layer")) or {} if kind == "Bidirectional" else config
+        if inner.get("go_backwards"):
+            yield "it goes through its steps in reverse order (go_backwards), and forward here"
+        if inner.get("stateful"):
+            yield "its state goes on from call to call (stateful), and is zero at first here"
+        if _is_given_state(node):
+            yield "the state that it begins with is given, and zero here"
+        calls = node.get("inbound_nodes")
+        if isinstance(calls, list) and len(calls) > 1:
+            yield f"it runs {len(calls)} times in its model, and once here"
+        if config.get("merge_mode") in ("sum", "mul", "ave"):
+            yield f"its directions are merged by {config['merge_mode']}, and lie side by side here"
+        policy = config.get("dtype")
+        policy = (_config(policy) or {}).get("name") if isinstance(policy, dict) else policy
+        if isinstance(policy, str) and "float16" in policy:
+            yield f"it computes by the policy {policy} in Keras"
+
+    def _sized(self, described: Described, config: dict, shape: Any) -> Described:
+        """Return it with the T that the file fixes, and the B if its state is kept for so many, and what is told."""
+        T = B = None
+        if shape is not None and len(shape) == 3:
+            B, T = reversed(shape[:2]) if config.get("time_major") else shape[:2]
+        inner = _config(config.get("layer")) or config
+        if T is not None:
+            described = described._replace(told=(*described.told, f"its T is {T}, as the file has it"))
+        elif self.resized:
+            said = f"its T is taken to be --seq-len, though {self.resized} before it may change it"
+            described = described._replace(told=(*described.told, said))
+        return described._replace(seq_len=T, batch_size=B if inner.get("stateful") else None)
+
+
+def _config(node: Any) -> dict | None:
+    """Return the config of a layer, or the list of layers that the oldest Sequential models have for one, as a dict."""
+    config = node.get("config") if isinstance(node, dict) else None
+    return {"layers": config} if isinstance(config, list) else config if isinstance(config, dict) else None
+
+
+def _is_keras(node: dict) -> bool:
+    """Tell whether a class is Keras' own: files of Keras 2 have no module, and the registered name of others is more.
+
+    A function of Keras 3 has the module builtins.
+    """
+    if "module" not in node:
+        return ">" not in str(node.get("class_name"))
+    root = str(node["module"]).split(".")[0]
+    is_function = root == "builtins" and node.get("class_name") == "function"
+    known = (None, node.get("class_name"), node.get("config") if is_function else None)
+    return (root in ("keras", "tf_keras") or is_function) and node.get("registered_name") in known
+
+
+def _unknown(node: dict) -> str:
+    """Return why a recurrent class is left out."""
+    name = str(node.get("registered_name") or node.get("class_name"))
+    return f"{node['class_name']}, which no cell here is" if _is_keras(node) else f"{name}, a class that is not Keras'"
+
+
+def _cells(node: dict) -> dict[str, Any]:
+    """Return the cells of a recurrent layer of Keras, and whether they are directions."""
+    config, kind = _config(node) or {}, node["class_name"]
+    if kind in GATES:
+        return {"cells": (Cell("cell", kind, config),)}
+    if kind == "RNN":
+        return {"cells": tuple(_inner_cells(config.get("cell")))}
+    forward = config.get("layer")
+    backward = config.get("backward_layer") or forward
+    cells = []
+    for path, layer in (("forward_layer", forward), ("backward_layer", backward)):
+        if not isinstance(layer, dict) or not _is_keras(layer) or layer.get("class_name") not in ("RNN", *GATES):
+            name = layer.get("class_name") if isinstance(layer, dict) else "nothing"
+            raise ModelError(f"both directions of {name}, which no cell here is")
+        found = _cells(layer)["cells"]
+        if len(found) > 1:
+            raise ModelError("cells upon each other, in both directions")
+        cells.append(found[0]._replace(path=f"{path}/{found[0].path}"))
+    return {"cells": tuple(cells), "directions": True}
+
+
+def _inner_cells(node: Any) -> Iterator[Cell]:
+    """Yield the cells of an RNN."""
+    config = _config(node)
+    if config is None or not isinstance(node.get("class_name"), str):
+        raise ModelError("an RNN of a cell that config.json does not tell")
+    if not _is_keras(node) or node["class_name"] not in (*CELLS, "StackedRNNCells"):
+        raise ModelError(_unknown(node))
+    if node["class_name"] in CELLS:
+        yield Cell("cell", CELLS[node["class_name"]], config)
+        return
+    used: dict[str, int] = {}
+    for inner in config.get("cells") or [None]:
+        for cell in _inner_cells(inner):
+            segment = snake_case(inner["class_name"])
+            used[segment] = number = used.get(segment, -1) + 1
+            if cell.path != "cell":
+                raise ModelError("cells upon each other in a cell upon others")
+            yield cell._replace(path=f"cell/cells/{segment}_{number}" if number else f"cell/cells/{segment}")
+
+
+def _shape(node: dict, before: Any) -> list[int | None] | None:
+    """Return the shape of what a layer is given, None where nothing tells; None within it is open."""
+    config = _config(node) or {}
+    build = node.get("build_config") if isinstance(node.get("build_config"), dict) else {}
+    shapes = build.get("shapes_dict") if isinstance(build.get("shapes_dict"), dict) else {}
+    given = (shapes.get("sequences_shape"), shapes.get("input_shape"), build.get("input_shape"))
+    for shape in (*given, config.get("batch_shape"), config.get("batch_input_shape"), before):
+        shape = shape[0] if isinstance(shape, list) and shape and isinstance(shape[0], list) else shape
+        if isinstance(shape, list) and all(size is None or (type(size) is int and size > 0) for size in shape):
+            return shape
+    return None
+
+
+def _inbound(node: dict) -> str | None:
+    """Return the name of the layer that gives a layer of a functional model what it takes, None in a sequential one."""
+    found: list[Any] = []
+
+    def visit(item: Any) -> None:
+        if isinstance(item, dict) and isinstance(history := (_config(item) or {}).get("keras_history"), list):
+            found.append(history[0] if history else None)
+        elif isinstance(item, list) and len(item) > 2 and isinstance(item[0], str):
+            found.append(item[0])
+        for inner in item.get("args", []) if isinstance(item, dict) else item if isinstance(item, list) else []:
+            visit(inner)
+
+    visit(node.get("inbound_nodes"))
+    return None if "inbound_nodes" not in node else str(found[0]) if found else ""
+
+
+def _is_given_state(node: dict) -> bool:
+    """Tell whether a call of a layer has an initial state, as an argument or as inputs behind the first."""
+    calls = node.get("inbound_nodes")
+    for call in calls if isinstance(calls, list) else []:
+        args, named = ([], call) if isinstance(call, list) else (call.get("args"), [[call.get("kwargs")]])
+        if isinstance(args, list) and args and (len(args) > 1 or (isinstance(args[0], list) and len(args[0]) > 1)):
+            return True
+        if isinstance(call, list) and len(call) > 1:
+            return True
+        for item in _flat(named):
+            if isinstance(item, dict) and item.get("initial_state") is not None:
+                return True
+    return False
+
+
+def _flat(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, list):
+            yield from _flat(item)
+        else:
+            yield item

@@ -1,0 +1,176 @@
+"""Weights as Keras 3 lays them out, in .keras and .weights.h5: those of a cell are cell/vars/0, 1, 2 below its layer.
+
+With a config, layers are found at the paths that it gives. Without one they are found by that structure, and what their
+classes are by the names of the groups: a list's are classes in snake case, `vars` has the name of what it belongs to.
+"""
+
+import re
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from bench.grid.models import Found, ModelError, expect_numbers
+from bench.grid.models.keras.cells import NAMES, Run
+from bench.grid.models.keras.configs import Cell, Described, Model
+from bench.grid.models.keras.hdf5 import Root, array, text
+
+# What Keras 2.12 and 2.13 call the list of a model's layers.
+LISTS = ("layers", "_layer_checkpoint_dependencies")
+OURS = re.compile(r"(?:forward_|backward_)?(simple_rnn|gru|lstm)(?:_\d+)?")
+OUR_CELLS = re.compile(r"(simple_rnn|gru|lstm)_cell(?:_\d+)?")
+WRAPPERS = re.compile(r"(bidirectional|time_distributed)(?:_\d+)?")
+KINDS = {"simple_rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
+SHARD = re.compile(r".*_\d{5}\.weights\.h5", re.IGNORECASE)
+BOTH = ("forward_layer", "backward_layer")
+
+
+def read(root: Root, model: Model | None, run: Run, file: str) -> Found:
+    """Return what is found below a root, with the config's model or without any."""
+    if model is None and not any(path.endswith("vars") for path, _ in root.groups()):
+        raise ModelError("expected weights as Keras writes them, got HDF5 of something else")
+    groups = _groups(root)
+    expect_numbers(sum(prod(one.shape) for path in groups for one in _all_arrays(root, path)))
+    reader = _Reader(root, run, bool(SHARD.fullmatch(file)))
+    if model is None:
+        reader.read_all(groups)
+    else:
+        reader.read_told(groups, model)
+    return Found(reader.layers, reader.left_out, told=model.told if model else ())
+
+
+class _Reader:
+    def __init__(self, root: Root, run: Run, is_shard: bool) -> None:
+        self.root, self.run, self.is_shard = root, run, is_shard
+        self.layers: list = []
+        self.left_out: dict[str, str] = {}
+
+    def read_told(self, groups: list[str], model: Model) -> None:
+        """Read the layers of a config, and leave out by name what it does not tell."""
+        claimed = set()
+        for name, one in zip(model.names(), model.layers, strict=True):
+            path = next((path for path in _paths(one.path) if self.root.at(path) is not None), "")
+            if not path and one.repeated:
+                continue
+            claimed.add(path)
+            try:
+                if one.why or not path:
+                    raise ModelError(one.why or "it has no weights in the file")
+                self._told(name, one, path)
+            except ModelError as error:
+                self.left_out[name] = str(error)
+        for path in groups:
+            if not any(path == one or path.startswith(f"{one}/") for one in claimed if one):
+                self.left_out[self._name(path)] = (
+                    "config.json says nothing of it, as of what a class of one's own holds (of its weights alone, "
+                    "by save_weights, what they do not say is taken as by default)"
+                )
+
+    def _told(self, name: str, one: Described, path: str) -> None:
+        run = self.run._replace(
+            seq_len=one.seq_len or self.run.seq_len,
+            batch_size=(one.batch_size or self.run.batch_size) * one.sequences,
+        )
+        cells = [(cell, self._arrays(f"{path}/{cell.path}")) for cell in one.cells]
+        for part in [cells] if one.directions else [[cell] for cell in cells]:
+            its = name if len(part) == len(cells) else f"{name}/{part[0][0].path.split('/')[-1]}"
+            self.layers.append(run.layer(its, part, one.told))
+
+    def read_all(self, groups: list[str]) -> None:
+        """Read the layers of a file without a config."""
+        names = [self._name(path) for path in groups]
+        for path, own in zip(groups, names, strict=True):
+            name = own if names.count(own) == 1 else path
+            try:
+                parts = [f"{path}/{part}/cell" for part in BOTH] if self._is_both(path) else [f"{path}/cell"]
+                cells = [self._untold(path, part) for part in parts]
+                told = tuple(dict.fromkeys(words for _, _, said in cells for words in said))
+                self.layers.append(self.run.layer(name, [(cell, arrays) for cell, arrays, _ in cells], told))
+            except ModelError as error:
+                self.left_out[name] = str(error)
+
+    def _untold(self, path: str, part: str) -> tuple[Cell, list[np.ndarray], tuple[str, ...]]:
+        """Return a cell that no config tells, its weights, and what is told of its class."""
+        if self.root.at(f"{part}/cells") is not None:
+            raise ModelError("cells upon each other in one layer, of which the file does not tell the classes")
+        kind = self._class(path, part)
+        arrays = self._arrays(part)
+        if len(arrays) < 3 and self.is_shard:
+            raise ModelError("it has no bias, which may lie in another of the shards that the file's name tells of")
+        if kind is not None:
+            return Cell("", kind, None), arrays, ()
+        recurrent = arrays[1]
+        gates = recurrent.shape[1] // max(1, len(recurrent)) if recurrent.ndim == 2 else 0
+        if gates not in NAMES:
+            raise ModelError(f"weights {recurrent.shape}, which no cell here has")
+        said = f"it is taken to be a {NAMES[gates]} by the shapes of its weights, since nothing else tells its class"
+        return Cell("", NAMES[gates], None), arrays, (said,)
+
+    def _class(self, path: str, part: str) -> str | None:
+        """Return which class the file's names tell, None if they are silent; raise a ModelError if it is none of ours.
+
+        A cell's name is by default that of its class. Before Keras 3.2 there are no names.
+        """
+        name = self._called(part)
+        if name is not None:
+            if match := OUR_CELLS.fullmatch(name):
+                return KINDS[match[1]]
+            raise ModelError(f"a cell called {name}, which does not tell its equations")
+        above, _, segment = path.rpartition("/")
+        is_class = self.root.at(f"{above}/vars" if above else "vars") is None or above.split("/")[-1] in LISTS
+        if not is_class:
+            return None
+        if match := OURS.fullmatch(segment):
+            return KINDS[match[1]]
+        if WRAPPERS.fullmatch(segment):
+            return None
+        raise ModelError(f"of the class {segment}, which does not tell its equations")
+
+    def _is_both(self, path: str) -> bool:
+        return all(self.root.at(f"{path}/{part}/cell") is not None for part in BOTH)
+
+    def _called(self, path: str) -> str | None:
+        """Return the name that a group's variables have been given."""
+        variables = self.root.at(f"{path}/vars")
+        return text(variables.attrs.get("name")) if self.root.is_group(variables) else None
+
+    def _name(self, path: str) -> str:
+        return self._called(path) or path
+
+    def _arrays(self, path: str) -> list[np.ndarray]:
+        """Return the weights of a cell."""
+        variables = self.root.at(f"{path}/vars")
+        if not self.root.is_group(variables) or not len(variables):
+            raise ModelError("it has no weights in the file")
+        wanted = [str(number) for number in range(len(variables))]
+        if sorted(variables) != sorted(wanted):
+            raise ModelError(f"expected arrays {', '.join(wanted)} in {path}/vars, got {', '.join(list(variables)[:4])}")
+        return [array(self.root, name, self.root.inside(variables, name)) for name in wanted]
+
+
+def _groups(root: Root) -> list[str]:
+    """Return the paths of what looks like a recurrent layer."""
+    found: list[str] = []
+    for path, inside in root.groups():
+        if any(path.startswith(f"{one}/") for one in found[-1:]):
+            continue
+        both = all(part in inside and root.inside(inside[part], "cell") is not None for part in BOTH)
+        cell = inside.get("cell")
+        if both or (cell is not None and ("vars" in cell or "cells" in cell)):
+            found.append(path)
+    return found
+
+
+def _paths(path: str) -> list[str]:
+    """Return the paths where a layer may lie, by the names that lists of layers have had."""
+    return [re.sub(r"(^|/)layers/", rf"\1{name}/", path) for name in LISTS]
+
+
+def _all_arrays(root: Root, path: str) -> list[Any]:
+    """Return the arrays below a layer's cells."""
+    cells = [f"{path}/{part}" for part in ("cell", *(f"{one}/cell" for one in BOTH))]
+    stacks = [inside for cell in cells if root.is_group(inside := root.at(f"{cell}/cells"))]
+    groups = [root.at(f"{cell}/vars") for cell in cells]
+    groups += [root.inside(root.inside(stack, name), "vars") for stack in stacks for name in stack]
+    arrays = [root.inside(group, name) for group in groups if root.is_group(group) for name in group]
+    return [one for one in arrays if root.is_array(one)]
