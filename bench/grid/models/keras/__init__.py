@@ -19,14 +19,16 @@ from bench.grid.models.keras.hdf5 import expect_stored, opened
 
 MOST_CONFIG = 2**26  # bytes
 WEIGHTS = "model.weights.h5"
+HDF5 = b"\x89HDF\r\n\x1a\n"  # what it begins with
 
 
 def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
     h5py = library("h5py", "models")
     run = Run(seq_len, batch_size, activation)
-    if not path.name.lower().endswith(".keras"):
-        with path.open("rb") as file, opened(h5py, file) as root:
-            return legacy.read(root, run) if legacy.is_legacy(root) else native.read(root, None, run, path.name)
+    with path.open("rb") as file:
+        if file.read(len(HDF5)) == HDF5:  # which Keras 2.12 and earlier call .keras as well
+            with opened(h5py, file) as root:
+                return legacy.read(root, run) if legacy.is_legacy(root) else native.read(root, None, run, path.name)
     try:
         with zipfile.ZipFile(path) as archive, TemporaryFile() as file:
             model = _model(archive)
@@ -37,7 +39,7 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
             with opened(h5py, file) as root:
                 return native.read(root, model, run, path.name)
     except BROKEN:
-        raise ModelError("expected a .keras file, got none or one that is damaged") from None
+        raise ModelError("expected a file as Keras writes them, got something else or a damaged one") from None
 
 
 def _model(archive: zipfile.ZipFile) -> Model:

@@ -9,6 +9,8 @@ from bench.grid.models.keras.configs import GATES, Cell, activation_of
 from reference.layouts import from_keras
 
 RNN_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+SILENT = "which the file does not say"
+FORWARD = f"it is taken to run forward, {SILENT}"
 NAMES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}
 
 
@@ -27,7 +29,8 @@ class Run(NamedTuple):
         sizes = {tuple((a.shape, a.dtype.name) for a in one) for one in params}
         if len({(one.cell, one.activation) for one in ones}) > 1 or len(sizes) > 1:
             raise ModelError("two directions that differ in more than their weights")
-        return first._replace(network=(params,), told=tuple(dict.fromkeys((*told, *(w for one in ones for w in one.told)))))
+        told = (*told, *(words for one in ones for words in one.told))
+        return first._replace(network=(params,), told=tuple(dict.fromkeys(told)))
 
     def _one(self, name: str, cell: Cell, arrays: list[np.ndarray]) -> Layer:
         if len(arrays) not in (2, 3):
@@ -35,12 +38,14 @@ class Run(NamedTuple):
         kernel, recurrent, *bias = arrays
         if kernel.ndim != 2 or recurrent.ndim != 2 or recurrent.shape[1] != GATES[cell.kind] * len(recurrent):
             got = " and ".join(str(a.shape) for a in arrays[:2])
-            raise ModelError(f"expected weights (I, G H) and (H, G H) of a {cell.kind}, G = {GATES[cell.kind]}, got {got}")
+            raise ModelError(
+                f"expected weights (I, G H) and (H, G H) of a {cell.kind}, G = {GATES[cell.kind]}, got {got}"
+            )
         is_cudnn = cell.kind.startswith("CuDNN") or (cell.config is None and _is_cudnn(recurrent, bias))
-        activation, told = "tanh", ()
+        activation: str = "tanh"
+        told: tuple[str, ...] = ()
         if cell.config is None:
-            if not is_cudnn:
-                activation, told = self._assumed(cell.kind, bias)
+            activation, told = ("tanh", (FORWARD,)) if is_cudnn else self._assumed(cell.kind, bias)
         else:
             _expect_units(cell, recurrent, bias)
             if not is_cudnn:
@@ -52,18 +57,28 @@ class Run(NamedTuple):
 
     def _assumed(self, kind: str, bias: list[np.ndarray]) -> tuple[str, tuple[str, ...]]:
         """Return the activation of a cell that has no config, and what is told of what it is taken to be."""
-        silent = "which the file does not say"
         if kind == "SimpleRNN":
-            forward = f"it is taken to run forward, {silent}"
             if self.activation is not None:
-                return self.activation, (forward,)
-            return "tanh", (f"its activation is taken to be tanh, {silent} (--activation)", forward)
-        told = [f"it is taken to run forward, with the activations tanh and sigmoid, {silent}"]
+                return self.activation, (FORWARD,)
+            return "tanh", (f"its activation is taken to be tanh, {SILENT} (--activation)", FORWARD)
+        told = [f"it is taken to run forward, with the activations tanh and sigmoid, {SILENT}"]
         if kind == "GRU" and not bias:
-            told.append(f"its reset is taken to come behind the product (reset_after=True), {silent}")
+            told.append(f"its reset is taken to come behind the product (reset_after=True), {SILENT}")
         elif kind == "GRU" and bias[0].ndim == 1:
             raise ModelError("reset_after = False, where the cells here have True")
         return "tanh", tuple(told)
+
+
+def guessed(kind: str | None, arrays: list[np.ndarray]) -> tuple[Cell, list[np.ndarray], tuple[str, ...]]:
+    """Return a cell that no config tells, of a class that names tell or the shapes of its weights, and what is told."""
+    shape = arrays[1].shape if len(arrays) > 1 else ()
+    gates = shape[1] // shape[0] if len(shape) == 2 and shape[0] else 0
+    if gates not in NAMES or (kind is not None and GATES[kind] != gates):
+        raise ModelError(f"expected recurrent weights of {'a cell here' if kind is None else f'a {kind}'}, got {shape}")
+    if kind is not None or _is_cudnn(arrays[1], arrays[2:]):
+        return Cell("", kind or NAMES[gates], None), arrays, ()
+    said = f"it is taken to be a {NAMES[gates]} by the shapes of its weights, since nothing else tells its class"
+    return Cell("", NAMES[gates], None), arrays, (said,)
 
 
 def _is_cudnn(recurrent: np.ndarray, bias: list[np.ndarray]) -> bool:

@@ -14,7 +14,13 @@ from bench.grid.models import ModelError
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4, "CuDNNGRU": 3, "CuDNNLSTM": 4}
 CELLS = {"SimpleRNNCell": "SimpleRNN", "GRUCell": "GRU", "LSTMCell": "LSTM"}
 RECURRENT = re.compile("rnn|lstm|gru", re.IGNORECASE)
-RESIZES = re.compile("Conv|Pooling|Cropping|UpSampling|ZeroPadding|Reshape|Permute|RepeatVector|Lambda")
+# What gives as many steps as it takes.
+KEEPS = re.compile(
+    "Dense|.*Dropout.*|GaussianNoise|Activation|ActivityRegularization|.*ReLU|ELU|Softmax|.*Normalization|Masking|"
+    "Embedding|TimeDistributed|Add|Subtract|Multiply|Average|Maximum|Minimum|Concatenate|Identity"
+)
+
+Shape = list[int | None] | None  # (B, T, ...); None within it is open, None is not known
 
 
 class Cell(NamedTuple):
@@ -57,9 +63,9 @@ def model_of(node: Any, version: Any, where: str) -> Model:
     if not isinstance(node, dict) or not isinstance(node.get("class_name"), str) or _config(node) is None:
         raise ModelError(f"{where}: expected the config of a model, got none")
     walk = _Walk(counts_repeated=not str(version).startswith(("1", "2")))
-    layers = list(walk.layer(node, _Place("", (), None)))
+    walk.layer(node, _Place("", ()))
     told = "steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here"
-    return Model(layers, (f"{told[0].upper()}{told[1:]}.",) if walk.masks else ())
+    return Model(walk.found, (f"{told[0].upper()}{told[1:]}.",) if walk.masks else ())
 
 
 def snake_case(name: str) -> str:
@@ -82,11 +88,11 @@ def activation_of(value: Any) -> str:
 class _Place(NamedTuple):
     path: str
     names: tuple[str, ...]
-    before: Any  # the shape of what it is given, as far as what lies before it tells
+    before: "Shape" = None  # of what it is given, as far as what lies before it tells
     repeated: bool = False
     sequences: int = 1
     told: tuple[str, ...] = ()
-    inside: str = ""  # the wrapper whose path and name it has
+    inside: str = ""  # the wrapper whose name it has
 
     def within(self, path: str, **changes: Any) -> "_Place":
         return self._replace(path=f"{self.path}/{path}".lstrip("/"), **changes)
@@ -98,60 +104,103 @@ class _Walk:
     def __init__(self, counts_repeated: bool) -> None:
         self.counts_repeated = counts_repeated
         self.masks = False
-        self.resized = ""  # the last layer that may have changed T
+        self.found: list[Described] = []
+        self._resized = ""  # the last layer that may have changed T
         self._seen: dict[tuple, list[dict]] = {}
 
-    def layer(self, node: dict, place: _Place) -> Iterator[Described]:
-        """Yield the recurrent layers of a layer or model."""
-        config, kind = _config(node) or {}, node.get("class_name")
-        known = _is_keras(node)
+    def layer(self, node: dict, place: _Place) -> Shape:
+        """Find the recurrent layers of a layer or model, and return the shape of what it gives, as far as it tells."""
+        config, kind, known = _config(node) or {}, node["class_name"], _is_keras(node)
         names = (*place.names, place.inside or str(config.get("name", kind)))
+        shape = _shape(node, place.before)
+        self.masks |= kind == "Masking" or bool(config.get("mask_zero"))
         if isinstance(config.get("layers"), list):
-            names = place.names if not place.path else (*place.names, str(config.get("name", kind)))
-            yield from self._model(config["layers"], place._replace(names=names, inside=""))
-        elif known and kind == "TimeDistributed" and isinstance(config.get("layer"), dict):
-            shape = _shape(node, place.before)
+            inner = place._replace(names=names if place.path else (), before=shape, inside="")
+            return self._model(config, inner)
+        if known and kind == "TimeDistributed" and isinstance(inner_node := config.get("layer"), dict):
             outer = shape[1] if shape is not None and len(shape) > 2 else None
             said = f"it is run on each of {outer or 'several'} outer steps (TimeDistributed), a sequence each"
-            inner = None if shape is None else [shape[0], *shape[2:]]
-            place = place.within("layer", names=names[:-1], before=inner, inside=names[-1])
-            yield from self.layer(config["layer"], place._replace(sequences=outer or 1, told=(said,)))
+            before = None if shape is None else [shape[0], *shape[2:]]
+            inner = place.within("layer", names=names[:-1], before=before, inside=names[-1])
+            if isinstance(inner_node.get("class_name"), str):
+                self.layer(inner_node, inner._replace(sequences=outer or 1, told=(said,)))
         elif known and kind in ("RNN", "Bidirectional", *GATES):
-            said = (*place.told, *self._told(node, config, kind))
-            shape = _shape(node, place.before)
-            described = Described(names, place.path, told=said, repeated=place.repeated, sequences=place.sequences)
-            try:
-                yield self._sized(described._replace(**_cells(node)), config, shape)
-            except ModelError as error:
-                yield described._replace(why=str(error))
-        elif isinstance(kind, str) and RECURRENT.search(kind):
-            yield Described(names, place.path, why=_unknown(node), repeated=place.repeated)
-        self.masks |= kind == "Masking" or bool(config.get("mask_zero"))
-        still = kind == "Conv1D" and config.get("padding") != "valid" and config.get("strides") in (1, [1])
-        if isinstance(kind, str) and RESIZES.search(kind) and not still:
-            self.resized = names[-1]
+            return self._recurrent(node, shape, place._replace(names=names))
+        elif RECURRENT.search(kind):
+            self.found.append(Described(names, self._path(place), why=_unknown(node), repeated=place.repeated))
+        return self._after(node, shape, names[-1])
 
-    def _model(self, nodes: list, place: _Place) -> Iterator[Described]:
-        """Yield the recurrent layers of a model's layers."""
+    def _model(self, config: dict, place: _Place) -> Shape:
+        """Find the recurrent layers of a model."""
         used: dict[str, int] = {}
-        shapes: dict[str, Any] = {}
+        shapes: dict[str, Shape] = {}
         last = place.before
-        for node in (node for node in nodes if isinstance(node, dict) and isinstance(node.get("class_name"), str)):
-            if ".ops" in str(node.get("module")):  # a function, which is no layer
-                continue
-            config = _config(node) or {}
-            repeated = self._is_repeated(node)
+        nodes = [one for one in config["layers"] if isinstance(one, dict) and isinstance(one.get("class_name"), str)]
+        for node in nodes:
             inbound = _inbound(node)
             before = last if inbound is None else shapes.get(inbound)
-            last = None
+            repeated = self._is_repeated(node)
+            name = str(node.get("name") or (_config(node) or {}).get("name"))
             if node["class_name"] == "InputLayer":
-                last = shapes[str(config.get("name"))] = _shape(node, None)
-            if repeated and not self.counts_repeated:
-                continue
-            segment = snake_case(node["class_name"])
-            used[segment] = number = used.get(segment, -1) + 1
-            inner = place.within(f"layers/{segment}_{number}" if number else f"layers/{segment}", before=before)
-            yield from self.layer(node, inner._replace(repeated=place.repeated or repeated))
+                last = shapes[name] = _merged(_shape(node, None), place.before)
+            elif ".ops" in str(node.get("module")):  # a function, which is no layer
+                last = shapes[name] = self._after(node, before, name)
+            else:
+                segment = snake_case(node["class_name"])
+                number = used.get(segment, -1) + 1
+                if self.counts_repeated or not repeated:
+                    used[segment] = number
+                inner = place.within(f"layers/{segment}_{number}" if number else f"layers/{segment}", before=before)
+                last = shapes[name] = self.layer(node, inner._replace(repeated=place.repeated or repeated))
+        return shapes.get(_inbound({"inbound_nodes": config.get("output_layers")}) or "", last)
+
+    def _recurrent(self, node: dict, shape: Shape, place: _Place) -> Shape:
+        """Find a recurrent layer of Keras."""
+        config, kind = _config(node) or {}, node["class_name"]
+        inner = _config(config.get("layer")) or config
+        B, T = (None, None) if shape is None or len(shape) != 3 else shape[:2]
+        if inner.get("time_major"):
+            B, T = T, B
+        told = [*place.told, *_told(node, config, kind)]
+        if T is not None:
+            told.append(f"its T is {T}, as the file has it")
+        elif self._resized:
+            told.append(f"its T is taken to be --seq-len, though {self._resized} before it may change it")
+        described = Described(
+            place.names,
+            self._path(place),
+            seq_len=T,
+            batch_size=B if inner.get("stateful") else None,
+            sequences=place.sequences,
+            told=tuple(told),
+            repeated=place.repeated,
+        )
+        try:
+            self.found.append(described._replace(**_cells(node)))
+        except ModelError as error:
+            self.found.append(described._replace(why=str(error)))
+        return [B, T, None] if inner.get("return_sequences") and not inner.get("time_major") else None
+
+    def _path(self, place: _Place) -> str:
+        """Return a layer's path, none of one that has come before where such are not counted."""
+        return "" if place.repeated and not self.counts_repeated else place.path
+
+    def _after(self, node: dict, shape: Shape, name: str) -> Shape:
+        """Return the shape of what a layer gives, None where that is not known."""
+        config, kind = _config(node) or {}, node["class_name"]
+        B = shape[0] if shape else None
+        if not _is_keras(node):
+            kind = ""
+        if kind == "RepeatVector" and type(config.get("n")) is int:
+            return [B, config["n"], None]
+        target = config.get("target_shape")
+        if kind == "Reshape" and isinstance(target, list) and all(type(n) is int and n > 0 for n in target):
+            return [B, *target]
+        same = kind == "Conv1D" and config.get("padding") != "valid" and config.get("strides") in (1, [1])
+        if same or KEEPS.fullmatch(kind):
+            return None if shape is None else [*shape[:2], None]
+        self._resized = name
+        return None
 
     def _is_repeated(self, node: dict) -> bool:
         """Tell whether a layer has come before: the second time its config has the number of a shared object."""
@@ -161,37 +210,25 @@ class _Walk:
         seen.append(config)
         return repeated
 
-    def _told(self, node: dict, config: dict, kind: str) -> Iterator[str]:
-        """Yield what is not measured as it stands in the config."""
-        inner = _config(config.get("layer")) or {} if kind == "Bidirectional" else config
-        if inner.get("go_backwards"):
-            yield "it goes through its steps in reverse order (go_backwards), and forward here"
-        if inner.get("stateful"):
-            yield "its state goes on from call to call (stateful), and is zero at first here"
-        if _is_given_state(node):
-            yield "the state that it begins with is given, and zero here"
-        calls = node.get("inbound_nodes")
-        if isinstance(calls, list) and len(calls) > 1:
-            yield f"it runs {len(calls)} times in its model, and once here"
-        if config.get("merge_mode") in ("sum", "mul", "ave"):
-            yield f"its directions are merged by {config['merge_mode']}, and lie side by side here"
-        policy = config.get("dtype")
-        policy = (_config(policy) or {}).get("name") if isinstance(policy, dict) else policy
-        if isinstance(policy, str) and "float16" in policy:
-            yield f"it computes by the policy {policy} in Keras"
 
-    def _sized(self, described: Described, config: dict, shape: Any) -> Described:
-        """Return it with the T that the file fixes, and the B if its state is kept for so many, and what is told."""
-        T = B = None
-        if shape is not None and len(shape) == 3:
-            B, T = reversed(shape[:2]) if config.get("time_major") else shape[:2]
-        inner = _config(config.get("layer")) or config
-        if T is not None:
-            described = described._replace(told=(*described.told, f"its T is {T}, as the file has it"))
-        elif self.resized:
-            said = f"its T is taken to be --seq-len, though {self.resized} before it may change it"
-            described = described._replace(told=(*described.told, said))
-        return described._replace(seq_len=T, batch_size=B if inner.get("stateful") else None)
+def _told(node: dict, config: dict, kind: str) -> Iterator[str]:
+    """Yield what is not measured as it stands in the config."""
+    inner = _config(config.get("layer")) or {} if kind == "Bidirectional" else config
+    if inner.get("go_backwards"):
+        yield "it goes through its steps in reverse order (go_backwards), and forward here"
+    if inner.get("stateful"):
+        yield "its state goes on from call to call (stateful), and is zero at first here"
+    if _is_given_state(node):
+        yield "the state that it begins with is given, and zero here"
+    calls = node.get("inbound_nodes")
+    if isinstance(calls, list) and len(calls) > 1:
+        yield f"it runs {len(calls)} times in its model, and once here"
+    if config.get("merge_mode") in ("sum", "mul", "ave"):
+        yield f"its directions are merged by {config['merge_mode']}, and lie side by side here"
+    policy = config.get("dtype")
+    policy = (_config(policy) or {}).get("name") if isinstance(policy, dict) else policy
+    if isinstance(policy, str) and "float16" in policy:
+        yield f"it computes by the policy {policy} in Keras"
 
 
 def _config(node: Any) -> dict | None:
@@ -260,17 +297,28 @@ def _inner_cells(node: Any) -> Iterator[Cell]:
             yield cell._replace(path=f"cell/cells/{segment}_{number}" if number else f"cell/cells/{segment}")
 
 
-def _shape(node: dict, before: Any) -> list[int | None] | None:
-    """Return the shape of what a layer is given, None where nothing tells; None within it is open."""
+def _shape(node: dict, before: Shape) -> Shape:
+    """Return the shape of what a layer is given, by its config and by what lies before it."""
     config = _config(node) or {}
-    build = node.get("build_config") if isinstance(node.get("build_config"), dict) else {}
-    shapes = build.get("shapes_dict") if isinstance(build.get("shapes_dict"), dict) else {}
+    build = _dict(node.get("build_config"))
+    shapes = _dict(build.get("shapes_dict"))
     given = (shapes.get("sequences_shape"), shapes.get("input_shape"), build.get("input_shape"))
-    for shape in (*given, config.get("batch_shape"), config.get("batch_input_shape"), before):
+    for shape in (*given, config.get("batch_shape"), config.get("batch_input_shape")):
         shape = shape[0] if isinstance(shape, list) and shape and isinstance(shape[0], list) else shape
         if isinstance(shape, list) and all(size is None or (type(size) is int and size > 0) for size in shape):
-            return shape
-    return None
+            return _merged(shape, before)
+    return before
+
+
+def _dict(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _merged(shape: Shape, before: Shape) -> Shape:
+    """Return a shape whose open sizes are those of another, of as many axes."""
+    if shape is None or before is None or len(shape) != len(before):
+        return before if shape is None else shape
+    return [other if size is None else size for size, other in zip(shape, before, strict=True)]
 
 
 def _inbound(node: dict) -> str | None:

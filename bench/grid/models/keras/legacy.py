@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bench.grid.models import Found, ModelError, expect_numbers
-from bench.grid.models.keras.cells import NAMES, Run
-from bench.grid.models.keras.configs import GATES, Cell, Described, Model, model_of
+from bench.grid.models.keras.cells import Run, guessed
+from bench.grid.models.keras.configs import Cell, Described, Model, model_of
 from bench.grid.models.keras.hdf5 import Root, array, text, texts
 
 PARTS = ("kernel", "recurrent_kernel", "bias")
@@ -136,7 +136,7 @@ class _Untold:
                 name = layer if both or len(cells) == 1 else "/".join((layer, *part[0]))
                 try:
                     read = [self._cell(layer, above, cells[above]) for above in part]
-                    told = tuple(dict.fromkeys(words for _, _, said in read for words in said))
+                    told = tuple(words for _, _, said in read for words in said)
                     layers.append(self.run.layer(name, [(cell, arrays) for cell, arrays, _ in read], told))
                 except ModelError as error:
                     left_out[name] = str(error)
@@ -148,27 +148,18 @@ class _Untold:
         if tuple(weight.part for weight in weights) not in (PARTS, PARTS[:2]):
             raise ModelError(f"expected the weights {', '.join(PARTS)}, got {', '.join(w.part for w in weights)}")
         arrays = [array(self.root, weight.name, weight.dataset) for weight in weights]
-        recurrent = arrays[1]
-        gates = recurrent.shape[1] // max(1, len(recurrent)) if recurrent.ndim == 2 else 0
-        if gates not in NAMES:
-            raise ModelError(f"weights {recurrent.shape}, which no cell here has")
-        is_cudnn = len(arrays) == 3 and arrays[2].shape == (2 * recurrent.shape[1],)
-        if self.is_old and gates > 1 and not is_cudnn:
-            raise ModelError(
-                f"the file does not say its recurrent activation, which was hard_sigmoid by default "
-                f"before Keras 2.3, and it was written by {self.version}"
-            )
         name = above[-1] if above else layer
-        if match := OURS.fullmatch(name):
-            kind, told = KINDS[match[1]], ()
-        elif name != layer and name.endswith("cell") or "rnn_cell" in name:
+        kind = KINDS[match[1]] if (match := OURS.fullmatch(name)) else None
+        if kind is None and name != layer and "cell" in name:
             raise ModelError(f"a cell called {name}, which does not tell its equations")
-        else:
-            kind = NAMES[gates]
-            told = (f"it is taken to be a {kind} by the shapes of its weights, since nothing else tells its class",)
-        if GATES[kind] != gates:
-            raise ModelError(f"weights of {gates} gates, where its name tells of a {kind}")
-        return Cell("", kind, None), arrays, () if is_cudnn else told
+        cell, arrays, told = guessed(kind, arrays)
+        is_cudnn = len(arrays) == 3 and arrays[2].shape == (2 * arrays[1].shape[1],)
+        if self.is_old and cell.kind != "SimpleRNN" and not is_cudnn:
+            raise ModelError(
+                "the file does not say its recurrent activation, which was hard_sigmoid by default before Keras 2.3, "
+                f"and it was written by {self.version}"
+            )
+        return cell, arrays, told
 
 
 def _grouped(weights: list[Weight]) -> dict[tuple[str, ...], list[Weight]]:

@@ -5,13 +5,14 @@ classes are by the names of the groups: a list's are classes in snake case, `var
 """
 
 import re
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from bench.grid.models import Found, ModelError, expect_numbers
-from bench.grid.models.keras.cells import NAMES, Run
+from bench.grid.models.keras.cells import Run, guessed
 from bench.grid.models.keras.configs import Cell, Described, Model
 from bench.grid.models.keras.hdf5 import Root, array, text
 
@@ -62,8 +63,7 @@ class _Reader:
         for path in groups:
             if not any(path == one or path.startswith(f"{one}/") for one in claimed if one):
                 self.left_out[self._name(path)] = (
-                    "config.json says nothing of it, as of what a class of one's own holds (of its weights alone, "
-                    "by save_weights, what they do not say is taken as by default)"
+                    "config.json says nothing of it (a .weights.h5 is read with Keras' defaults)"
                 )
 
     def _told(self, name: str, one: Described, path: str) -> None:
@@ -81,49 +81,48 @@ class _Reader:
         names = [self._name(path) for path in groups]
         for path, own in zip(groups, names, strict=True):
             name = own if names.count(own) == 1 else path
-            try:
-                parts = [f"{path}/{part}/cell" for part in BOTH] if self._is_both(path) else [f"{path}/cell"]
-                cells = [self._untold(path, part) for part in parts]
-                told = tuple(dict.fromkeys(words for _, _, said in cells for words in said))
-                self.layers.append(self.run.layer(name, [(cell, arrays) for cell, arrays, _ in cells], told))
-            except ModelError as error:
-                self.left_out[name] = str(error)
+            for its, parts in self._parts(name, path):
+                try:
+                    cells = [self._untold(path, part) for part in parts]
+                    told = tuple(words for _, _, said in cells for words in said)
+                    self.layers.append(self.run.layer(its, [(cell, arrays) for cell, arrays, _ in cells], told))
+                except ModelError as error:
+                    self.left_out[its] = str(error)
+
+    def _parts(self, name: str, path: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the name and the cells of what is a Layer: one, both directions, or one of several upon each other."""
+        if self._is_both(path):
+            yield name, [f"{path}/{part}/cell" for part in BOTH]
+        elif self.root.is_group(stack := self.root.at(f"{path}/cell/cells")):
+            for one in stack:
+                yield f"{name}/{one}", [f"{path}/cell/cells/{one}"]
+        else:
+            yield name, [f"{path}/cell"]
 
     def _untold(self, path: str, part: str) -> tuple[Cell, list[np.ndarray], tuple[str, ...]]:
         """Return a cell that no config tells, its weights, and what is told of its class."""
-        if self.root.at(f"{part}/cells") is not None:
-            raise ModelError("cells upon each other in one layer, of which the file does not tell the classes")
         kind = self._class(path, part)
         arrays = self._arrays(part)
         if len(arrays) < 3 and self.is_shard:
             raise ModelError("it has no bias, which may lie in another of the shards that the file's name tells of")
-        if kind is not None:
-            return Cell("", kind, None), arrays, ()
-        recurrent = arrays[1]
-        gates = recurrent.shape[1] // max(1, len(recurrent)) if recurrent.ndim == 2 else 0
-        if gates not in NAMES:
-            raise ModelError(f"weights {recurrent.shape}, which no cell here has")
-        said = f"it is taken to be a {NAMES[gates]} by the shapes of its weights, since nothing else tells its class"
-        return Cell("", NAMES[gates], None), arrays, (said,)
+        return guessed(kind, arrays)
 
     def _class(self, path: str, part: str) -> str | None:
         """Return which class the file's names tell, None if they are silent; raise a ModelError if it is none of ours.
 
         A cell's name is by default that of its class. Before Keras 3.2 there are no names.
         """
-        name = self._called(part)
-        if name is not None:
+        segment = part.split("/")[-1]
+        if (name := self._called(part) or (None if segment == "cell" else segment)) is not None:
             if match := OUR_CELLS.fullmatch(name):
                 return KINDS[match[1]]
             raise ModelError(f"a cell called {name}, which does not tell its equations")
         above, _, segment = path.rpartition("/")
         is_class = self.root.at(f"{above}/vars" if above else "vars") is None or above.split("/")[-1] in LISTS
-        if not is_class:
+        if not is_class or WRAPPERS.fullmatch(segment):
             return None
         if match := OURS.fullmatch(segment):
             return KINDS[match[1]]
-        if WRAPPERS.fullmatch(segment):
-            return None
         raise ModelError(f"of the class {segment}, which does not tell its equations")
 
     def _is_both(self, path: str) -> bool:
@@ -144,7 +143,9 @@ class _Reader:
             raise ModelError("it has no weights in the file")
         wanted = [str(number) for number in range(len(variables))]
         if sorted(variables) != sorted(wanted):
-            raise ModelError(f"expected arrays {', '.join(wanted)} in {path}/vars, got {', '.join(list(variables)[:4])}")
+            raise ModelError(
+                f"expected arrays {', '.join(wanted)} in {path}/vars, got {', '.join(list(variables)[:4])}"
+            )
         return [array(self.root, name, self.root.inside(variables, name)) for name in wanted]
 
 
