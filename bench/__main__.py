@@ -80,6 +80,7 @@ def run(
     layers: Annotated[str | None, _choice("layers")] = None,
     directions: Annotated[str | None, _choice("directions")] = None,
     lengths: Annotated[str | None, _choice("lengths")] = None,
+    activation: Annotated[str | None, _choice("activation")] = None,
     threads: Annotated[str | None, _choice("threads")] = None,
     implementations: Annotated[str | None, _choice("implementations")] = None,
     precision: Annotated[str | None, _choice("precision")] = None,
@@ -120,6 +121,7 @@ def run(
         "layers": layers,
         "directions": directions,
         "lengths": lengths,
+        "activation": activation,
         "threads": threads,
     }
     if scheduler is not None:

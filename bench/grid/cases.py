@@ -14,6 +14,7 @@ OPERATIONS = (*CALLS, STREAM)
 STEPS = ("forward_step", STREAM)  # operations of which a call is one step
 DTYPES = ("float32", "float64")
 LENGTHS = ("full", "ragged")
+ACTIVATIONS = ("tanh", "relu", "sigmoid")  # of the rnn
 
 # Below float32: how far an output within ±1 may be from that of the weights as they were given. In bfloat16 it is 16
 # roundings of up to 2^-9 each, in int8 some 13 steps of 1/127; behind that it is another network that answers.
@@ -41,6 +42,7 @@ class Case:
     directions: int = 1
     lengths: str = "full"
     model: str = ""  # the network that people run it in, or the layer's name in a file
+    activation: str = "tanh"  # of the rnn: the other cells have nothing else
 
     @property
     def id(self):
@@ -49,7 +51,8 @@ class Case:
         directions = f"-D{self.directions}" if self.directions > 1 else ""
         sizes = f"H{self.hidden_size}-I{self.input_size}-T{self.seq_len}-B{self.batch_size}"
         lengths = f"-{self.lengths}" if self.lengths != "full" else ""
-        operation = f"{self.cell}{layers}{directions}-{self.operation}"
+        activation = f"-{self.activation}" if self.activation != "tanh" else ""
+        operation = f"{self.cell}{activation}{layers}{directions}-{self.operation}"
         return f"{model}{operation}-{sizes}{lengths}-{self.dtype}-{self.threads}t"
 
     def __str__(self):
@@ -59,6 +62,11 @@ class Case:
     def network(self):
         """Whether it is more than one layer of one direction over sequences of one length."""
         return self.layers > 1 or self.directions > 1 or self.lengths != "full"
+
+    @property
+    def options(self):
+        """What the functions of its cell take by name, in `reference` and `kernels`."""
+        return {"activation": self.activation} if self.activation != "tanh" else {}
 
     @property
     def steps(self):
@@ -178,24 +186,32 @@ class Grid(NamedTuple):
     directions: tuple = (1,)
     lengths: tuple = ("full",)
     model: tuple = ("",)  # see `Case`
+    activation: tuple = ("tanh",)  # of the rnn; the other cells have tanh, whatever stands here
 
     def cases(self):
         sizes = (self.hidden, self.seq_len, self.batch, self.input)
         networks = (self.layers, self.directions, self.lengths, self.model)
-        for cell, operation, H, T, B, I, dtype, threads, L, D, lengths, model in product(
-            self.cell, self.operation, *sizes, self.dtype, self.threads, *networks
+        for cell, operation, H, T, B, I, dtype, threads, L, D, lengths, model, activation in product(
+            self.cell, self.operation, *sizes, self.dtype, self.threads, *networks, self.activation
         ):
             endless = D > 1 or lengths != "full"
             if (dtype in LOW and operation not in LOW_OPERATIONS) or (operation in STEPS and endless):
                 continue
-            steps = 1 if operation == "forward_step" else T
-            yield Case(cell, operation, H, I or (1 if B == 1 else H), steps, B, dtype, threads, L, D, lengths, model)
+            inputs, steps = I or (1 if B == 1 else H), 1 if operation == "forward_step" else T
+            activation = activation if cell == "rnn" else "tanh"
+            yield Case(cell, operation, H, inputs, steps, B, dtype, threads, L, D, lengths, model, activation)
 
 
 MOST_NAME = 100  # characters
 
 # The fields of a Grid that are of a few names.
-NAMES = {"cell": tuple(GATES), "operation": OPERATIONS, "dtype": (*DTYPES, *LOW), "lengths": LENGTHS}
+NAMES = {
+    "cell": tuple(GATES),
+    "operation": OPERATIONS,
+    "dtype": (*DTYPES, *LOW),
+    "lengths": LENGTHS,
+    "activation": ACTIVATIONS,
+}
 
 
 def parse(name, text, where):

@@ -33,7 +33,19 @@ from math import prod
 from reprlib import repr as brief
 from typing import NamedTuple
 
-from bench.grid.cases import CALLS, LOW_OPERATIONS, OPERATIONS, STREAM, ChoiceError, Grid, check, either, parse
+from bench.grid.cases import (
+    ACTIVATIONS,
+    CALLS,
+    DTYPES,
+    LOW_OPERATIONS,
+    OPERATIONS,
+    STREAM,
+    ChoiceError,
+    Grid,
+    check,
+    either,
+    parse,
+)
 from bench.grid.deployed import DEPLOYED
 
 
@@ -186,6 +198,7 @@ OPTIONS = {
     "layers": "Layers upon each other, each the input of the next.",
     "directions": "1, or 2 for a network that reads each sequence from its end as well.",
     "lengths": "full, all sequences of T steps, or ragged: lengths drawn from T/2 to T, the same for each T and B.",
+    "activation": "Activations of the RNN: tanh, relu, sigmoid. Beside --model the one of an RNN whose file says none.",
     "threads": "Thread counts; each gets processes of its own.",
     "implementations": "Who takes part: numpy, numba-jit, numba-simd, torch...",
     "precision": "How well the rounds are to tell each ratio, half a 95% interval, before a case is done: 3%.",
@@ -226,11 +239,18 @@ def choose(preset, cpus, **choices):
         raise ChoiceError(f"--threads: expected at most {cpus}, the CPUs this process may use, got {most}")
     if (total := sum(prod(map(len, grid._replace(**given))) for grid in preset.grids)) > MOST_CASES:
         raise ChoiceError(f"--preset: expected a grid of at most {MOST_CASES} cases, got {total}")
-    if given.keys() & {"cell", "hidden", "input", "layers", "directions"}:  # then it is no longer what a model has
+    if given.keys() & {
+        "cell",
+        "hidden",
+        "input",
+        "layers",
+        "directions",
+        "activation",
+    }:  # then it is no longer what a model has
         given["model"] = ("",)
     fitting = [grid._replace(threads=tuple(n for n in grid.threads if n <= cpus)) for grid in preset.grids]
     grids = [grid._replace(**given) for grid in fitting]
-    cases = dict.fromkeys(case for grid in grids for case in grid.cases())
+    cases = list(dict.fromkeys(case for grid in grids for case in grid.cases()))
     if not cases and any(grid.threads for grid in grids):
         operations = dict.fromkeys(name for grid in grids for name in grid.operation)
         if not any(set(grid.dtype) & set(BELOW) for grid in grids):
@@ -239,6 +259,15 @@ def choose(preset, cpus, **choices):
         raise ChoiceError(f"--operation: expected {either(LOW_OPERATIONS)} below float32, got {', '.join(operations)}")
     if not cases:
         raise ChoiceError(f"--preset: all of its thread counts are beyond {cpus}, the CPUs this process may use")
+    if "activation" in given and not any(case.cell == "rnn" for case in cases):
+        got = ", ".join(dict.fromkeys(case.cell for case in cases))
+        raise ChoiceError(
+            f"--activation: expected an rnn in the grid, since the other cells have none to choose, got {got}"
+        )
+    if all(case.low and case.activation == "relu" for case in cases):
+        raise ChoiceError(
+            f"--dtype: expected {either(DTYPES)} beside relu, whose states have no bound, got {cases[0].dtype}"
+        )
     order = {name: n for n, name in enumerate((*CELLS, *OPERATIONS))}
     return sorted(cases, key=lambda c: (c.threads, order[c.cell], c.dtype, *_sizes(c), order[c.operation]))
 
@@ -268,7 +297,7 @@ def duration(text, where):
 
 
 def _sizes(case):
-    network = (case.layers, case.directions, case.lengths)
+    network = (case.layers, case.directions, case.lengths, ACTIVATIONS.index(case.activation))
     return *network, case.hidden_size, case.batch_size, case.input_size, case.seq_len
 
 

@@ -110,39 +110,39 @@ def prepare_cell(cell, stack, case, inputs, low=None):
         return _prepare_network(cell, stack, case, inputs, low)
     sets = [cell.Params(*params) for params in inputs.params]
     state = cell.State(*inputs.state)
-    x, grad_hs = inputs.x, inputs.grad_hs
+    x, grad_hs, options = inputs.x, inputs.grad_hs, case.options
 
     if case.operation == STREAM:
         weights = cell.prepare(sets[0], low)
-        return _prepare_stream(cell, weights, x, state, low or case.number, lambda state: state.h)
+        return _prepare_stream(cell, weights, x, state, low or case.number, lambda state: state.h, options)
     if case.operation == "forward_step":
         weights, x_t = cell.prepare(sets[0], low), x[0]
 
         def step():
-            return cell.forward_step(weights, x_t, state)
+            return cell.forward_step(weights, x_t, state, **options)
 
         return Prepared(step, lambda state: named(state, "state"), follows=low or case.number)
     if case.operation == "forward":
         weights = cell.prepare(sets[0], low)
-        return Prepared(lambda: cell.infer(weights, x, state), named, follows=low or case.number)
+        return Prepared(lambda: cell.infer(weights, x, state, **options), named, follows=low or case.number)
     if case.operation == "bptt":
-        trace = cell.forward(sets[0], x, state)
-        return Prepared(lambda: cell.bptt(sets[0], trace, grad_hs), named)
+        trace = cell.forward(sets[0], x, state, **options)
+        return Prepared(lambda: cell.bptt(sets[0], trace, grad_hs, **options), named)
 
     turns = cycle(sets)
 
     def train():
         params = next(turns)
-        return cell.bptt(params, cell.forward(params, x, state), grad_hs)
+        return cell.bptt(params, cell.forward(params, x, state, **options), grad_hs, **options)
 
     return Prepared(train, named)
 
 
-def _prepare_stream(cell, weights, x, state, follows, h):
+def _prepare_stream(cell, weights, x, state, follows, h, options):
     """Prepare a stream of the cell's own, or where it has none of its `forward_step`, whose state is fed back."""
     steps = list(x)
     if hasattr(cell, "stream"):
-        stream = cell.stream(weights, x.shape[1])
+        stream = cell.stream(weights, x.shape[1], **options)
 
         def begin():
             stream.state = state
@@ -156,7 +156,7 @@ def _prepare_stream(cell, weights, x, state, follows, h):
 
     def step(x_t):
         nonlocal last
-        last = cell.forward_step(weights, x_t, last)
+        last = cell.forward_step(weights, x_t, last, **options)
         return h(last)
 
     return streaming(begin, step, steps, np.asarray, lambda: named(last, "state"), follows=follows)
@@ -169,30 +169,32 @@ def _prepare_network(cell, stack, case, inputs, low):
         return tuple(tuple(kind(*one) for one in layer) for layer in tree)
 
     sets, state = [of(cell.Params, params) for params in inputs.params], of(cell.State, inputs.state)
-    x, grad_hs, lengths = inputs.x, inputs.grad_hs, inputs.lengths
+    x, grad_hs, lengths, options = inputs.x, inputs.grad_hs, inputs.lengths, case.options
 
     if case.operation in ("forward_step", "forward", STREAM):
         weights = stack.prepare(cell, sets[0], low)
         if case.operation == STREAM:
             of_cell = SimpleNamespace(**{name: partial(f, cell) for name, f in vars(stack).items() if callable(f)})
-            return _prepare_stream(of_cell, weights, x, state, low or case.number, lambda state: state[-1][0].h)
+            return _prepare_stream(
+                of_cell, weights, x, state, low or case.number, lambda state: state[-1][0].h, options
+            )
         follows = low or case.number
         if case.operation == "forward":
-            return Prepared(lambda: stack.infer(cell, weights, x, state, lengths), named, follows=follows)
+            return Prepared(lambda: stack.infer(cell, weights, x, state, lengths, **options), named, follows=follows)
         x_t = x[0]
 
         def step():
-            return stack.forward_step(cell, weights, x_t, state)
+            return stack.forward_step(cell, weights, x_t, state, **options)
 
         return Prepared(step, lambda state: named(state, "state"), follows=follows)
     if case.operation == "bptt":
-        trace = stack.forward(cell, sets[0], x, state, lengths)
-        return Prepared(lambda: stack.bptt(cell, sets[0], trace, grad_hs), named)
+        trace = stack.forward(cell, sets[0], x, state, lengths, **options)
+        return Prepared(lambda: stack.bptt(cell, sets[0], trace, grad_hs, **options), named)
 
     turns = cycle(sets)
 
     def train():
         params = next(turns)
-        return stack.bptt(cell, params, stack.forward(cell, params, x, state, lengths), grad_hs)
+        return stack.bptt(cell, params, stack.forward(cell, params, x, state, lengths, **options), grad_hs, **options)
 
     return Prepared(train, named)

@@ -14,6 +14,7 @@ the scan: behind a sequence's end its state stays, and hs is zero. The other dir
 the first, in which a sequence's state stays as it began until its own last step comes.
 """
 
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import cycle
@@ -45,7 +46,7 @@ def prepare(case, inputs):
         raise UnsupportedError("it has no recurrent layers, and no quantization of its own")
     jax.config.update("jax_enable_x64", case.dtype == "float64")
     ready = jax.block_until_ready
-    step = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}[case.cell]
+    step = {"rnn": partial(_rnn, case.activation), "gru": _gru, "lstm": _lstm}[case.cell]
     if case.network:
         return _network(case, inputs, step)
     x, state, grad_hs = jax.device_put((inputs.x, tuple(inputs.state), inputs.grad_hs))
@@ -232,10 +233,10 @@ def _product(a, w):
     return jnp.matmul(a.astype(w.dtype), w, preferred_element_type=a.dtype)
 
 
-def _rnn(weights, projected, state):
-    import jax.numpy as jnp
+def _rnn(activation, weights, projected, state):
+    from jax import nn
 
-    return (jnp.tanh(projected + _product(state[0], weights[1])),)
+    return (getattr(nn, activation)(projected + _product(state[0], weights[1])),)
 
 
 def _gru(weights, projected, state):

@@ -209,7 +209,9 @@ def _model(case, inputs):
     def value(name, *shape):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    options = {"hidden_size": H, "direction": "bidirectional" if D > 1 else "forward"}
+    options: dict = {"hidden_size": H, "direction": "bidirectional" if D > 1 else "forward"}
+    if case.cell == "rnn":
+        options["activations"] = [case.activation.title()] * D
     if case.cell == "gru":
         options["linear_before_reset"] = 1
     constants, nodes, x = [], [], "x"

@@ -19,11 +19,6 @@ from bench.grid.cases import LOW_OPERATIONS, STREAM
 from bench.implementations import Prepared, UnsupportedError, named, streaming
 
 ORDERS = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (1, 0, 2, 3)}  # which of our gates stands at each place
-OPTIONS: dict[str, dict] = {
-    "rnn": {"activations": ["tanh"], "activations_alpha": [], "activations_beta": []},
-    "gru": {"linear_before_reset": True},
-    "lstm": {},
-}
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -132,7 +127,7 @@ def _stream(case, inputs, core, hint):
         variables = [variable(f"{field}{l}") for field in fields]
         before = [ops.read_value(np.zeros((B, H), np.float32), one) for one in variables]
         constants = (ops.constant(a[0]) for a in _weights(case, params))
-        cell = getattr(ops, f"{case.cell}_cell")(below, *before, *constants, H, **OPTIONS[case.cell])
+        cell = getattr(ops, f"{case.cell}_cell")(below, *before, *constants, H, **_options(case))
         after = [ops.reshape(a, np.array([B, H]), False) for a in cell.outputs()]  # Assign takes no one of several
         sinks += [ops.assign(a, one) for a, one in zip(after, variables, strict=True)]
         below = cell.output(0)
@@ -177,7 +172,7 @@ def _network(case, inputs, core, hint):
         weights = [np.concatenate(a) for a in zip(*(_weights(case, one) for one in layer), strict=True)]
         sequence, direction = getattr(ops, f"{case.cell}_sequence"), "bidirectional" if D > 1 else "forward"
         constants = map(ops.constant, weights)
-        hs, *after = sequence(below, *state[l], lengths, *constants, H, direction, **OPTIONS[case.cell]).outputs()
+        hs, *after = sequence(below, *state[l], lengths, *constants, H, direction, **_options(case)).outputs()
         last += after
         if l < case.layers - 1:  # hs (B, D, T, H) to (B, T, D H)
             below = ops.reshape(ops.transpose(hs, np.array([0, 2, 1, 3])), np.array([B, T, D * H]), False)
@@ -207,7 +202,7 @@ def _step(case, inputs):
     x = ops.parameter((case.batch_size, case.input_size), np.float32)
     state = [ops.parameter((case.batch_size, case.hidden_size), np.float32) for _ in inputs.state]
     weights = (ops.constant(a[0]) for a in _weights(case, inputs.params[0]))
-    cell = getattr(ops, f"{case.cell}_cell")(x, *state, *weights, case.hidden_size, **OPTIONS[case.cell])
+    cell = getattr(ops, f"{case.cell}_cell")(x, *state, *weights, case.hidden_size, **_options(case))
     return Model(cell.outputs(), [x, *state])
 
 
@@ -223,10 +218,16 @@ def _sequence(case, inputs):
     weights = (ops.constant(a) for a in _weights(case, inputs.params[0]))
     batch_first = ops.transpose(x, np.array([1, 0, 2]))
     sequence = getattr(ops, f"{case.cell}_sequence")
-    layer = sequence(batch_first, *state, lengths, *weights, H, "forward", **OPTIONS[case.cell])
+    layer = sequence(batch_first, *state, lengths, *weights, H, "forward", **_options(case))
     hs, *last = layer.outputs()
     time_first = ops.transpose(hs, np.array([2, 0, 1, 3]))
     return Model([ops.result(a) for a in (time_first, *last)], [x, *state])
+
+
+def _options(case):
+    """Return what OpenVINO's operator is told beside arrays."""
+    activations = {"activations": [case.activation], "activations_alpha": [], "activations_beta": []}
+    return {"rnn": activations, "gru": {"linear_before_reset": True}, "lstm": {}}[case.cell]
 
 
 def _weights(case, params):

@@ -49,6 +49,9 @@ def prepare(case, inputs):
     if case.dtype == "int8" and case.cell == "rnn" and (case.operation == "forward" or case.network):
         raise UnsupportedError("its quantize_dynamic leaves torch.nn.RNN as it is")
 
+    if case.activation == "sigmoid":
+        raise UnsupportedError("its RNN has tanh and relu alone")
+
     if case.network:
         return _network(case, inputs)
     given = map(torch.from_numpy, (inputs.x, inputs.grad_hs, *inputs.state))
@@ -198,7 +201,8 @@ def _module(kind, case, params):
     """Return a module of torch.nn with our weights: layers, or a "Cell"."""
     import torch
 
-    options = {} if kind else {"num_layers": case.layers, "bidirectional": case.directions == 2}
+    options: dict = {} if kind else {"num_layers": case.layers, "bidirectional": case.directions == 2}
+    options |= {"nonlinearity": case.activation} if case.cell == "rnn" else {}
     dtype = getattr(torch, case.number)
     module = getattr(torch.nn, case.cell.upper() + kind)(case.input_size, case.hidden_size, dtype=dtype, **options)
     values = to_torch(params).items()

@@ -51,7 +51,7 @@ def prepare(case, inputs):
     x, grad_hs, *first = map(as_tensor, (inputs.x, inputs.grad_hs, *inputs.state))
     sets = [tuple(map(as_tensor, params)) for params in inputs.params]
     names = [f"state.{field}" for field in inputs.state._fields]
-    run = torch.compile(_RUNS[case.cell], fullgraph=True, dynamic=False)
+    run = torch.compile(_RUNS[case.cell](case), fullgraph=True, dynamic=False)
 
     if case.operation == STREAM:
         state = first
@@ -92,15 +92,20 @@ def prepare(case, inputs):
     return Prepared(train, lambda result: dict(zip(fields, (a.numpy() for a in result), strict=True)))
 
 
-def _rnn(x, state, U, W, b):
-    """Return hs (T, B, H) and the last h (B, H)."""
+def _rnn(case):
     import torch
 
-    (h,), hs = state, []
-    for projected in (x @ U.T + b).unbind():
-        h = torch.tanh(projected + h @ W.T)
-        hs.append(h)
-    return torch.stack(hs), h
+    act = getattr(torch, case.activation)
+
+    def run(x, state, U, W, b):
+        """Return hs (T, B, H) and the last h (B, H)."""
+        (h,), hs = state, []
+        for projected in (x @ U.T + b).unbind():
+            h = act(projected + h @ W.T)
+            hs.append(h)
+        return torch.stack(hs), h
+
+    return run
 
 
 def _gru(x, state, U, W, b, c):
@@ -130,4 +135,4 @@ def _lstm(x, state, U, W, b):
     return torch.stack(hs), h, c
 
 
-_RUNS = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}
+_RUNS = {"rnn": _rnn, "gru": lambda case: _gru, "lstm": lambda case: _lstm}

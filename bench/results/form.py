@@ -12,7 +12,7 @@ from datetime import datetime
 from reprlib import repr as brief
 from typing import Any, NamedTuple
 
-from bench.grid.cases import DTYPES, GATES, LENGTHS, LOW, MOST_NAME, OPERATIONS, either
+from bench.grid.cases import ACTIVATIONS, DTYPES, GATES, LENGTHS, LOW, MOST_NAME, OPERATIONS, either
 
 
 class ResultsError(Exception):
@@ -135,6 +135,7 @@ ROW = {
     "dtype": _one_of((*DTYPES, *LOW)),
     "threads": WHOLE,
     "model": Or("", TITLE),
+    "activation": Or("tanh", _one_of(ACTIVATIONS)),
     "implementation": NAME,
     "version": Maybe(TEXT),
     "status": STATUS,

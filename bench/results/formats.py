@@ -74,8 +74,12 @@ def calls(value: float) -> str:
 
 
 def network(row) -> str:
-    """Return what makes a network of a row, "2 layers, ragged", or "" for one layer of one direction, all lengths T."""
-    words = [counted(row["layers"], "layer")] if row["layers"] > 1 else []
+    """Return what makes a network of a row, "2 layers, ragged", or "" for one layer of one direction, all lengths T.
+
+    An activation that is not the usual one stands before it.
+    """
+    words = [row["activation"]] if row["activation"] != "tanh" else []
+    words += [counted(row["layers"], "layer")] if row["layers"] > 1 else []
     words += ["2 directions"] if row["directions"] > 1 else []
     words += [row["lengths"]] if row["lengths"] != "full" else []
     return ", ".join(words)

@@ -36,6 +36,7 @@ KEY = (
     "dtype",
     "threads",
     "model",
+    "activation",
     "implementation",
 )
 

@@ -20,7 +20,7 @@ from bench.results.runs import ALIKE, KEY, Run
 from bench.results.statistics import Interval, median_interval, paired_ratio, verdict
 
 SCHEMA = [
-    *(name for name in KEY if name != "model"),
+    *(name for name in KEY if name not in ("model", "activation")),
     "version",
     "status",
     "max_error",
@@ -42,6 +42,7 @@ TAILS = ["p90_s", "p999_s", "worst_s", "paced_s", "paced_p99_s", "paced_p999_s",
 STREAM = [*TAILS, "paced_calls", "missed", "period_s", "clock_s"]
 MORE = [
     "model",
+    "activation",
     "verdict",
     "left",
     "overhead_s",

@@ -83,13 +83,13 @@ def _read_model(path, preset, choices):
             raise ChoiceError(f"--{name}: expected none beside --model, whose file says what it is, got {given[name]}")
     if preset is not None:
         raise ChoiceError(f"--preset: expected none beside --model, got {preset}")
-    sizes = {}
-    for name, usual in (("seq_len", 100), ("batch", 1)):
+    told = {}
+    for name in ("seq_len", "batch", "activation"):
         option = "--" + name.replace("_", "-")
-        sizes[name], *more = parse(name, given.pop(name, str(usual)), option)
+        told[name], *more = parse(name, given.pop(name), option) if name in given else [None]
         if more:
-            raise ChoiceError(f"{option}: expected one number beside --model, got {choices[name]}")
-    return models.read(path, *sizes.values()), given
+            raise ChoiceError(f"{option}: expected one value beside --model, got {choices[name]}")
+    return models.read(path, *told.values()), given
 
 
 def open_run(plan, reports=REPORTS, fresh=False, command=None):

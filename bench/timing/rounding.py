@@ -9,12 +9,13 @@ import math
 import numpy as np
 
 
-def disturbing(dtype, rng):
+def disturbing(dtype, rng, tie=0.0, side=0.0):
     """Return a function that turns a float64 array into one that errs as if it were computed with in `dtype`.
 
     - What an operation gives is moved by a relative error of up to eps.
     - The terms of a sum of n, and what they come to, are moved by up to eps / 2 sqrt(n): the errors of its n
       roundings differ in sign. In a matrix product the smaller factor is moved.
+    - A maximum with 0, which is a relu, becomes `side` where its argument is within `tie` of 0.
 
     NumPy hands the class on from array to array; only what comes of `np.empty` or `np.zeros` does not err.
     """
@@ -33,6 +34,8 @@ def disturbing(dtype, rng):
                 smaller = min(range(len(operands)), key=lambda n: operands[n].size)
                 operands[smaller] = moved(operands[smaller], size)
             result = np.asarray(getattr(ufunc, method)(*operands, **options))
+            if ufunc is np.maximum and tie:
+                result = np.where(np.abs(operands[0]) < tie, side, result)
             if result.dtype.kind == "f":
                 result = moved(result, size)
             if out:

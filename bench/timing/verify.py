@@ -16,6 +16,10 @@ leaves room for chance, another order of summation and another tanh: right resul
 mostly stay near 0.07 of the bound and seldom come above 0.3. A missing term, a lower precision or weights gone stale
 stand orders of magnitude above it. NaN never passes.
 
+The slope of relu jumps from 0 to 1 where its argument is 0: where that lies within rounding of 0, either is right, and
+all gradients before it follow. So of gradients the computations that err take all of these slopes as 0 and as 1 in
+turn. What grows beyond the dtype's numbers, as a relu's states can, is not to be had from anybody: unsupported.
+
 Below float32 every output must first lie within the dtype's budget of the float64 reference of the weights as they were
 given; how far off h is, is the row's loss. For a library's own rounding that is all, and the budget is its bound. What
 computes in float32 must lie within float32's bound as ever, and ours within one as tight of its exact twin,
@@ -25,7 +29,10 @@ the LSTM's c is the twin's own. Of a network we give the last layer's h alone, s
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,11 +40,12 @@ import numpy as np
 
 from bench.grid.cases import BUDGETS
 from bench.grid.inputs import over
-from bench.implementations import named, prepare_cell
+from bench.implementations import UnsupportedError, named, prepare_cell
 from bench.timing.rounding import disturbing
 from reference import stack
 
 ROOM = 4
+SIDES = (0.0, float(np.finfo(np.float64).tiny))  # of a relu whose argument is 0 as far as rounding tells
 MOST, MANY_FLOPS = 8, 1e8  # computations with errors; together of no more operations than this, unless one is
 
 
@@ -101,26 +109,35 @@ def _compute(case, inputs):
     inputs = over(inputs, _wide)
     if case.operation == "train":
         inputs = inputs._replace(params=inputs.params[::-1])
-    disturbed = over(inputs, disturbing(case.number, np.random.default_rng(0)))
-    return _bounded(case, _run(case, inputs), lambda: _run(case, disturbed))
+    values, rng, sides, tie = _run(case, inputs), np.random.default_rng(0), SIDES[:1], 0.0
+    if case.activation == "relu":
+        if not all(np.abs(a).max() < np.finfo(case.number).max / 2 for a in values.values()):
+            raise UnsupportedError(f"with relu and these weights its numbers grow beyond {case.number}")
+        if case.operation in ("bptt", "train"):
+            states = _compute(replace(case, operation="forward"), inputs)
+            sides, tie = SIDES, max(one.bound for one in states.values())
+    disturbed = [over(inputs, disturbing(case.number, rng, tie, side)) for side in sides]
+    return _bounded(case, values, [partial(_run, case, one) for one in disturbed])
 
 
 def _wide(array):
     return array.astype(np.float64)
 
 
-def _bounded(case, values, err):
-    """Return what is Expected by name: these values, in the bounds that follow from those of `err()`, which errs."""
+def _bounded(case, values, erring):
+    """Return what is Expected by name: these values, in the bounds that follow from functions that err, in turns."""
     moved = dict.fromkeys(values, float(np.finfo(case.number).tiny))
-    for _ in range(max(1, min(MOST, int(MANY_FLOPS / (case.calls * case.flops))))):
+    times = max(len(erring), min(MOST, int(MANY_FLOPS / (case.calls * case.flops))))
+    for err in islice(cycle(erring), times):
         for name, array in err().items():
             moved[name] = max(moved[name], _largest_difference(array, values[name]))
     return {name: Expected(array, ROOM * moved[name]) for name, array in values.items()}
 
 
 def _run(case, inputs):
-    prepared = prepare_cell(import_module(f"reference.{case.cell}"), stack, case, inputs)
-    return prepared.outputs(prepared.call())
+    with np.errstate(over="ignore", invalid="ignore"):
+        prepared = prepare_cell(import_module(f"reference.{case.cell}"), stack, case, inputs)
+        return prepared.outputs(prepared.call())
 
 
 def twin(case, inputs, outputs):
@@ -146,7 +163,7 @@ def twin(case, inputs, outputs):
         return {name: array for name, array in named(cell.Output(np.stack(hs), last)).items() if name in outputs}
 
     disturb = disturbing(case.number, np.random.default_rng(0))
-    return _bounded(case, run(), lambda: run(disturb))
+    return _bounded(case, run(), [partial(run, disturb)])
 
 
 def _largest_difference(got, want):

@@ -184,19 +184,21 @@ class Desk:
         arrays = inputs.make(case, seed, weights)
         start = time.perf_counter()
         try:
+            if case.low and case.activation == "relu":
+                raise UnsupportedError(f"{case.low} has its budget for states within ±1, and relu's have no bound")
             prepared = self.implementation.prepare(case, arrays)
+            with prepared.context():
+                prepared.call()
+                compile_s = time.perf_counter() - start
+                result = prepared.call()
+            peak = _peak_memory()
+
+            def judge(result):
+                return verify.judge(case, arrays, prepared.outputs(result), prepared.follows, reference)
+
+            errors, message, loss = judge(result)
         except UnsupportedError as reason:
             return {"status": "unsupported", "message": str(reason)}
-        with prepared.context():
-            prepared.call()
-            compile_s = time.perf_counter() - start
-            result = prepared.call()
-        peak = _peak_memory()
-
-        def judge(result):
-            return verify.judge(case, arrays, prepared.outputs(result), prepared.follows, reference)
-
-        errors, message, loss = judge(result)
         self.prepared, self.case, self.seed, self.judge, self.calls = prepared, case, seed, judge, 2
         return {
             "status": "wrong" if message else "ok",

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.grid.cases import ChoiceError
+from bench.grid.cases import ACTIVATIONS, ChoiceError, either
 from bench.grid.presets import Effort, Grid, Preset
 
 MOST_BYTES = 2**33  # of a file
 MOST_NUMBERS = 2**29  # of the recurrent layers together: 2 GiB in float32
 MOST_LAYERS = 200
 MOST_TOLD = 3  # names in a sentence
+USUAL_T, USUAL_B = 100, 1  # where neither the file nor the command says them
 
 # What a zip file that is broken or hostile, or what lies in it, ends in.
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError)
@@ -53,6 +54,7 @@ class Layer(NamedTuple):
     seq_len: int
     batch_size: int
     activation: str = "tanh"  # of an rnn: tanh, relu or sigmoid
+    asked: tuple[str, ...] = ("T", "B")  # what of these the file does not say, so that the command does
     told: tuple[str, ...] = ()  # what was assumed of it, or done to its weights: "its activation is taken to be tanh"
 
     def grid(self) -> Grid:
@@ -61,8 +63,9 @@ class Layer(NamedTuple):
         H, I = first.W.shape[1], first.U.shape[1]
         sizes = {"layers": (len(self.network),), "directions": (len(self.network[0]),), "input": (I,)}
         return Grid(
-            (H,), (self.batch_size,), (self.seq_len,), ("forward",), cell=(self.cell,), model=(self.name,), **sizes
-        )
+            (H,), (self.batch_size,), (self.seq_len,), ("forward",), cell=(self.cell,), model=(self.name,),
+            activation=(self.activation,), **sizes,
+        )  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -89,11 +92,14 @@ class Model(NamedTuple):
         return Preset(f"the {count} of {self.path.name}, with their own weights", grids, Effort())
 
 
-def read(path: str, seq_len: int, batch_size: int, activation: str | None = None) -> Model:
+def read(path: str, seq_len: int | None, batch_size: int | None, activation: str | None = None) -> Model:
     """Return the Model in a file, as it is run on so many steps and sequences, or raise a ChoiceError of one line.
 
+    The sizes are for the layers whose file does not say them; None, for the usual ones, is told, as they are.
     `activation` is that of its RNNs where the file does not say it; None takes it to be tanh, and tells so.
     """
+    given = {"T": seq_len is not None, "B": batch_size is not None}
+    seq_len, batch_size = seq_len or USUAL_T, batch_size or USUAL_B
     file = Path(path)
     end = next((end for end in ENDS if file.name.lower().endswith(end)), None)
     try:
@@ -104,7 +110,9 @@ def read(path: str, seq_len: int, batch_size: int, activation: str | None = None
             got = f"{size >> 20:,} MiB" if file.is_file() else "none"
             raise ModelError(f"expected a file of at most {MOST_BYTES >> 20:,} MiB, got {got}")
         found = import_module(f"{__name__}.{ENDS[end]}").read(file, seq_len, batch_size, activation)
-        layers = _named(found.layers)
+        layers = _named([layer._replace(told=(*_sizes(layer, given), *layer.told)) for layer in found.layers])
+        if activation is not None and not any(layer.cell == "rnn" for layer in layers.values()):
+            raise ChoiceError(f"--activation: expected an RNN in {path} that is measured, got none")
         for name, (_, shape) in (found.inputs or {}).items():
             expect_numbers(prod(shape), f"{name}: expected inputs")
         if not layers:
@@ -142,6 +150,35 @@ def _told(layers: list[Layer]) -> list[str]:
         f"{'All layers' if len(names[words]) == len(layers) > 1 else ', '.join(named)}: {words}."
         for words, named in few.items()
     ]
+
+
+def _sizes(layer: Layer, given: dict[str, bool]) -> list[str]:
+    """Return what is told of the T and B of a layer that its file does not say."""
+    sizes = {"T": (layer.seq_len, "--seq-len"), "B": (layer.batch_size, "--batch")}
+    said = [(f"{name} = {sizes[name][0]}", sizes[name][1], given[name]) for name in ("T", "B") if name in layer.asked]
+    words = [f"{size} {f'by {option}' if is_given else f'by default ({option})'}" for size, option, is_given in said]
+    return [f"{' and '.join(words)}, since the file says neither" if len(words) > 1 else words[0]] if words else []
+
+
+def activated(layer: Layer, stated: str | None, activation: str | None) -> Layer:
+    """Return an RNN's Layer with the activation that its file states, else the one asked for, else tanh, and tell so.
+
+    Other cells stay as they are. A file that states another than asked for is a ChoiceError, an unknown one a ModelError.
+    """
+    if layer.cell != "rnn":
+        return layer
+    if stated is None:
+        words = f"its activation is {activation} by --activation, which the file does not say"
+        if activation is None:
+            words = "its activation is taken to be tanh, which the file does not say (--activation)"
+        return layer._replace(activation=activation or "tanh", told=(*layer.told, words))
+    if stated not in ACTIVATIONS:
+        raise ModelError(f"activation {brief(stated)}, where the RNN here has {either(ACTIVATIONS)}")
+    if activation not in (None, stated):
+        raise ChoiceError(
+            f"--activation: expected {stated}, which the file says of {clean(layer.name)}, got {activation}"
+        )
+    return layer._replace(activation=stated)
 
 
 def _named(layers: list[Layer]) -> dict[str, Layer]:

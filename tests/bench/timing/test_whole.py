@@ -163,7 +163,7 @@ def test_inputs_of_a_whole_model():
     [
         ({"hidden": "8"}, "--hidden: expected none beside --model, .*"),
         ({"preset": "quick"}, "--preset: expected none beside --model, got quick"),
-        ({"seq_len": "8,16"}, "--seq-len: expected one number beside --model, got 8,16"),
+        ({"seq_len": "8,16"}, "--seq-len: expected one value beside --model, got 8,16"),
         ({"batch": "0"}, "--batch: expected whole numbers .*"),
         ({"operation": "forward_step"}, "--operation: expected forward, .*"),
     ],
