@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from bench.grid.cases import ChoiceError
 from bench.grid.models import BROKEN, MOST_BYTES, Found, ModelError, library
 from bench.grid.models.keras import legacy, native
 from bench.grid.models.keras.cells import Run
-from bench.grid.models.keras.configs import Model, model_of
+from bench.grid.models.keras.configs import LISTS, model_of
 from bench.grid.models.keras.hdf5 import expect_stored, opened
 
 MOST_CONFIG = 2**26  # bytes
@@ -31,29 +32,29 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
                 return legacy.read(root, run) if legacy.is_legacy(root) else native.read(root, None, run, path.name)
     try:
         with zipfile.ZipFile(path) as archive, TemporaryFile() as file:
-            model = _model(archive)
+            config, metadata = _said(archive, "config.json"), _said(archive, "metadata.json")
+            version = metadata.get("keras_version") if isinstance(metadata, dict) else None
             with _member(archive, WEIGHTS, MOST_BYTES) as member:
                 while block := member.read(2**24):
                     file.write(block)
             file.seek(0)
             with opened(h5py, file) as root:
+                model = model_of(config, version, "config.json", LISTS[1] in root.group)
                 return native.read(root, model, run, path.name)
+    except ChoiceError:
+        raise
     except BROKEN:
         raise ModelError("expected a file as Keras writes them, got something else or a damaged one") from None
 
 
-def _model(archive: zipfile.ZipFile) -> Model:
-    """Return what config.json says."""
-    said = []
-    for name in ("config.json", "metadata.json"):
-        with _member(archive, name, MOST_CONFIG) as member:
-            text = member.read()
-        try:
-            said.append(json.loads(text))
-        except (ValueError, RecursionError):
-            raise ModelError(f"{name}: expected JSON, got something else") from None
-    config, metadata = said
-    return model_of(config, metadata.get("keras_version") if isinstance(metadata, dict) else None, "config.json")
+def _said(archive: zipfile.ZipFile, name: str) -> Any:
+    """Return what a file of JSON says."""
+    with _member(archive, name, MOST_CONFIG) as member:
+        text = member.read()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelError(f"{name}: expected JSON, got something else") from None
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> Any:

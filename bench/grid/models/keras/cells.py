@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.grid.models import Layer, ModelError, brief, layer_of
+from bench.grid.cases import ACTIVATIONS, either
+from bench.grid.models import Layer, ModelError, activated, brief, layer_of
 from bench.grid.models.keras.configs import GATES, Cell, activation_of
 from reference.layouts import from_keras
 
-RNN_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+BEFORE = "reset_after = False, where the cells here have True"
 SILENT = "which the file does not say"
 FORWARD = f"it is taken to run forward, {SILENT}"
 NAMES = {1: "SimpleRNN", 3: "GRU", 4: "LSTM"}
@@ -20,6 +21,16 @@ class Run(NamedTuple):
     seq_len: int
     batch_size: int
     activation: str | None = None  # of an RNN
+    asked: tuple[str, ...] = ("T", "B")  # what the file leaves open
+
+    def within(self, seq_len: int | None, batch_size: int | None, sequences: int) -> "Run":
+        """Return how a layer is run whose file says these, None where open, and how many sequences one of B is."""
+        open_sizes = {"T": seq_len is None, "B": batch_size is None and sequences == 1}
+        return self._replace(
+            seq_len=seq_len or self.seq_len,
+            batch_size=(batch_size or self.batch_size) * sequences,
+            asked=tuple(name for name, is_open in open_sizes.items() if is_open),
+        )
 
     def layer(self, name: str, cells: list[tuple[Cell, list[np.ndarray]]], told: tuple[str, ...] = ()) -> Layer:
         """Return the Layer of a cell, or of one for each direction, with their weights."""
@@ -42,31 +53,29 @@ class Run(NamedTuple):
                 f"expected weights (I, G H) and (H, G H) of a {cell.kind}, G = {GATES[cell.kind]}, got {got}"
             )
         is_cudnn = cell.kind.startswith("CuDNN") or (cell.config is None and _is_cudnn(recurrent, bias))
-        activation: str = "tanh"
         told: tuple[str, ...] = ()
+        stated = None
         if cell.config is None:
-            activation, told = ("tanh", (FORWARD,)) if is_cudnn else self._assumed(cell.kind, bias)
+            told = (FORWARD,) if is_cudnn else _assumed(cell.kind, bias)
         else:
             _expect_units(cell, recurrent, bias)
-            if not is_cudnn:
-                activation = _activation(cell, bias)
+            stated = "tanh" if is_cudnn else _activation(cell, bias)
         if is_cudnn:
             arrays = _from_cudnn(kernel, recurrent, *bias)
         layer = layer_of(name, from_keras, arrays, seq_len=self.seq_len, batch_size=self.batch_size)
-        return layer._replace(activation=activation, told=told)
+        return activated(layer._replace(told=told, asked=self.asked), stated, self.activation)
 
-    def _assumed(self, kind: str, bias: list[np.ndarray]) -> tuple[str, tuple[str, ...]]:
-        """Return the activation of a cell that has no config, and what is told of what it is taken to be."""
-        if kind == "SimpleRNN":
-            if self.activation is not None:
-                return self.activation, (FORWARD,)
-            return "tanh", (f"its activation is taken to be tanh, {SILENT} (--activation)", FORWARD)
-        told = [f"it is taken to run forward, with the activations tanh and sigmoid, {SILENT}"]
-        if kind == "GRU" and not bias:
-            told.append(f"its reset is taken to come behind the product (reset_after=True), {SILENT}")
-        elif kind == "GRU" and bias[0].ndim == 1:
-            raise ModelError("reset_after = False, where the cells here have True")
-        return "tanh", tuple(told)
+
+def _assumed(kind: str, bias: list[np.ndarray]) -> tuple[str, ...]:
+    """Return what is told of what a cell is taken to be that has no config."""
+    if kind == "SimpleRNN":
+        return (FORWARD,)
+    told = [f"it is taken to run forward, with the activations tanh and sigmoid, {SILENT}"]
+    if kind == "GRU" and not bias:
+        told.append(f"its reset is taken to come behind the product (reset_after=True), {SILENT}")
+    elif kind == "GRU" and bias[0].ndim == 1:
+        raise ModelError(BEFORE)
+    return tuple(told)
 
 
 def guessed(kind: str | None, arrays: list[np.ndarray]) -> tuple[Cell, list[np.ndarray], tuple[str, ...]]:
@@ -98,19 +107,18 @@ def _expect_units(cell: Cell, recurrent: np.ndarray, bias: list[np.ndarray]) -> 
 def _activation(cell: Cell, bias: list[np.ndarray]) -> str:
     """Return the activation of an RNN, tanh of others, or raise a ModelError if a cell has other equations."""
     config = cell.config or {}
-    usual: dict[str, tuple] = {"activation": RNN_ACTIVATIONS if cell.kind == "SimpleRNN" else ("tanh",)}
+    usual = {"activation": ACTIVATIONS if cell.kind == "SimpleRNN" else ("tanh",)}
     if cell.kind != "SimpleRNN":
         usual["recurrent_activation"] = ("sigmoid",)
     for key, those in usual.items():
         if key not in config:
             raise ModelError(f"its config does not say its {key}")
         if (name := activation_of(config[key])) not in those:
-            raise ModelError(f"{key} = {brief(name)}, where the cells here have {', '.join(those)}")
+            raise ModelError(f"{key} = {brief(name)}, where the cells here have {either(those)}")
     if cell.kind == "GRU":
         after = config.get("reset_after", bias[0].ndim == 2 if bias else None)
         if after is not True:
-            said = "not in its config" if after is None else after
-            raise ModelError(f"reset_after = {brief(said)}, where the cells here have True")
+            raise ModelError("its config does not say its reset_after" if after is None else BEFORE)
     return activation_of(config["activation"])
 
 

@@ -14,6 +14,8 @@ from bench.grid.models import ModelError
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4, "CuDNNGRU": 3, "CuDNNLSTM": 4}
 CELLS = {"SimpleRNNCell": "SimpleRNN", "GRUCell": "GRU", "LSTMCell": "LSTM"}
 RECURRENT = re.compile("rnn|lstm|gru", re.IGNORECASE)
+# What the list of a model's layers is called, by Keras 2.13 in another way.
+LISTS = ("layers", "_layer_checkpoint_dependencies")
 # What gives as many steps as it takes.
 KEEPS = re.compile(
     "Dense|.*Dropout.*|GaussianNoise|Activation|ActivityRegularization|.*ReLU|ELU|Softmax|.*Normalization|Masking|"
@@ -51,6 +53,7 @@ class Model(NamedTuple):
 
     layers: list[Described]
     told: tuple[str, ...]
+    is_doubled: bool = False  # each layer with weights has two numbers
 
     def names(self) -> list[str]:
         """Return the names of the layers: their own where one alone has it, else behind those of their models."""
@@ -58,14 +61,17 @@ class Model(NamedTuple):
         return [one.names[-1] if own.count(one.names[-1]) <= 1 else "/".join(one.names) for one in self.layers]
 
 
-def model_of(node: Any, version: Any, where: str) -> Model:
-    """Return the Model that a config describes, as a version of Keras wrote it, or raise a ModelError."""
+def model_of(node: Any, version: Any, where: str, is_doubled: bool = False) -> Model:
+    """Return the Model that a config describes, as a version of Keras wrote it, or raise a ModelError.
+
+    Where it comes from is for the error. Keras 2.13 lists each layer with weights twice, under another name.
+    """
     if not isinstance(node, dict) or not isinstance(node.get("class_name"), str) or _config(node) is None:
         raise ModelError(f"{where}: expected the config of a model, got none")
-    walk = _Walk(counts_repeated=not str(version).startswith(("1", "2")))
+    walk = _Walk(is_doubled, counts_repeated=is_doubled or not str(version).startswith("2"))
     walk.layer(node, _Place("", ()))
-    told = "steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here"
-    return Model(walk.found, (f"{told[0].upper()}{told[1:]}.",) if walk.masks else ())
+    told = "Steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
+    return Model(walk.found, (told,) if walk.masks else (), is_doubled)
 
 
 def snake_case(name: str) -> str:
@@ -101,7 +107,8 @@ class _Place(NamedTuple):
 class _Walk:
     """One way through a model's config, in the order in which Keras walks it."""
 
-    def __init__(self, counts_repeated: bool) -> None:
+    def __init__(self, is_doubled: bool, counts_repeated: bool) -> None:
+        self.list, self.step = LISTS[is_doubled], 1 + is_doubled
         self.counts_repeated = counts_repeated
         self.masks = False
         self.found: list[Described] = []
@@ -119,7 +126,9 @@ class _Walk:
             return self._model(config, inner)
         if known and kind == "TimeDistributed" and isinstance(inner_node := config.get("layer"), dict):
             outer = shape[1] if shape is not None and len(shape) > 2 else None
-            said = f"it is run on each of {outer or 'several'} outer steps (TimeDistributed), a sequence each"
+            said = f"it runs on each of {outer} outer steps (TimeDistributed), so that B is {outer} times --batch"
+            if outer is None:
+                said = "it runs on each of several outer steps (TimeDistributed), and on one here"
             before = None if shape is None else [shape[0], *shape[2:]]
             inner = place.within("layer", names=names[:-1], before=before, inside=names[-1])
             if isinstance(inner_node.get("class_name"), str):
@@ -147,10 +156,10 @@ class _Walk:
                 last = shapes[name] = self._after(node, before, name)
             else:
                 segment = snake_case(node["class_name"])
-                number = used.get(segment, -1) + 1
+                number = used.get(segment, -self.step) + self.step
                 if self.counts_repeated or not repeated:
                     used[segment] = number
-                inner = place.within(f"layers/{segment}_{number}" if number else f"layers/{segment}", before=before)
+                inner = place.within(f"{self.list}/{segment}{f'_{number}' if number else ''}", before=before)
                 last = shapes[name] = self.layer(node, inner._replace(repeated=place.repeated or repeated))
         return shapes.get(_inbound({"inbound_nodes": config.get("output_layers")}) or "", last)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.grid.cases import ChoiceError
 from bench.grid.models import ModelError, plain
 
 MOST_GROUPS = 100_000
@@ -54,6 +55,8 @@ def opened(h5py: Any, file: Any) -> Iterator[Root]:
     try:
         with h5py.File(file, "r") as root:
             yield Root(h5py, root)
+    except ChoiceError:
+        raise
     except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
         raise ModelError("expected HDF5 as Keras writes it, got something else or a damaged file") from None
 

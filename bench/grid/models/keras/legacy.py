@@ -76,9 +76,7 @@ def _told(root: Root, run: Run, weights: dict[str, list[Weight]], model: Model) 
         try:
             if one.why:
                 raise ModelError(one.why)
-            its = run._replace(
-                seq_len=one.seq_len or run.seq_len, batch_size=(one.batch_size or run.batch_size) * one.sequences
-            )
+            its = run.within(one.seq_len, one.batch_size, one.sequences)
             cells = _cells(root, one, _own(one, weights, model))
             for part in [cells] if one.directions else [[cell] for cell in cells]:
                 full = name if len(part) == len(cells) else f"{name}/{part[0][0].path.split('/')[-1]}"

@@ -13,11 +13,9 @@ import numpy as np
 
 from bench.grid.models import Found, ModelError, expect_numbers
 from bench.grid.models.keras.cells import Run, guessed
-from bench.grid.models.keras.configs import Cell, Described, Model
+from bench.grid.models.keras.configs import LISTS, Cell, Described, Model
 from bench.grid.models.keras.hdf5 import Root, array, text
 
-# What Keras 2.12 and 2.13 call the list of a model's layers.
-LISTS = ("layers", "_layer_checkpoint_dependencies")
 OURS = re.compile(r"(?:forward_|backward_)?(simple_rnn|gru|lstm)(?:_\d+)?")
 OUR_CELLS = re.compile(r"(simple_rnn|gru|lstm)_cell(?:_\d+)?")
 WRAPPERS = re.compile(r"(bidirectional|time_distributed)(?:_\d+)?")
@@ -48,30 +46,30 @@ class _Reader:
 
     def read_told(self, groups: list[str], model: Model) -> None:
         """Read the layers of a config, and leave out by name what it does not tell."""
-        claimed = set()
+        claimed: set[str] = set()
+        missing = [one for one in model.layers if not one.repeated and self.root.at(one.path) is None]
         for name, one in zip(model.names(), model.layers, strict=True):
-            path = next((path for path in _paths(one.path) if self.root.at(path) is not None), "")
-            if not path and one.repeated:
+            is_there = bool(one.path) and self.root.at(one.path) is not None
+            if one.repeated and not is_there:
                 continue
-            claimed.add(path)
+            claimed.add(one.path)
             try:
-                if one.why or not path:
+                if one.why or not is_there:
                     raise ModelError(one.why or "it has no weights in the file")
-                self._told(name, one, path)
+                self._told(name, one)
             except ModelError as error:
                 self.left_out[name] = str(error)
-        for path in groups:
-            if not any(path == one or path.startswith(f"{one}/") for one in claimed if one):
-                self.left_out[self._name(path)] = (
-                    "config.json says nothing of it (a .weights.h5 is read with Keras' defaults)"
-                )
+        unclaimed = [path for path in groups if not any(path == one or path.startswith(f"{one}/") for one in claimed)]
+        if model.is_doubled and (missing or unclaimed):
+            raise ModelError("its layers are numbered as Keras 2.13 does it, and do not fit its config")
+        for path in unclaimed:
+            self.left_out[self._name(path)] = (
+                "config.json says nothing of it (a .weights.h5 is read with Keras' defaults)"
+            )
 
-    def _told(self, name: str, one: Described, path: str) -> None:
-        run = self.run._replace(
-            seq_len=one.seq_len or self.run.seq_len,
-            batch_size=(one.batch_size or self.run.batch_size) * one.sequences,
-        )
-        cells = [(cell, self._arrays(f"{path}/{cell.path}")) for cell in one.cells]
+    def _told(self, name: str, one: Described) -> None:
+        run = self.run.within(one.seq_len, one.batch_size, one.sequences)
+        cells = [(cell, self._arrays(f"{one.path}/{cell.path}")) for cell in one.cells]
         for part in [cells] if one.directions else [[cell] for cell in cells]:
             its = name if len(part) == len(cells) else f"{name}/{part[0][0].path.split('/')[-1]}"
             self.layers.append(run.layer(its, part, one.told))
@@ -160,11 +158,6 @@ def _groups(root: Root) -> list[str]:
         if both or (cell is not None and ("vars" in cell or "cells" in cell)):
             found.append(path)
     return found
-
-
-def _paths(path: str) -> list[str]:
-    """Return the paths where a layer may lie, by the names that lists of layers have had."""
-    return [re.sub(r"(^|/)layers/", rf"\1{name}/", path) for name in LISTS]
 
 
 def _all_arrays(root: Root, path: str) -> list[Any]:

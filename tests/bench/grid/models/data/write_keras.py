@@ -1,6 +1,6 @@
 """Write the files of this folder: `python write_keras.py` in an environment that has the release of Keras to write as.
 
-Keras 3.0.5 and 3.1.1 (with jax 0.7) and 2.15.0 (TensorFlow's, with tensorflow-cpu 2.15) wrote those that are here. For
+Keras 3.0.5 and 3.1.1 (on jax), and 2.13.1 and 2.15.0 (of tensorflow-cpu) wrote those that are here, in keras.zip. For
 each layer, NAME.npz has what it was given and gave, batch first.
 """
 
