@@ -221,7 +221,8 @@ def library(name: str, extra: str) -> Any:
 def layer_of(name: str, convert: Callable[..., Any], *arrays: Any, seq_len: int, batch_size: int) -> Layer:
     """Return the Layer that a function of `reference.layouts` makes of arrays, or raise a ModelError."""
     try:
-        params = convert(*arrays)
+        with np.errstate(all="ignore"):
+            params = convert(*arrays)
     except (TypeError, ValueError) as error:
         raise ModelError(brief(error)) from None
     network = ((params,),) if hasattr(params, "_fields") else params

@@ -99,6 +99,8 @@ class _Reader:
 
     def _untold(self, path: str, part: str) -> tuple[Cell, list[np.ndarray], tuple[str, ...]]:
         """Return a cell that no config tells, its weights, and what is told of its class."""
+        if self.root.at(f"{part}/cells") is not None:
+            raise ModelError("cells upon each other, in both directions")
         kind = self._class(path, part)
         arrays = self._arrays(part)
         if len(arrays) < 3 and self.is_shard:
