@@ -163,7 +163,7 @@ def _sizes(layer: Layer, given: dict[str, bool]) -> list[str]:
 def activated(layer: Layer, stated: str | None, activation: str | None) -> Layer:
     """Return an RNN's Layer with the activation that its file states, else the one asked for, else tanh, and tell so.
 
-    Other cells stay as they are. A file that states another than asked for is a ChoiceError, an unknown one a ModelError.
+    Other cells stay as they are. One stated against the one asked for is a ChoiceError, an unknown one a ModelError.
     """
     if layer.cell != "rnn":
         return layer

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.grid.models import Found, ModelError, expect_numbers
 from bench.grid.models.keras.cells import Run, guessed
-from bench.grid.models.keras.configs import LISTS, Cell, Described, Model
+from bench.grid.models.keras.configs import LISTS, RECURRENT, Cell, Described, Model
 from bench.grid.models.keras.hdf5 import Root, array, text
 
 OURS = re.compile(r"(?:forward_|backward_)?(simple_rnn|gru|lstm)(?:_\d+)?")
@@ -35,6 +35,7 @@ def read(root: Root, model: Model | None, run: Run, file: str) -> Found:
         reader.read_all(groups)
     else:
         reader.read_told(groups, model)
+    reader.name_others(groups)
     return Found(reader.layers, reader.left_out, told=model.told if model else ())
 
 
@@ -86,6 +87,14 @@ class _Reader:
                     self.layers.append(self.run.layer(its, [(cell, arrays) for cell, arrays, _ in cells], told))
                 except ModelError as error:
                     self.left_out[its] = str(error)
+
+    def name_others(self, groups: list[str]) -> None:
+        """Leave out by name what has weights and is called like a recurrent layer or cell, and is none of the groups."""
+        for path, inside in self.root.groups():
+            called = f"{path.rpartition('/')[-1]} {self._called(path) or ''}"
+            around = any(f"{one}/".startswith(f"{path}/") or path.startswith(f"{one}/") for one in groups)
+            if path and len(inside.get("vars", ())) and RECURRENT.search(called) and not around:
+                self.left_out.setdefault(self._name(path), "weights that do not lie as in a recurrent layer of Keras'")
 
     def _parts(self, name: str, path: str) -> Iterator[tuple[str, list[str]]]:
         """Yield the name and the cells of what is a Layer: one, both directions, or one of several upon each other."""

@@ -20,6 +20,7 @@ h5py = pytest.importorskip("h5py")
 
 T, B, I, H = 5, 2, 3, 4
 TOLERANCE = 1e-6  # float32's rounding unit is 6e-8; each step rounds sums of I + H products of about 1 a few times
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Keras on PyTorch
 ASSUMED = "it is taken to run forward, with the activations tanh and sigmoid, which the file does not say"
 FOREIGN = re.compile(r"\x1b|<class|Traceback|Errno|synchronously|h5py|zipfile|CRC|None|\n|Unable|object")
 
@@ -321,7 +322,6 @@ def matrix(keras, tmp_path_factory):
     return layers, {end: read(str(folder / end), T, 1) for end in ("n.keras", "n.h5", "n.weights.h5")}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("file", ["n.keras", "n.h5"])
 @pytest.mark.parametrize("name", MATRIX)
 def test_equations(keras, matrix, name, file):
@@ -409,9 +409,11 @@ def test_what_a_class_of_ones_own_holds(keras, tmp_path):
             super().__init__()
             self.encoder = keras.layers.LSTM(H, return_sequences=True)
             self.many = [keras.layers.GRU(H, return_sequences=True), keras.layers.GRU(H)]
+            self.one_step = keras.layers.LSTMCell(H)
 
         def call(self, x):
-            return self.many[1](self.many[0](self.encoder(x)))
+            h = self.many[1](self.many[0](self.encoder(x)))
+            return self.one_step(h, [h, h])[0]
 
     whole = Net()
     whole(np.zeros((B, T, I), np.float32))
@@ -423,6 +425,7 @@ def test_what_a_class_of_ones_own_holds(keras, tmp_path):
     model = read(str(tmp_path / "n.weights.h5"), T, B)
     assert sorted(layer.cell for layer in model.layers.values()) == ["gru", "gru", "lstm"]
     assert all(ASSUMED in layer.told for layer in model.layers.values())
+    assert list(model.left_out.values()) == ["weights that do not lie as in a recurrent layer of Keras'"]
 
 
 def test_a_convolution_is_left_out(keras, tmp_path):
