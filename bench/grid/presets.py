@@ -187,7 +187,7 @@ OPTIONS = {
     + "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     + ".",
     "model": "In the place of a preset, the recurrent layers in a file, with their own weights: .onnx, PyTorch's .pt, "
-    ".pth, .ckpt, .bin and .safetensors, or the index of several, .keras or .weights.h5.",
+    ".pth, .ckpt, .bin and .safetensors, or the index of several, .keras or .h5.",
     "cell": "Cells, separated by commas: rnn, gru, lstm.",
     "operation": "Operations: forward_step, forward, bptt, train; or stream, T calls of a step, each of them timed.",
     "hidden": "Hidden sizes H.",

@@ -40,7 +40,8 @@ ENDS = {
     ".safetensors": "safetensors",
     ".safetensors.index.json": "safetensors",
     ".keras": "keras",
-    ".weights.h5": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
 }
 
 

@@ -1,6 +1,5 @@
 """Recurrent layers in files: every format by its own library, and what is wrong, cut, huge or hostile by its line."""
 
-import json
 import re
 import zipfile
 from importlib import import_module
@@ -39,74 +38,6 @@ def refused(path, text, seq_len=T):
     assert re.fullmatch(rf"--model: {re.escape(str(path))}: {text}", str(caught.value)), str(caught.value)
 
 
-# --- Keras --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def keras(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    pytest.importorskip("torch")
-    pytest.importorskip("h5py")
-    return pytest.importorskip("keras")
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("end", [".keras", ".weights.h5"])
-def test_layers_of_keras(keras, tmp_path, end):
-    layers = keras.layers
-    inner = keras.Sequential([keras.Input((None, 2 * H)), layers.SimpleRNN(4, return_sequences=True, name="deep")])
-    middle = layers.Bidirectional(layers.GRU(H, return_sequences=True), name="middle")
-    first = layers.LSTM(H, return_sequences=True, use_bias=False, name="first")
-    whole = keras.Sequential([keras.Input((None, I)), first, layers.Dropout(0.1), middle, inner, layers.Dense(2)])
-    path = tmp_path / f"net{end}"
-    (whole.save if end == ".keras" else whole.save_weights)(path)
-    model = read(str(path), T, B)
-    assert {name: layer.cell for name, layer in model.layers.items()} == {
-        "first": "lstm", "middle": "gru", "deep": "rnn"
-    }  # fmt: skip
-    assert model.left_out == {}
-    x = inputs()
-    for layer in (first, middle):
-        ref = keras.ops.convert_to_numpy(layer(np.ascontiguousarray(x.swapaxes(0, 1)))).swapaxes(0, 1)
-        x = run(model.layers[layer.name], x)
-        np.testing.assert_allclose(x, ref, atol=TOLERANCE)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_of_keras_has_other_equations(keras, tmp_path):
-    layers = keras.layers
-    parts = {
-        "before": layers.GRU(H, reset_after=False, return_sequences=True, name="before"),
-        "relu": layers.SimpleRNN(H, activation="relu", return_sequences=True, name="relu"),
-        "hard": layers.LSTM(H, recurrent_activation="hard_sigmoid", return_sequences=True, name="hard"),
-        "cells": layers.RNN([layers.GRUCell(H), layers.GRUCell(H)], return_sequences=True, name="cells"),
-    }
-    keras.Sequential([keras.Input((None, I)), *parts.values(), layers.LSTM(H, name="good")]).save(tmp_path / "n.keras")
-    model = read(str(tmp_path / "n.keras"), T, B)
-    assert list(model.layers) == ["good"]
-    assert model.left_out == {
-        "before": "reset_after = False, where the cells here have True",
-        "relu": "activation = relu, where the cells here have tanh",
-        "hard": "recurrent_activation = hard_sigmoid, where the cells here have sigmoid",
-        "cells": "cells upon each other in one layer",
-    }
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_hdf5_that_points_elsewhere(keras, tmp_path):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "secret.h5", "w") as file:
-        file["a"] = np.zeros((I, 4 * H), np.float32)
-    path = tmp_path / "n.weights.h5"
-    with h5py.File(path, "w") as file:
-        group = file.create_group("layers/lstm/cell/vars")
-        group["0"] = h5py.ExternalLink("secret.h5", "/a")
-        group["1"] = np.zeros((H, 4 * H), np.float32)
-    refused(path, "expected a recurrent layer .*, got layers/lstm: 0: expected an array that lies in the file")
-    with h5py.File(path, "a") as file:
-        del file["layers/lstm/cell/vars/0"]
-        file["layers/lstm/cell/vars"].create_dataset("0", (2**20, 2**20), "f4", chunks=(1, 2**10), compression="gzip")
-    refused(path, "expected recurrent layers of at most 536,870,912 numbers, got 1,099,.*")
 
 
 # --- ONNX ---------------------------------------------------------------------------------------------------------
@@ -363,15 +294,3 @@ def test_a_package_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     (tmp_path / "n.keras").write_bytes(b"x")
     refused(tmp_path / "n.keras", "expected the package h5py, which the extra `models` installs, to read it with")
-
-
-def test_a_bomb_of_json(tmp_path):
-    pytest.importorskip("h5py")
-    path = tmp_path / "net.keras"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("config.json", "[" * 100_000)
-        file.writestr("model.weights.h5", "")
-    refused(path, "not a .keras file: .*")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("config.json", json.dumps({}) + " " * 2**27)
-    refused(path, r"config\.json: expected at most 64 MiB, got 128")
