@@ -213,7 +213,7 @@ def labels(names: Sequence[str]) -> list[str]:
     for name in map(clean, names):
         label, number = name, 2
         while re.sub(r"\W", "_", label) in taken:
-            label, number = f"{name} ({number})", number + 1
+            label, number = clean(f"{name} ({number})"), number + 1
         taken.add(re.sub(r"\W", "_", label))
         found.append(label)
     return found

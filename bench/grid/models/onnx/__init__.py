@@ -38,19 +38,16 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
 
 def _sized(layer: Layer, size: Size, batch_first: bool, seq_len: int, batch_size: int) -> Layer:
     """Return a layer with the T and B that its node sees."""
-    order = slice(None, None, -1) if batch_first else slice(None)
-    steps, batch = size.axes[order] if size.axes else (seq_len, batch_size)
-    are_open = size.open[order]
-    fixed = [
-        f"{name} = {got}"
-        for name, got, asked, is_open in zip("TB", (steps, batch), (seq_len, batch_size), are_open, strict=True)
-        if not is_open and got != asked
-    ]
+    order = (1, 0) if batch_first else (0, 1)
+    steps, batch = (size.axes[n] for n in order) if size.axes else (seq_len, batch_size)
+    is_open = {name: size.open[n] for name, n in zip("TB", order, strict=True)}
+    both = {"T": (steps, seq_len), "B": (batch, batch_size)}
+    fixed = [f"{name} = {got}" for name, (got, asked) in both.items() if not is_open[name] and got != asked]
     told = (f"{' and '.join(fixed)}, as the file has it",) if fixed else ()
     return layer._replace(
         seq_len=steps,
         batch_size=batch,
-        asked=tuple(name for name, is_open in zip("TB", are_open, strict=True) if is_open),
+        asked=tuple(name for name in "TB" if is_open[name]),
         told=(*told, *layer.told),
         calls=size.calls,
     )

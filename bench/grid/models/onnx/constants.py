@@ -99,9 +99,7 @@ class Scope:
         except KeyError:
             raise ModelError(f"{name}: expected numbers of a known type, got others") from None
         if int(offset) + wanted > file.stat().st_size or int(length) not in (0, wanted):
-            raise ModelError(
-                f"{name}: expected {wanted:,} bytes in {clean(str(location))}, got fewer or more"
-            )
+            raise ModelError(f"{name}: expected {wanted:,} bytes in {clean(str(location))}, got fewer or more")
 
     def _is_inside(self, file: Path) -> bool:
         return file.resolve().is_relative_to(self.folder.resolve())
@@ -129,13 +127,13 @@ class Scope:
         raise ModelError(f"its weights cannot be made by {node.op_type} of version {version} of the operators")
 
 
-def _by_reference(model: Any, given: dict[str, np.ndarray]) -> list:
+def _by_reference(model: Any, given: dict[str, np.ndarray]) -> Any:
     from onnx.reference import ReferenceEvaluator
 
     return ReferenceEvaluator(model).run(None, given)
 
 
-def _by_runtime(model: Any, given: dict[str, np.ndarray]) -> list:
+def _by_runtime(model: Any, given: dict[str, np.ndarray]) -> Any:
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)

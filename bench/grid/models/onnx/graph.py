@@ -12,7 +12,7 @@ MOST_FILE = 2**31 - 1  # bytes, of which a protocol buffer can have no more
 MOST_NODES = 2**20  # when functions are written out
 DEEPEST = 50
 OURS = ("", "ai.onnx")
-FLOW = ("If", "Loop", "Scan", "SequenceMap")
+NODES = ("RNN", "GRU", "LSTM", "DynamicQuantizeLSTM")
 RECURRENT = re.compile(r"RNN|GRU|LSTM")
 
 

@@ -107,6 +107,7 @@ def _run(about: dict, asked: dict) -> tuple[bool, dict[str, tuple[int, list[int]
     import onnxruntime
 
     from bench.grid.inputs import of_model
+    from bench.grid.models.onnx.graph import NODES
 
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
@@ -132,7 +133,7 @@ def _run(about: dict, asked: dict) -> tuple[bool, dict[str, tuple[int, list[int]
     profile.unlink()
     for event in events:
         kind, given = event.get("args", {}).get("op_name", ""), event.get("args", {}).get("input_type_shape") or []
-        if event["name"].endswith("_kernel_time") and kind in ("RNN", "GRU", "LSTM", "DynamicQuantizeLSTM") and given:
+        if event["name"].endswith("_kernel_time") and kind in NODES and given:
             name, (shape,) = event["name"].removesuffix("_kernel_time"), given[0].values()
             found[name] = found.get(name, (0, []))[0] + 1, shape[:2]
     return works, found

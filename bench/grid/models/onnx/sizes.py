@@ -145,14 +145,13 @@ class _Search:
         if not runner.is_there:
             self._leave_out(inner, "its T and B are for ONNX Runtime to tell, which is not there")
             return
-        first = None
-        for self.roles, self.values in self._tried(vague):
-            run = self._run(runner)
-            if run.works:
+        tried = []
+        for roles, values in self._tried(vague):
+            self.roles, self.values = roles, values
+            tried.append((roles, values, self._run(runner)))
+            if tried[-1][2].works:
                 break
-            first = first or (self.roles, self.values, run)
-        if not run.works and first:
-            self.roles, self.values, run = first
+        self.roles, self.values, run = next((one for one in tried if one[2].works), tried[0])
         run = self._doubled(runner, run)
         if run.works:
             forced = self._forced(runner, run)

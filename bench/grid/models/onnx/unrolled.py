@@ -1,4 +1,4 @@
-"""Recurrences that are no RNN, GRU or LSTM node: they are named, since none of the cells here can be told from them.
+"""Recurrences that are no RNN, GRU or LSTM node: they are named, since which cell they are cannot be told.
 
 Three are known. Steps written out one after the other: products by the same weights, each of which depends on the one
 before and takes in something new, as a network of layers that share their weights does not. A loop whose state passes
@@ -17,7 +17,20 @@ PRODUCTS = ("MatMul", "Gemm")
 BENDS = ("Tanh", "Sigmoid", "Relu", "HardSigmoid", "Softsign", "Elu", "LeakyRelu")
 PICKS = ("Slice", "Gather", "Split", "Squeeze", "SequenceAt", "Reshape", "Identity", "Unsqueeze")
 # Behind which a value is no state of numbers any more, but a choice, a size, or a weight of attention.
-ENDS = ("ArgMax", "ArgMin", "TopK", "Shape", "Size", "Softmax", "LogSoftmax", "Equal", "Greater", "Less", "Not", "Where")
+ENDS = (
+    "ArgMax",
+    "ArgMin",
+    "TopK",
+    "Shape",
+    "Size",
+    "Softmax",
+    "LogSoftmax",
+    "Equal",
+    "Greater",
+    "Less",
+    "Not",
+    "Where",
+)
 
 
 class _Product(NamedTuple):
@@ -37,12 +50,12 @@ def recurrences(model: Any) -> dict[str, str]:
         loop = next((one for one in reversed(within) if one.kind in ("Loop", "Scan")), None)
         for product, steps in chains:
             found[_name(product.node)] = (
-                f"a recurrence of {steps} steps unrolled into {product.node.op_type}, which no cell here can be told from"
+                f"a recurrence unrolled into {steps} of {product.node.op_type} by the same weights, one after the other"
             )
         if loop is not None and within[-1] == loop and _carries(graph, loop.kind, products, model, within):
-            found[loop.node] = f"a recurrence in the body of a {loop.kind}, which no cell here can be told from"
+            found[loop.node] = f"a recurrence in the body of a {loop.kind}, which is no RNN, GRU or LSTM node"
         elif not chains and (step := _lstm_step(graph)) is not None:
-            found[_name(step)] = "a step of an LSTM written as Sigmoid, Tanh and Mul, which no cell here can be told from"
+            found[_name(step)] = "a step of an LSTM written as Sigmoid, Tanh and Mul, which is no LSTM node"
     return {clean(name): why for name, why in found.items()}
 
 
