@@ -198,8 +198,11 @@ def scope(facts: Facts) -> str:
 
 
 def _networks(rows: pd.DataFrame) -> str:
-    """Return which layers, directions and lengths the rows have, where these are not one, one and full."""
+    """Return which activations, layers, directions and lengths the rows have, where these are not the usual ones."""
     found = []
+    activations = sorted(rows.loc[rows["cell"] == "rnn", "activation"].unique())
+    if activations not in ([], ["tanh"]):
+        found.append(f"{'the RNN of ' if rows['cell'].nunique() > 1 else ''}{listed(activations)}")
     for name, noun in (("layers", "layer"), ("directions", "direction")):
         values = sorted(rows[name].unique())
         if values != [1]:

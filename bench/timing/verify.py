@@ -158,7 +158,7 @@ def twin(case, inputs, outputs):
         weights = cell.Params(U, W, *map(change, biases))
         last, hs = cell.State(*map(change, state)), []
         for x_t, h in zip(x, given, strict=True):
-            last = cell.forward_step(weights, x_t, last._replace(h=h))
+            last = cell.forward_step(weights, x_t, last._replace(h=h), **case.options)
             hs.append(last.h)
         return {name: array for name, array in named(cell.Output(np.stack(hs), last)).items() if name in outputs}
 

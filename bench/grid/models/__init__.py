@@ -34,7 +34,11 @@ ENDS = {
     ".onnx": "onnx",
     ".pt": "torch",
     ".pth": "torch",
+    ".ckpt": "torch",
+    ".bin": "torch",
+    ".bin.index.json": "torch",
     ".safetensors": "safetensors",
+    ".safetensors.index.json": "safetensors",
     ".keras": "keras",
     ".weights.h5": "keras",
 }
@@ -171,7 +175,7 @@ def _sizes(layer: Layer, given: dict[str, bool]) -> list[str]:
 def activated(layer: Layer, stated: str | None, activation: str | None) -> Layer:
     """Return an RNN's Layer with the activation that its file states, else the one asked for, else tanh, and tell so.
 
-    Other cells stay as they are. A file that states another than asked for is a ChoiceError, an unknown one a ModelError.
+    Other cells stay as they are. One stated against the one asked for is a ChoiceError, an unknown one a ModelError.
     """
     if layer.cell != "rnn":
         return layer
@@ -236,7 +240,8 @@ def library(name: str, extra: str) -> Any:
 def layer_of(name: str, convert: Callable[..., Any], *arrays: Any, seq_len: int, batch_size: int) -> Layer:
     """Return the Layer that a function of `reference.layouts` makes of arrays, or raise a ModelError."""
     try:
-        params = convert(*arrays)
+        with np.errstate(all="ignore"):
+            params = convert(*arrays)
     except (TypeError, ValueError) as error:
         raise ModelError(brief(error)) from None
     network = ((params,),) if hasattr(params, "_fields") else params

@@ -1,87 +1,132 @@
-"""PyTorch's `state_dict` in a .pt file, read by `torch.load(weights_only=True)`, which makes tensors and no objects.
+"""What PyTorch writes: a state_dict in a checkpoint of any kind, a module saved whole, TorchScript, Lightning's .ckpt.
 
-The recurrent layers are the groups of names such as encoder.lstm.weight_hh_l0 that begin alike. What a state_dict does
-not tell is taken to be as PyTorch has it by default: the activation of an RNN is tanh.
+Nothing in the file is run, and PyTorch is not needed: see `bench.grid.models.pickles`. Where the file names classes,
+a module that was saved whole or TorchScript, they tell PyTorch's own layers from others; see
+`bench.grid.models.state_dicts` for what is taken by its names.
 """
 
+import json
 import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bench.grid.models import BROKEN, MOST_BYTES, Found, ModelError, brief, expect_numbers, layer_of, library, plain
-from reference.layouts import from_torch
+from bench.grid.models import Found, ModelError, clean, plain
+from bench.grid.models.pickles import Archive, Module, StandIn, Tensor, leaves
+from bench.grid.models.state_dicts import OWN, About, grouped
 
-PART = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr)(?:_l\d{1,5}(?:_reverse)?)?)", re.DOTALL)
-MOST_NAMES, DEEPEST = 100_000, 5
+MOST_INDEX = 2**24  # bytes of an index of shards
+SHARD = re.compile(r".*-\d+-of-(\d+)", re.DOTALL)
+CALLED = re.compile(r"torch\.rnn_(tanh|relu)(?:_cell)?\(")
 
 
 def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
-    torch = library("torch", "peers")
+    if path.name.endswith(".index.json"):
+        indexed = shards(path)
+        files = list(dict.fromkeys(indexed.values()))
+    else:
+        expect_whole(path)
+        indexed, files = {}, [path]
+    archives = []
     try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-    except BROKEN:
-        raise ModelError("expected what torch.save writes since PyTorch 1.6, a zip file, got something else") from None
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ModelError("expected what torch.save writes, got a zip file that is compressed")
-    if (size := sum(entry.file_size for entry in entries)) > MOST_BYTES:
-        raise ModelError(f"expected at most {MOST_BYTES >> 20:,} MiB in it, got {size >> 20:,}")
+        tensors: dict[str, tuple[Archive, Tensor]] = {}
+        classes: dict[str, About] = {}
+        objects: list[str] = []
+        for file in files:
+            archives.append(archive := Archive(file))
+            for name, leaf in leaves(archive.load()):
+                if isinstance(leaf, Tensor):
+                    tensors[name] = archive, leaf
+                elif isinstance(leaf, Module):
+                    classes[name] = _about(archive, leaf)
+                else:
+                    objects.append(name)
+
+        if missing := indexed.keys() - tensors.keys():
+            name = min(missing)
+            raise ModelError(f"expected {clean(name)} in {clean(indexed[name].name)}, where its index has it, got none")
+
+        def get(name: str) -> np.ndarray:
+            archive, tensor = tensors[name]
+            try:
+                return plain(archive.array(tensor))
+            except ModelError as error:
+                raise ModelError(f"{name}: {error}") from None
+
+        def same(name: str) -> tuple:
+            archive, tensor = tensors[name]
+            return id(archive), tensor
+
+        shapes = {name: tensor.shape for name, (_, tensor) in tensors.items()}
+        alone = path.name.split(".")[0] if path.name.endswith(".json") else path.stem
+        found = grouped(shapes, get, alone, seq_len, batch_size, activation, classes, same, objects)
+        left_out = {name: words for name in classes if (words := _strange(classes[name].kind))}
+        left_out = {name or alone: words for name, words in left_out.items()} | found.left_out
+        if not found.layers and not left_out and re.search(r"torch\.(?:lstm|gru|rnn_)", archives[0].code()):
+            raise ModelError("expected weights with names, got a frozen TorchScript, where they are constants")
+        return found._replace(left_out=left_out)
+    finally:
+        for archive in archives:
+            archive.close()
+
+
+def _strange(kind: str) -> str:
+    """Return why a module is left out by its class, or ""."""
+    if re.fullmatch(r"torch\.(?:ao\.)?nn\.quant\w+\.(?:\w+\.)*rnn\.(?:RNN|GRU|LSTM)(?:Cell)?", kind):
+        return "quantized by PyTorch: its packed weights of int8 are not read"
+    return ""
+
+
+def _about(archive: Archive, module: Module) -> About:
+    """Return what a file says of a module."""
+    kind, fields = module.kind, module.fields
+    name = re.sub(r"___torch_mangle_\d+\.", "", kind.removeprefix("__torch__."))
+    activation = None
+    if (own := OWN.fullmatch(name)) and own[1] == "RNN":
+        said = fields.get("nonlinearity", fields.get("mode"))
+        called = set(CALLED.findall(archive.code(kind)))
+        if isinstance(said, str):
+            activation = said.removeprefix("RNN_").lower()
+        elif len(called) == 1:
+            activation = called.pop()
+    hooks = [one for key in ("_forward_hooks", "_forward_pre_hooks") for one in _values(fields.get(key))]
+    return About(name, activation, tuple(one.kind if isinstance(one, StandIn) else "a function" for one in hooks))
+
+
+def _values(hooks: object) -> list:
+    return list(hooks.values()) if isinstance(hooks, dict) else []
+
+
+def expect_whole(path: Path) -> None:
+    """Raise a ModelError for a shard, one file of several that are a model together."""
+    number = SHARD.fullmatch(path.name.split(".")[0])
+    index = next((one for one in path.parent.glob("*.index.json") if one.is_file() and _lists(one, path.name)), None)
+    if index is not None or (number and int(number[1]) > 1):
+        name = index.name if index is not None else f"its {path.suffix}.index.json"
+        raise ModelError(f"expected a whole model, got a shard of several: give {name}, which names them all")
+
+
+def _lists(index: Path, name: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a broken or hostile pickle ends in
-        said = brief(str(error).split("\n")[0])
-        raise ModelError(f"expected a state_dict that weights_only=True loads, got: {said}") from None
-    tensors = dict(_tensors(torch, loaded, ""))
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-    def get(name: str) -> np.ndarray:
-        tensor = tensors[name].detach()
-        if tensor.layout != torch.strided or not tensor.is_floating_point():
-            raise ModelError(f"{name}: expected a dense tensor of numbers with a fraction")
-        return plain((tensor if tensor.dtype == torch.float64 else tensor.float()).contiguous().numpy())
-
-    return grouped(shapes, get, path.stem, seq_len, batch_size)
+        files = {file.name for file in shards(index).values()}
+    except (ModelError, OSError):
+        return False
+    return name in files and len(files) > 1
 
 
-def grouped(
-    shapes: dict[str, tuple[int, ...]], get: Callable[[str], np.ndarray], alone: str, seq_len: int, batch_size: int
-) -> Found:
-    """Return what is found in the arrays of a state_dict, whose names and shapes are known and which `get` reads.
-
-    A layer whose arrays have no more of a name is called `alone`.
-    """
-    groups: dict[str, dict[str, str]] = {}
-    for name in shapes:
-        if match := PART.fullmatch(name):
-            groups.setdefault(match[1] or alone, {})[match[2]] = name
-    expect_numbers(sum(prod(shapes[name]) for group in groups.values() for name in group.values()))
-    found, left_out = [], {}
-    for name, group in groups.items():
-        try:
-            if any(part.startswith("weight_hr") for part in group):
-                raise ModelError("a projection of its states (proj_size), which no cell here has")
-            arrays = {part: get(full) for part, full in group.items()}
-            found.append(layer_of(name, from_torch, arrays, seq_len=seq_len, batch_size=batch_size))
-        except ModelError as error:
-            left_out[name] = str(error)
-    return Found(found, left_out)
-
-
-def _tensors(torch: Any, value: Any, name: str, depth: int = 0) -> Iterable[tuple[str, Any]]:
-    """Yield the tensors in dicts in dicts, by their names joined with dots."""
-    if depth > DEEPEST or not isinstance(value, dict) or len(value) > MOST_NAMES:
-        return
-    for key, item in value.items():
-        full = f"{name}.{key}" if name else str(key)
-        if isinstance(item, torch.Tensor):
-            yield full, item
-        else:
-            yield from _tensors(torch, item, full, depth + 1)
+def shards(path: Path) -> dict[str, Path]:
+    """Return the file of each array that an index of shards names, or raise a ModelError."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_INDEX + 1)
+        names = json.loads(text)["weight_map"] if len(text) <= MOST_INDEX else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        names = None
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError('expected an index of shards, JSON with a "weight_map" of names and files, got something else')
+    for name in names.values():
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ModelError("expected shards beside their index, got one of somewhere else")
+        if not path.with_name(name).is_file():
+            raise ModelError(f"expected {name} beside it, a shard that it names, got none")
+    return {full: path.with_name(name) for full, name in names.items()}

@@ -12,6 +12,7 @@ from bench.grid import models
 from bench.grid.cases import ChoiceError
 from bench.grid.models import read
 from reference import stack
+from tests.bench.grid.layers import net, save
 
 T, B, I, H = 12, 3, 5, 7
 KINDS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
@@ -36,105 +37,6 @@ def refused(path, text, seq_len=T):
     with pytest.raises(ChoiceError) as caught:
         read(str(path), seq_len, B)
     assert re.fullmatch(rf"--model: {re.escape(str(path))}: {text}", str(caught.value)), str(caught.value)
-
-
-# --- PyTorch ------------------------------------------------------------------------------------------------------
-
-
-def net(torch, kind, layers=2, directions=2, bias=True):
-    torch.manual_seed(0)
-    module = getattr(torch.nn, kind)(I, H, layers, bias=bias, bidirectional=directions == 2)
-    return torch.nn.ModuleDict({"encoder": torch.nn.ModuleDict({"rnn": module}), "head": torch.nn.Linear(H, 2)})
-
-
-def save(torch, state, path):
-    if path.suffix == ".safetensors":
-        pytest.importorskip("safetensors.torch").save_file(state, path)
-    else:
-        torch.save(state, path)
-    return path
-
-
-@pytest.mark.parametrize("end", [".pt", ".pth", ".safetensors"])
-@pytest.mark.parametrize(("layers", "directions"), [(1, 1), (2, 1), (1, 2), (3, 2)])
-@pytest.mark.parametrize("kind", KINDS.values())
-def test_a_state_dict(torch, tmp_path, kind, layers, directions, end):
-    whole = net(torch, kind, layers, directions, bias=layers != 3)
-    model = read(str(save(torch, whole.state_dict(), tmp_path / f"net{end}")), T, B)
-    (layer,) = model.layers.values()
-    assert (layer.name, KINDS[layer.cell], layer.seq_len, layer.batch_size) == ("encoder.rnn", kind, T, B)
-    with torch.no_grad():
-        hs, _ = whole["encoder"]["rnn"](torch.from_numpy(inputs()))
-    np.testing.assert_allclose(run(layer, inputs()), hs.numpy(), atol=TOLERANCE)
-    (case,) = layer.grid().cases()
-    assert (case.layers, case.directions, case.hidden_size, case.input_size) == (layers, directions, H, I)
-    assert model.inputs is None
-
-
-def test_a_state_dict_of_several_stacks_in_a_checkpoint(torch, tmp_path):
-    nested = {"epoch": 3, "model": {f"part{n}.{name}": a for n in range(2) for name, a in
-              net(torch, "GRU")["encoder"]["rnn"].state_dict().items()}}  # fmt: skip
-    nested["model"] |= {f"cell.{name}": a for name, a in torch.nn.LSTMCell(I, H).state_dict().items()}
-    model = read(str(save(torch, nested, tmp_path / "checkpoint.pt")), T, B)
-    assert {name: layer.cell for name, layer in model.layers.items()} == {
-        "model.part0": "gru", "model.part1": "gru", "model.cell": "lstm"
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("end", [".pt", ".safetensors"])
-def test_weights_of_other_dtypes(torch, tmp_path, dtype, end):
-    module = torch.nn.LSTM(I, H).to(getattr(torch, dtype))
-    (layer,) = read(str(save(torch, module.state_dict(), tmp_path / f"net{end}")), T, B).layers.values()
-    assert layer.name == "net"
-    W = layer.network[0][0].W
-    assert W.dtype == ("float64" if dtype == "float64" else "float32")
-    np.testing.assert_array_equal(W, module.weight_hh_l0.detach().to(torch.float64).numpy().astype(W.dtype))
-
-
-def test_a_projection_is_left_out_by_name(torch, tmp_path):
-    state = {f"big.{name}": a for name, a in torch.nn.LSTM(I, H, proj_size=2).state_dict().items()}
-    refused(
-        save(torch, state, tmp_path / "p.pt"), r"expected a recurrent layer .*, got big: a projection .*proj_size.*"
-    )
-    state |= {f"plain.{name}": a for name, a in torch.nn.LSTM(I, H).state_dict().items()}
-    model = read(str(save(torch, state, tmp_path / "both.safetensors")), T, B)
-    assert list(model.layers) == ["plain"]
-    assert list(model.left_out) == ["big"]
-
-
-class Bomb:
-    def __reduce__(self):
-        return (print, ("run!",))
-
-
-def test_a_pickle_is_not_run(torch, tmp_path, capfd):
-    path = save(torch, {"a": Bomb()}, tmp_path / "bomb.pt")
-    refused(path, "expected a state_dict that weights_only=True loads, got: .*")
-    assert "run!" not in capfd.readouterr().out
-
-
-def test_a_tensor_that_is_larger_than_its_file(torch, tmp_path):
-    huge = torch.zeros(1).expand(4 * 20_000, 20_000)
-    refused(
-        save(torch, {"weight_ih_l0": huge, "weight_hh_l0": huge}, tmp_path / "huge.pt"),
-        "expected recurrent layers of at most 536,870,912 numbers, got 3,200,000,000",
-    )
-
-
-def test_nan_is_no_weight(torch, tmp_path):
-    state = torch.nn.LSTM(I, H).state_dict()
-    state["bias_hh_l0"][3] = float("nan")
-    refused(save(torch, state, tmp_path / "nan.pt"), "nan: expected finite weights, got infinite ones or NaN")
-
-
-def test_a_compressed_state_dict(torch, tmp_path):
-    plain = save(torch, torch.nn.LSTM(I, H).state_dict(), tmp_path / "plain.pt")
-    path = tmp_path / "packed.pt"
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as to:
-        for name in source.namelist():
-            to.writestr(name, source.read(name))
-    refused(path, "expected what torch.save writes, got a zip file that is compressed")
 
 
 # --- Keras --------------------------------------------------------------------------------------------------------

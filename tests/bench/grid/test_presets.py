@@ -50,6 +50,18 @@ def test_networks_are_every_combination_but_for_a_step_that_has_no_end():
     assert len(networks) == 10
 
 
+def test_activations_are_the_rnns():
+    sizes = {"hidden": "8", "batch": "1", "threads": "1", "operation": "forward", "seq_len": "10"}
+    found = cases(cell="rnn,gru", activation="relu,tanh", **sizes)
+    assert [(case.cell, case.activation) for case in found] == [("rnn", "tanh"), ("rnn", "relu"), ("gru", "tanh")]
+    assert [case.id for case in found[:2]] == [
+        "rnn-forward-H8-I1-T10-B1-float32-1t",
+        "rnn-relu-forward-H8-I1-T10-B1-float32-1t",
+    ]
+    below = cases(cell="rnn,gru", activation="relu", dtype="int8", **sizes)
+    assert [case.cell for case in below] == ["rnn", "gru"]  # of which the first is unsupported by name
+
+
 @pytest.mark.parametrize("choices", [{"directions": "2"}, {"lengths": "ragged"}])
 def test_a_step_alone_of_what_begins_at_the_end_leaves_nothing(choices):
     with pytest.raises(ChoiceError, match="single steps alone"):
@@ -118,6 +130,15 @@ def test_deepbench_has_the_public_sizes():
         ),
         ({"layers": "0"}, "--layers: expected whole numbers of 1 or more, separated by commas, got '0'"),
         ({"directions": "3"}, "--directions: expected 1 or 2, got 3"),
+        ({"activation": "gelu"}, "--activation: expected tanh, relu or sigmoid, got 'gelu'"),
+        (
+            {"activation": "relu", "cell": "lstm"},
+            "--activation: expected an rnn in the grid, since the other cells have none to choose, got lstm",
+        ),
+        (
+            {"activation": "relu", "cell": "rnn", "dtype": "int8"},
+            "--dtype: expected float32 or float64 beside relu, whose states have no bound, got int8",
+        ),
         ({"lengths": "foo"}, "--lengths: expected full or ragged, got 'foo'"),
         ({"dtype": "float16"}, "--dtype: expected float32, float64, bfloat16 or int8, got 'float16'"),
     ],

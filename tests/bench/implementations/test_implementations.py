@@ -100,6 +100,34 @@ def test_networks_are_right_or_unsupported(name, cell):
             assert reply["status"] == expected, f"{case.id}: {reply['message']}"
 
 
+# activation, operation, layers, directions, lengths
+ACTIVATED = [
+    ("relu", "forward", 1, 1, "full"),
+    ("relu", "train", 1, 1, "full"),
+    ("relu", "stream", 2, 1, "full"),
+    ("relu", "train", 2, 2, "ragged"),
+    ("sigmoid", "forward", 2, 2, "ragged"),
+    ("sigmoid", "bptt", 1, 1, "full"),
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_other_activations_are_right_or_unsupported(name):
+    if import_module(MODULES[name]).version() is None:
+        pytest.skip(f"{name} is not installed")
+    with closing(Worker(MODULES[name], threads=1)) as worker:
+        worker.ask("start")
+        for activation, operation, L, D, lengths in ACTIVATED[: 2 if name == "numba-jit" else None]:  # it compiles long
+            case = Case("rnn", operation, 17, 5, 6, 4, "float32", 1, L, D, lengths, "", activation)
+            reply = worker.ask("build", case=asdict(case), seed=0)
+            has = supports(name, operation, "float32") and not (name == "torch" and activation == "sigmoid")
+            assert reply["status"] == ("ok" if has else "unsupported"), f"{case.id}: {reply['message']}"
+        case = Case("rnn", "forward", 17, 5, 6, 4, "int8", 1, activation="relu")
+        reply = worker.ask("build", case=asdict(case), seed=0)
+        words = "int8 has its budget for states within ±1, and relu's have no bound"
+        assert (reply["status"], reply["message"]) == ("unsupported", words)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_docstring_says_what_is_timed(name):
     assert import_module(MODULES[name]).__doc__.count("\n") >= 3

@@ -340,6 +340,7 @@ FIXED = {
     "operation",
     "dtype",
     "lengths",
+    "activation",
     "status",
     "started",
     "finished",

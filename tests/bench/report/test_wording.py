@@ -36,6 +36,16 @@ def test_networks_are_said_and_ragged_is_explained(tmp_path):
     assert wording.ragged(Facts([make_run(tmp_path / "full", **TINY)])) == []
 
 
+def test_an_activation_that_is_not_the_usual_one_is_said(tmp_path):
+    facts = Facts([make_run(tmp_path / "run", **TINY | {"activation": ["relu"]})])
+    assert "RNN, relu, float32, 1 thread" in wording.share_line(facts)
+    assert wording.case_name(facts.rows.iloc[0], set()).startswith("relu, ")
+    both = Facts([make_run(tmp_path / "both", **TINY | {"activation": ["tanh", "relu"]})])
+    assert "RNN, relu and tanh, float32, 1 thread" in wording.share_line(both)
+    assert set(both.rows["network"]) == {"", "relu"}
+    assert len(both.rows) == 2 * len(facts.rows)
+
+
 def unlike(row):
     return 1.5 if row["hidden_size"] == 16 else 6.0
 

@@ -32,6 +32,7 @@ def row(n, **about):
         "dtype": "float32",
         "threads": 1,
         "model": "",
+        "activation": "tanh",
         "implementation": "numpy",
         "version": "2.4.6",
         "status": "ok",
@@ -377,7 +378,9 @@ def test_what_a_full_disk_cannot_hold_is_named_and_the_file_before_it_kept(run):
 
 def test_a_row_without_networks_is_one_layer_of_one_direction(run):
     """Runs written before there were any."""
-    old = {name: value for name, value in row(1).items() if name not in ("layers", "directions", "lengths")}
+    old = {
+        name: value for name, value in row(1).items() if name not in ("layers", "directions", "lengths", "activation")
+    }
     run.append(row(1))
     path = run.folder / "rows.jsonl"
     path.write_text(json.dumps(old) + "\n")

@@ -5,6 +5,7 @@ import shutil
 import site
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,8 @@ def test_what_a_version_does_not_know_of_a_case_is_said():
     assert old.lacks(case) == ""
     assert "layers" not in old.told(case)
     assert old.lacks(Case("rnn", "forward", 8, 1, 4, 1, "float32", 1, layers=2, directions=2)) == "layers, directions"
+    assert old.lacks(replace(case, activation="relu")) == "activation"
+    assert "activation" not in old.told(case)
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib import import_module
 from itertools import product
 
@@ -7,7 +8,7 @@ import pytest
 
 from bench.grid import inputs
 from bench.grid.cases import BUDGETS, DTYPES, GATES, LOW, LOW_OPERATIONS, OPERATIONS, Case
-from bench.implementations import find, named, numba_simd
+from bench.implementations import UnsupportedError, find, named, numba_simd
 from bench.timing import verify
 from bench.timing.rounding import disturbing
 from tests.bench.timing.planted import planted, planted_low, planted_network, second_call
@@ -49,6 +50,58 @@ def test_a_wrong_gradient_is_named(name, factor):
     _, message = verify.compare(c, outputs, expected)
     assert message.startswith(f"{name}: error")
     assert ";" not in message
+
+
+def activated(operation, activation, dtype="float32", **sizes):
+    return replace(case(operation, dtype, **sizes), activation=activation)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("operation", ["forward", "bptt", "train"])
+def test_other_activations_are_right_and_wrong_by_name(operation, activation):
+    c = activated(operation, activation, H=20, T=10)
+    arrays = inputs.make(c, 0)
+    expected = verify.reference(c, arrays)
+    assert share(c, second_call(c, arrays), expected) < 0.5
+    for what, outputs in planted(c, arrays).items():
+        assert verify.compare(c, outputs, expected)[1], what
+    assert verify.compare(c, second_call(replace(c, activation="tanh"), arrays), expected)[1]
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("operation", ["bptt", "train"])
+def test_the_slope_of_a_relu_at_zero_may_be_either(operation, side):
+    """Where float32 has a sum of 0 and float64 one a little above or below."""
+    c = activated(operation, "relu", H=20, T=10)
+    arrays = inputs.make(c, 0)
+    x = np.ones_like(arrays.x)
+    params = tuple(one._replace(U=one.U.copy(), W=one.W.copy(), b=one.b.copy()) for one in arrays.params)
+    for one in params:
+        one.U[3], one.W[3], one.b[3] = 0, 0, -1
+        one.U[3, 0] = 1
+        one.U[3, 1] = side * 1e-9  # beside 1 nothing in float32
+    arrays = arrays._replace(params=params, x=x)
+    expected = verify.reference(c, arrays)
+    assert share(c, second_call(c, arrays), expected) < 1
+    wide = verify.over(arrays, lambda a: a.astype(np.float64))
+    slopes = [verify._run(c, one)["params.U"][3] for one in (wide, verify.over(arrays, np.array))]
+    assert np.array_equal(*slopes) == (side < 0)
+
+
+def test_a_relu_that_grows_without_end_is_nobodys():
+    c = activated("forward", "relu", T=50)
+    arrays = inputs.make(c, 0)
+    grown = tuple(one._replace(W=np.full_like(one.W, 10)) for one in arrays.params)
+    with pytest.raises(UnsupportedError, match="with relu and these weights its numbers grow beyond float32"):
+        verify.reference(c, arrays._replace(params=grown))
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_below_float32_a_sigmoid_is_held_to_its_twin(low):
+    c = activated("forward", "sigmoid", low, H=20, T=10)
+    arrays = inputs.make(c, 0)
+    prepared = numba_simd.prepare(c, arrays)
+    assert verify.judge(c, arrays, prepared.outputs(prepared.call()), prepared.follows).message is None
 
 
 def test_one_nan_never_passes():
