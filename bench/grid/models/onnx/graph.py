@@ -53,7 +53,24 @@ def load(path: Path) -> Any:
         raise ModelError("not an ONNX model, or one without a node")
     if not any(one.domain in OURS and one.version > 0 for one in model.opset_import):
         raise ModelError("not an ONNX model: expected the version of its operators, got none")
+    _decode(model)
     return _named(_inlined(onnx, model))
+
+
+def _decode(message: Any, deep: int = 0) -> None:
+    """Make texts of what protocol buffers give as bytes, since it is in another encoding than theirs."""
+    if deep > 4 * DEEPEST:
+        raise ModelError(f"expected graphs at most {DEEPEST} deep, got more")
+    for field, value in message.ListFields():
+        many = not isinstance(value, str | bytes) and hasattr(value, "__len__")
+        if field.type == field.TYPE_STRING:
+            if isinstance(value, bytes):
+                setattr(message, field.name, value.decode(errors="replace"))
+            elif many and any(isinstance(one, bytes) for one in value):
+                value[:] = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in value]
+        elif field.type == field.TYPE_MESSAGE:
+            for one in value if many else (value,):
+                _decode(one, deep + 1)
 
 
 def _inlined(onnx: Any, model: Any) -> Any:

@@ -55,7 +55,7 @@ class _Search:
     def __init__(self, model: Any, places: list[Place], folder: Path, steps: int, batch: int) -> None:
         self.onnx, self.model, self.folder, self.places = library("onnx", "peers"), model, folder, places
         self.asked = {"T": steps, "B": batch}
-        self.types = {value.name: (_dtype(self.onnx, value),) for value in inputs(model)}
+        self.types = {value.name: _dtype(self.onnx, value) for value in inputs(model)}
         self.axes = {value.name: _axes(value) for value in inputs(model)}
         self.keys = list(dict.fromkeys(one for axes in self.axes.values() for one in axes if isinstance(one, tuple)))
         self.roles = {key: _guess(key) for key in self.keys}
@@ -97,15 +97,16 @@ class _Search:
         """Find what shape inference tells of the roles of axes and of the nodes."""
         skeleton = _skeleton(self.onnx, self.model)
         for _ in range(2):  # the second time with what the first has found
-            self.seen, before = self._inferred(skeleton, self._shapes(self.roles)), dict(self.roles)
+            self.seen, found = self._inferred(skeleton, self._shapes(self.roles)), dict(self.roles)
             self.depends = {}
             for key in self.keys[:MOST_PROBED]:
                 moved = self._moved(self.seen, self._inferred(skeleton, self._shapes(self.roles, key)))
                 if len(moved) == 1:
-                    self.roles[key] = moved
+                    found[key] = moved
                     self.settled.add(key)
-            if self.roles == before:
+            if self.roles == found:
                 return
+            self.roles = found
 
     def _moved(self, seen: dict, other: dict) -> str:
         """Return which of T and B differ between two runs in any node, and keep which do in each."""
@@ -168,9 +169,15 @@ class _Search:
     def _leave_out(self, names: list[str], why: str) -> None:
         self.left_out |= {name: why for name in names if name not in self.seen}
 
-    def _run(self, runner: Runner, roles: dict[Key, str] | None = None, forced: dict | None = None) -> Seen:
-        shapes = self._shapes(self.roles if roles is None else roles)
-        return runner.run({name: (*self.types[name], shapes[name], self.values.get(name)) for name in shapes}, forced)
+    def _run(
+        self,
+        runner: Runner,
+        roles: dict[Key, str] | None = None,
+        twice: Key | None = None,
+        forced: dict[str, bool] | None = None,
+    ) -> Seen:
+        shapes = self._shapes(self.roles if roles is None else roles, twice)
+        return runner.run({name: (self.types[name], shapes[name], self.values.get(name)) for name in shapes}, forced)
 
     def _take(self, run: Seen) -> None:
         self.seen |= {name: axes for name, axes in _axes_of(run).items() if name in self.batch_first}
@@ -204,9 +211,13 @@ class _Search:
             if (again := self._run(runner, roles)).works:
                 self.roles, run = roles, again
                 moved.reverse()
-        for role, what in zip("TB", moved, strict=True):
-            if what == role:
-                self.settled |= {key for key, other in self.roles.items() if other == role}
+        known = _axes_of(run)
+        for key in [key for key in self.keys if key not in self.settled][:MOST_OPEN]:
+            role = self.roles[key]
+            if moved["TB".index(role)] == role:
+                one = self._run(runner, twice=key)  # which fails where it must agree with others of its role
+                if not one.works or self._moved(known, _axes_of(one)) == role:
+                    self.settled.add(key)
         return run
 
     def _forced(self, runner: Runner, run: Seen) -> list[Seen]:
