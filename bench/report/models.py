@@ -39,15 +39,13 @@ def _together(run: Run, shared: tuple, race: Race, where: str) -> str:
     operation, dtype, threads = shared
     file, layers = run.info["model"]["file"], _layers(run, shared)
     mine = [name for name in layers if models.calls(run, name)]
-    what = f"the {len(mine)} recurrent layers of {file} together"
-    if len(mine) == 1:
+    often = any(models.calls(run, name) != 1 for name in mine)
+    what = f"the {len(mine)} recurrent layers of {file} together" if len(mine) > 1 else f"the recurrent layer of {file}"
+    if len(layers) == 1:
         what = f"the only recurrent layer of {file}"
-    if len(mine) < len(layers):
-        what = f"{counted(len(mine), 'recurrent layer')} of {file}, of {len(layers)}, that a run of it calls"
-    if any(models.calls(run, name) != 1 for name in mine):
-        what += (
-            ", each as often as that calls it" if len(mine) < len(layers) else ", as often as a run of it calls them"
-        )
+    elif len(mine) < len(layers):
+        what += f" that a run of it calls, of {len(layers)}"
+    what += ", as often as a run of it does" * often
     how = f"{operation}, {dtype}, {counted(threads, 'thread')}{where}"
     return f"For {what} ({how}) {_fastest(race)}: {seconds(race.seconds[race.first])}{_next(race)}{_loss(race)}."
 

@@ -152,7 +152,9 @@ def test_texts_cannot_be_compared(tmp_path):
 
 
 def test_inputs_of_a_whole_model():
-    found = of_model({"x": Input("float32", [2, 9, 4]), "tokens": Input("int64", [2, 9]), "lengths": Input("int64", [2])}, 0)
+    found = of_model(
+        {"x": Input("float32", [2, 9, 4]), "tokens": Input("int64", [2, 9]), "lengths": Input("int64", [2])}, 0
+    )
     assert found["x"].dtype == np.float32
     assert found["x"].std() == pytest.approx(1, abs=0.3)
     assert not found["tokens"].any()

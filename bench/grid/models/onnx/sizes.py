@@ -144,7 +144,9 @@ class _Search:
         if any(prod(shape) > MOST_NUMBERS for shape in self._shapes(self.roles).values()):
             return
         if not runner.is_there:
-            self._leave_out(inner, "its T and B are for ONNX Runtime to tell, which is not there")
+            self._leave_out(
+                inner, "its T and B are known to a run in ONNX Runtime alone, which is not there or cannot load it"
+            )
             return
         tried = []
         for roles, values in self._tried(vague):
@@ -202,7 +204,8 @@ class _Search:
         asked, moved = self.asked, []
         for role in "TB":
             self.asked = asked | {role: 2 * asked[role]}
-            moved.append(self._moved(known, _axes_of(self._run(runner))))
+            other = self._run(runner) if role in self.roles.values() else run
+            moved.append(self._moved(known, _axes_of(other)))
         self.asked = asked
         if not run.works:
             return run

@@ -335,6 +335,14 @@ def test_operators_of_a_version_that_is_not_known_yet(onnx, tmp_path):
         assert layer.cell == "lstm"
 
 
+@pytest.mark.parametrize("text", [b"it", b"hs", b"steps", b"hidden_size"])
+def test_texts_of_another_encoding(onnx, tmp_path, text):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(single(onnx).SerializeToString().replace(text, b"\xff" + text[1:]))
+    (layer,) = read(str(path), T, B).layers.values()
+    assert (layer.seq_len, layer.batch_size) == (T, B)
+
+
 def test_a_function_that_calls_itself_and_one_that_grows(onnx, tmp_path):
     helper, versions = onnx.helper, [onnx.helper.make_opsetid("", 14), onnx.helper.make_opsetid("local", 1)]
 

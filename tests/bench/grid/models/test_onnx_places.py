@@ -100,7 +100,9 @@ def test_without_onnx_runtime_nothing_is_guessed(tmp_path, monkeypatch):
     monkeypatch.setattr(observed, "find_spec", lambda _: None)
     a_model = found(a_graph, tmp_path)
     assert seen(a_model) == {"it": (T, B, None), "top": (T, B, 1)}
-    assert a_model.left_out == {"more": "its T and B are for ONNX Runtime to tell, which is not there"}
+    assert a_model.left_out == {
+        "more": "its T and B are known to a run in ONNX Runtime alone, which is not there or cannot load it"
+    }
 
 
 def test_a_run_that_takes_too_long_or_dies(tmp_path, monkeypatch):
