@@ -44,19 +44,20 @@ def make(case, seed, weights=None):
 
 
 def of_model(inputs, seed):
-    """Return the arrays that a whole model of a file takes, told by names as (dtype, shape).
+    """Return the arrays that a whole model of a file takes, told by names as (dtype, shape, value).
 
-    Numbers with a fraction are normal. Whole numbers are 0, the index of a token that every table has; but lengths,
-    which are called so, are those of the sequences.
+    Numbers with a fraction are normal. Whole numbers are the value; where that is None 0, the index of a token that
+    every table has; but lengths, which are called so, are those of the sequences.
     """
     rng = np.random.default_rng(seed)
-    steps = max((shape[1] for _, shape in inputs.values() if len(shape) > 1), default=1)
+    steps = max((shape[1] for _, shape, _ in inputs.values() if len(shape) > 1), default=1)
     found = {}
-    for name, (dtype, shape) in inputs.items():
+    for name, (dtype, shape, value) in inputs.items():
         if np.dtype(dtype).kind == "f":
             found[name] = np.asarray(rng.standard_normal(shape), dtype)
         else:
-            found[name] = np.full(shape, steps if "len" in name.lower() else 0, dtype)
+            usual = steps if "len" in name.lower() else 0
+            found[name] = np.full(shape, usual if value is None else value, dtype)
     return found
 
 

@@ -100,10 +100,16 @@ def prepare_model(path, arrays, plain=False):
 def recurrent(path, arrays, runs):
     """Return the seconds that each recurrent node of a model takes in one of so many runs, and "" for the whole.
 
-    The nodes are those of a session that is profiled, the whole that of another one, which takes turns with it.
+    The nodes are those of a session that is profiled, by the names that `bench.grid.models` has for them, the whole
+    that of another one, which takes turns with it.
     """
+    from bench.grid.models.onnx import graph
+
+    model = graph.load(Path(path))
+    names = sorted((place.name for place in graph.places(model, Path(path).parent)), key=len, reverse=True)
     with TemporaryDirectory() as folder:
-        usual, profiled = _session(path), _session(path, profile=str(Path(folder, "profile")))
+        usual = _session(path)
+        profiled = _session(model.SerializeToString(), profile=str(Path(folder, "profile")), beside=Path(path).parent)
         for session in (usual, profiled):
             session.run(None, arrays)
         whole_s = 0.0
@@ -117,14 +123,15 @@ def recurrent(path, arrays, runs):
     found = {"": whole_s / runs}
     for event in events:
         kind = event.get("args", {}).get("op_name")
-        if kind in ("RNN", "GRU", "LSTM") and event["name"].endswith("_kernel_time") and event["ts"] > warm:
-            name = event["name"].removesuffix("_kernel_time") or kind
+        if kind in graph.NODES and event["name"].endswith("_kernel_time") and event["ts"] > warm:
+            shown = event["name"].removesuffix("_kernel_time")  # with something before it where it moved elsewhere
+            name = next((name for name in names if shown.endswith(name)), shown)
             found[name] = found.get(name, 0.0) + event["dur"] / runs / 1e6
     return found
 
 
-def _session(model, plain=False, profile=None):
-    """Return a session of a model, the bytes of one or the path of its file."""
+def _session(model, plain=False, profile=None, beside=None):
+    """Return a session of a model, the path of its file, or the bytes of one whose large weights lie in a folder."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -132,6 +139,8 @@ def _session(model, plain=False, profile=None):
         setattr(options, name, value)
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if beside:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(beside.absolute()))
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

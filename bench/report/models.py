@@ -22,25 +22,68 @@ def answer(facts: Facts) -> list[str]:
         if about := run.info.get("model"):
             many = len(facts.runs) > 1
             where = f" on {models.machine_name(run)}" if many and len(facts.machines) > 1 else ""
-            found += [
-                _together(about["file"], shared, race, len(_layers(run, shared)), where)
-                for shared, race in models.together(run).items()
-            ]
+            found += [_together(run, shared, race, where) for shared, race in models.together(run).items()]
+            found += _apart(run)
             found += _each(run)
             found += [_whole(about["file"], threads, whole, where) for threads, whole in models.whole(run).items()]
+            found += [words for whole in models.whole(run).values() if (words := _longer(run, whole))]
             found += about.get("told") or []
             if about["left_out"]:
-                words = [f"{name} ({why})" for name, why in list(about["left_out"].items())[:MOST_SENTENCES]]
-                more = len(about["left_out"]) - len(words)
-                found.append(f"Not measured: {listed(words + [counted(more, 'more layer')] * (more > 0))}.")
+                left = [f"{name} ({why})" for name, why in list(about["left_out"].items())[:MOST_SENTENCES]]
+                more = len(about["left_out"]) - len(left)
+                found.append(f"Not measured: {listed(left + [counted(more, 'more layer')] * (more > 0))}.")
     return found
 
 
-def _together(file: str, shared: tuple, race: Race, layers: int, where: str) -> str:
+def _together(run: Run, shared: tuple, race: Race, where: str) -> str:
     operation, dtype, threads = shared
-    what = f"the only recurrent layer of {file}" if layers == 1 else f"the {layers} recurrent layers of {file} together"
+    file, layers = run.info["model"]["file"], _layers(run, shared)
+    mine = [name for name in layers if models.calls(run, name)]
+    often = any(models.calls(run, name) != 1 for name in mine)
+    what = f"the {len(mine)} recurrent layers of {file} together" if len(mine) > 1 else f"the recurrent layer of {file}"
+    if len(layers) == 1:
+        what = f"the only recurrent layer of {file}"
+    elif len(mine) < len(layers):
+        what += f" that a run of it calls, of {len(layers)}"
+    what += ", as often as a run of it does" * often
     how = f"{operation}, {dtype}, {counted(threads, 'thread')}{where}"
     return f"For {what} ({how}) {_fastest(race)}: {seconds(race.seconds[race.first])}{_next(race)}{_loss(race)}."
+
+
+def _apart(run: Run) -> list[str]:
+    """Return what is to be said of layers that a run of the whole does not call once."""
+    calls = {name: models.calls(run, name) for name in _named(run)}
+    often = [f"{name} {count:,} times" for name, count in calls.items() if count and count > 1]
+    found = [f"A run of it calls {_few(often)}."] if often else []
+    for count, why in ((0, "not called by a run of it"), (None, "called nobody knows how often by a run of it")):
+        if names := [name for name, one in calls.items() if one == count]:
+            are = "is" if len(names) == 1 else "are"
+            found.append(f"{_few(names)} {are} {why}, and not among those that are added up.")
+    return found
+
+
+def _few(words: list[str]) -> str:
+    more = len(words) - MOST_SENTENCES
+    return listed(words[:MOST_SENTENCES] + [f"{more} more"] * (more > 0))
+
+
+def _named(run: Run) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in run.rows if row["model"]))
+
+
+def _longer(run: Run, whole: Whole) -> str:
+    """Return why layers by themselves take longer than the whole that they are a part of; nothing if they do not."""
+    if not whole.longer:
+        return ""
+    words = [f"{named(name)} {seconds(value)}" for name, value in whole.longer.items()]
+    found = f"By themselves the layers take {listed(words)}, longer than the whole"
+    if whole.within is not None and not whole.within:
+        return f"{found}, since the whole does not run them with these inputs."
+    if whole.within is None:
+        return f"{found}: how long they take within it is not known, since ONNX Runtime's profile does not have them."
+    calls = sum(models.calls(run, name) or 0 for name in _named(run))
+    why = f"each of {counted(calls, 'call')} is made from Python by itself, which a node within the whole is not"
+    return f"{found}, within which they take ONNX Runtime {seconds(whole.within)}: {why}."
 
 
 def _each(run: Run) -> list[str]:

@@ -109,6 +109,7 @@ TEXT = Kind("a text", lambda value: isinstance(value, str))
 INSTANT = Kind("a time such as 2026-01-31T12:00:00+00:00", _is_instant)
 FINISHED = Kind(f"null, or {INSTANT.words}", lambda value: value is None or _is_instant(value))
 WHOLE = _number(1, 2**53, "a whole number of 1 or more", (int,))
+COUNT = _number(0, 2**53, "a whole number of 0 or more", (int,))
 DIGITS = Kind("a number in digits", lambda value: value.isascii() and value.isdigit() and len(value) < 10)
 CPU = _number(0, 2**53, "the number of a CPU", (int,))
 AMOUNT = _number(0, 1e30, "a number of 0 or more")
@@ -206,7 +207,8 @@ MODEL = {
     "digest": Maybe(TEXT),
     "left_out": Named(TEXT, TITLE),
     "told": Maybe([TEXT]),
-    "inputs": Maybe(Named({"dtype": TEXT, "shape": [WHOLE]}, TITLE)),
+    "calls": Maybe(Named(Maybe(COUNT), TITLE)),
+    "inputs": Maybe(Named({"dtype": TEXT, "shape": [WHOLE], "value": Maybe(WHOLE)}, TITLE)),
 }
 
 INFO = {

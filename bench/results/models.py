@@ -1,8 +1,9 @@
 """What the rows of models amount to: who is the fastest in each layer, in all together, and what it brings the whole.
 
 A model is a name in rows: a network that people run (preset `models`), or a layer of a file (`--model`). The latter's
-layers are told together as well, by whoever has a time for all of them; and where runtimes took the whole model, its
-time, the share that ONNX Runtime's recurrent layers have in it, and what the fastest in their place would make of it.
+layers are told together as well, each as often as a run of the whole calls it, by whoever has a time for all of them;
+and where runtimes took the whole model, its time, the share that ONNX Runtime's recurrent layers have in it, and what
+the fastest in their place would make of it.
 """
 
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ class Whole(NamedTuple):
     share: float | None  # of ONNX Runtime's time that its recurrent layers have
     gain: float | None  # how many times as fast it were with the fastest of all in the place of those measured
     failed: dict[str, str]  # why a runtime has no time
+    within: float | None = None  # seconds of ONNX Runtime's time that the measured layers have
+    longer: dict[str, float] = {}  # noqa: RUF012 - seconds of the layers together, of runtimes whose whole takes less
 
 
 def layers(run: Run) -> pd.DataFrame:
@@ -57,20 +60,28 @@ def layers(run: Run) -> pd.DataFrame:
 
 
 def together(run: Run) -> dict[tuple, Race]:
-    """Return the race over all layers of a file, by what they share: see `SHARED`."""
+    """Return the race over the layers of a file that a run of the whole calls, by what they share: see `SHARED`."""
     if not run.info.get("model"):
         return {}
     groups: dict[tuple, list] = {}
     for rows in _by_case(run):
-        groups.setdefault(tuple(rows[0][name] for name in SHARED), []).append(rows)
-    return {shared: race for shared, group in groups.items() if (race := _race(group))}
+        if calls(run, rows[0]["model"]):
+            groups.setdefault(tuple(rows[0][name] for name in SHARED), []).append(rows)
+    weights = {shared: [calls(run, rows[0]["model"]) or 0 for rows in group] for shared, group in groups.items()}
+    return {shared: race for shared, group in groups.items() if (race := _race(group, weights[shared]))}
+
+
+def calls(run: Run, layer: str) -> int | None:
+    """Return how often a run of the whole file calls a layer of it; None: nobody knows."""
+    return ((run.info.get("model") or {}).get("calls") or {}).get(layer, 1)
 
 
 def whole(run: Run) -> dict[int, Whole]:
     """Return what is known of the whole model of a file, by the number of threads."""
     races = together(run)
+    counted = {name for name in _names(run) if calls(run, name)}
     return {
-        int(threads): _whole(found, races.get(("forward", "float32", int(threads))), set(_names(run)))
+        int(threads): _whole(found, races.get(("forward", "float32", int(threads))), counted)
         for threads, found in sorted((run.info.get("whole") or {}).items(), key=lambda item: int(item[0]))
     }
 
@@ -80,15 +91,17 @@ def _whole(found: dict[str, dict], race: Race | None, measured: set[str]) -> Who
     seconds = _sorted({name: float(np.median(rounds)) for name, rounds in times.items()})
     first = list(seconds)[:2]
     ratio = paired_ratio(times[first[1]], times[first[0]]) if len(first) > 1 else None
-    share = gain = None
+    share = gain = within = None
     profile = (found.get("onnxruntime") or {}).get("recurrent") or {}
     if profile.get(""):
         share = min(1.0, sum(value for name, value in profile.items() if name) / profile[""])
-        mine = sum(value for name, value in profile.items() if name in measured) / profile[""]
+        within = sum(value for name, value in profile.items() if name in measured)
+        mine = within / profile[""]
         if race and "onnxruntime" in race.seconds and measured <= profile.keys() and mine <= 1:
             gain = 1 / (1 - mine + mine * race.seconds[race.first] / race.seconds["onnxruntime"])
     failed = {name: f"{row['status']}: {row['message']}" for name, row in found.items() if row["status"] != "ok"}
-    return Whole(seconds, ratio, share, gain, failed)
+    longer = {name: race.seconds[name] for name in seconds if race and race.seconds.get(name, 0) > seconds[name]}
+    return Whole(seconds, ratio, share, gain, failed, within, longer)
 
 
 def _names(run: Run) -> list[str]:
@@ -104,8 +117,8 @@ def _by_case(run: Run) -> list[list[dict]]:
     return list(cases.values())
 
 
-def _race(cases: Sequence[list[dict]]) -> Race | None:
-    """Return the race of those who have a time in all of the cases, or None if nobody has."""
+def _race(cases: Sequence[list[dict]], weights: Sequence[int] = (1,)) -> Race | None:
+    """Return the race of those who have a time in all of the cases, each so many times, or None if nobody has."""
     by_name = [
         {row["implementation"]: row for row in rows if row["status"] == "ok" and row["implementation"] not in BESIDE}
         for rows in cases
@@ -113,7 +126,10 @@ def _race(cases: Sequence[list[dict]]) -> Race | None:
     names = [name for name in by_name[0] if all(name in rows for rows in by_name)]
     if not names:
         return None
-    times = {name: [rows[name]["times"] for rows in by_name] for name in names}
+    times = {
+        name: [weight * np.asarray(rows[name]["times"]) for rows, weight in zip(by_name, weights, strict=True)]
+        for name in names
+    }
     seconds = _sorted({name: float(sum(np.median(one) for one in times[name])) for name in names})
     first, *others = seconds
     ratio = None

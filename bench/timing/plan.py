@@ -134,14 +134,13 @@ def wanted(plan, host=None):
     if plan.sources:
         found["sources"] = plan.sources
     if plan.model is not None:
-        inputs = plan.model.inputs and {
-            name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in plan.model.inputs.items()
-        }
+        inputs = plan.model.inputs and {name: one._asdict() for name, one in plan.model.inputs.items()}
         found["model"] = {
             "file": models.clean(plan.model.path.name),
             "digest": plan.model.digest,
             "left_out": plan.model.left_out,
             "told": plan.model.told,
+            "calls": {name: layer.calls for name, layer in plan.model.layers.items()},
             "inputs": inputs,
         }
     return json.loads(json.dumps(found))  # as it will be read again

@@ -1,7 +1,7 @@
 """Recurrent layers in somebody's file, found by name and read with their weights: `read`.
 
 A format is a file here, found by the ends of the files' names (`ENDS`), with `read(path, T, B)`. Files are data from
-elsewhere: nothing in them is run, sizes are checked before memory is taken, and what is wrong is said in one line. What
+elsewhere: none of their code is run, sizes are checked before memory is taken, and what is wrong is said in one line. What
 is a recurrent layer but cannot be measured as it stands, since its equations are others, is left out by name.
 """
 
@@ -10,7 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from math import prod
 from pathlib import Path
@@ -60,6 +60,7 @@ class Layer(NamedTuple):
     activation: str = "tanh"  # of an rnn: tanh, relu or sigmoid
     asked: tuple[str, ...] = ("T", "B")  # what of these the file does not say, so that the command does
     told: tuple[str, ...] = ()  # what was assumed of it, or done to its weights: "its activation is taken to be tanh"
+    calls: int | None = 1  # of it in a run of the whole model, 0 in a branch that is not taken; None: nobody knows
 
     def grid(self) -> Grid:
         """Return the grid of its only case."""
@@ -72,12 +73,20 @@ class Layer(NamedTuple):
         )  # fmt: skip
 
 
+class Input(NamedTuple):
+    """An input of a model that runtimes take whole."""
+
+    dtype: str
+    shape: list[int]
+    value: int | None = None  # of whole numbers; None: that of `bench.grid.inputs.of_model`
+
+
 class Found(NamedTuple):
     """What a format finds in a file."""
 
     layers: list[Layer]
     left_out: dict[str, str]  # the reason by the layer's name
-    inputs: dict[str, tuple[str, list[int]]] | None = None  # of a model that runtimes take whole: dtype and shape
+    inputs: dict[str, Input] | None = None  # of a model that runtimes take whole
     told: tuple[str, ...] = ()  # what is to be said of the file, a sentence each
 
 
@@ -86,7 +95,7 @@ class Model(NamedTuple):
     digest: str
     layers: dict[str, Layer]
     left_out: dict[str, str]
-    inputs: dict[str, tuple[str, list[int]]] | None
+    inputs: dict[str, Input] | None
     told: tuple[str, ...] = ()  # what was assumed, and whatever else is not as it stands in the file, a sentence each
 
     def preset(self) -> Preset:
@@ -117,8 +126,8 @@ def read(path: str, seq_len: int | None, batch_size: int | None, activation: str
         layers = _named([layer._replace(told=(*_sizes(layer, given), *layer.told)) for layer in found.layers])
         if activation is not None and not any(layer.cell == "rnn" for layer in layers.values()):
             raise ChoiceError(f"--activation: expected an RNN in {path} that is measured, got none")
-        for name, (_, shape) in (found.inputs or {}).items():
-            expect_numbers(prod(shape), f"{name}: expected inputs")
+        for name, one in (found.inputs or {}).items():
+            expect_numbers(prod(one.shape), f"{name}: expected inputs")
         if not layers:
             left = "; ".join(f"{name}: {why}" for name, why in list(found.left_out.items())[:3])
             raise ModelError(f"expected a recurrent layer that can be measured, got {left or 'no recurrent layer'}")
@@ -192,19 +201,26 @@ def _named(layers: list[Layer]) -> dict[str, Layer]:
     numbers = sum(a.size for layer in layers for directions in layer.network for one in directions for a in one)
     expect_numbers(numbers)
     found: dict[str, Layer] = {}
-    taken = set()
-    for layer in layers:
-        base = name = clean(layer.name)
-        number = 2
-        while re.sub(r"\W", "_", name) in taken:
-            name, number = f"{base} ({number})", number + 1
+    for name, layer in zip(labels([layer.name for layer in layers]), layers, strict=True):
         steps = layer.seq_len * layer.batch_size * layer.network[0][0].W.shape[1]
         expect_numbers(steps, f"{name}: expected T, B and H that come to states")
-        taken.add(re.sub(r"\W", "_", name))
         for direction in (one for directions in layer.network for one in directions):
             if not all(np.isfinite(a).all() for a in direction):
                 raise ModelError(f"{name}: expected finite weights, got infinite ones or NaN")
         found[name] = layer._replace(name=name)
+    return found
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return names as a report can show them, all different, also as parts of the names of files."""
+    found: list[str] = []
+    taken = set()
+    for name in map(clean, names):
+        label, number = name, 2
+        while re.sub(r"\W", "_", label) in taken:
+            label, number = clean(f"{name} ({number})"), number + 1
+        taken.add(re.sub(r"\W", "_", label))
+        found.append(label)
     return found
 
 

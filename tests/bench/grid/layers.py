@@ -47,3 +47,28 @@ def save(torch, state, path):
     else:
         torch.save(state, path)
     return path
+
+
+exported = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+def export(torch, path, kind="LSTM", **shapes):
+    """Write a convolution, two layers of two directions and a linear layer as PyTorch exports them."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv1d(4, I, 3, stride=2, padding=1)
+            self.rnn = getattr(torch.nn, kind)(I, H, 2, bidirectional=True, batch_first=True)
+            self.head = torch.nn.Linear(2 * H, 3)
+
+        def forward(self, x):
+            return self.head(self.rnn(self.conv(x.transpose(1, 2)).transpose(1, 2))[0])
+
+    torch.manual_seed(0)
+    whole = Net().eval()
+    x = torch.randn(1, 2 * T, 4)
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    axes = {"dynamic_axes": {"x": {0: "batch", 1: "time"}, "y": {0: "batch"}}}
+    torch.onnx.export(whole, (x,), path, dynamo=False, **names, **axes, **shapes)
+    return whole

@@ -147,3 +147,72 @@ def test_the_interval_of_sums_holds_the_ratio():
     assert missed <= 2
     one = [rng.lognormal(0, 0.1, 15)], [rng.lognormal(0, 0.1, 15)]
     assert sums_ratio(*one).median == pytest.approx(paired_ratio(one[0][0], one[1][0]).median, rel=0.1)
+
+
+def called(run, **calls):
+    run.info["model"]["calls"] = dict(zip(LAYERS, calls.values(), strict=True))
+    return run
+
+
+def test_layers_are_added_as_often_as_a_run_calls_them(tmp_path):
+    run = called(of_file(tmp_path), first=3, second=1)
+    (race,) = models.together(run).values()
+    first, second = (one.seconds["numpy"] for one in models.layers(run)["race"])
+    assert race.seconds["numpy"] == pytest.approx(3 * first + second)
+    assert 1 < race.ratio.low < 2 < race.ratio.high
+    words = said.answer(Facts([run]))
+    assert words[0].startswith("For the 2 recurrent layers of net.onnx together, as often as a run of it does (")
+    assert words[1] == "A run of it calls encoder.rnn 3 times."
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [(0, "is not called by a run of it"), (None, "is called nobody knows how often by a run of it")],
+)
+def test_branches_that_are_not_taken_are_not_added_up(tmp_path, second, why):
+    profile = {"": 1e-3, LAYERS[0]: 3e-4}
+    run = called(of_file(tmp_path, profile=profile), first=1, second=second)
+    (race,) = models.together(run).values()
+    assert race.seconds == models.layers(run)["race"][0].seconds
+    found = models.whole(run)[1]
+    assert found.gain == pytest.approx(1 / (0.7 + 0.3 * race.seconds["numba-simd"] / race.seconds["onnxruntime"]))
+    words = said.answer(Facts([run]))
+    assert words[0].startswith("For the recurrent layer of net.onnx that a run of it calls, of 2 (forward, float32, 1 ")
+    assert words[1] == f"<b>decoder</b> {why}, and not among those that are added up."
+
+
+def test_a_file_none_of_whose_layers_is_called(tmp_path):
+    run = called(of_file(tmp_path), first=0, second=0)
+    assert models.together(run) == {}
+    assert "are not called by a run of it" in " ".join(said.answer(Facts([run])))
+
+
+@pytest.mark.parametrize(
+    ("profile", "why"),
+    [
+        (
+            {"": 1e-5, LAYERS[0]: 2e-6, LAYERS[1]: 1e-6},
+            "within which they take ONNX Runtime 3.00 µs: each of 2 calls is ",
+        ),
+        ({"": 1e-5, "another": 2e-6}, "since the whole does not run them with these inputs."),
+        (None, "how long they take within it is not known, "),
+    ],
+    ids=str,
+)
+def test_why_layers_take_longer_than_the_whole(tmp_path, profile, why):
+    run = of_file(tmp_path, profile=profile)
+    (race,) = models.together(run).values()
+    short = race.seconds["onnxruntime"] / 10
+    run.info["whole"]["1"]["onnxruntime"]["times"] = [short] * 11
+    (found,) = models.whole(run).values()
+    assert found.longer == {"onnxruntime": race.seconds["onnxruntime"]}
+    (words,) = [words for words in said.answer(Facts([run])) if "longer than the whole" in words]
+    assert words.startswith("By themselves the layers take ONNX Runtime ")
+    assert why in words
+
+
+def test_nothing_is_said_of_layers_that_take_less_than_the_whole(tmp_path):
+    run = of_file(tmp_path)
+    run.info["whole"]["1"]["onnxruntime"]["times"] = [10.0] * 11
+    run.info["whole"]["1"]["openvino"]["times"] = [10.0] * 11
+    assert not any("longer than the whole" in words for words in said.answer(Facts([run])))

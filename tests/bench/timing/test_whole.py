@@ -10,12 +10,13 @@ import pytest
 from bench.grid import presets
 from bench.grid.cases import Case, ChoiceError
 from bench.grid.inputs import make, of_model
+from bench.grid.models import Input
 from bench.results.runs import Run
 from bench.timing import whole
 from bench.timing.loop import Bench
 from bench.timing.plan import command_line, open_run, plan
 from bench.timing.worker import ROOT
-from tests.bench.grid.test_models import export
+from tests.bench.grid.layers import export
 
 EFFORT = presets.Effort(round_s=0.002, fewest=6, case_s=0.05)
 
@@ -106,7 +107,7 @@ def test_a_model_that_a_runtime_cannot_run(file, tmp_path):
     from bench.results.tables import Facts
 
     a_plan = planned(file, implementations="numpy,numba-simd,onnxruntime")
-    odd = {"x": ("float32", [2, 10, 3])}  # one channel too few
+    odd = {"x": Input("float32", [2, 10, 3])}  # one channel too few
     a_plan = a_plan._replace(model=a_plan.model._replace(inputs=odd))
     run, _ = open_run(a_plan, tmp_path)
     with Bench(run, a_plan) as bench:
@@ -151,7 +152,9 @@ def test_texts_cannot_be_compared(tmp_path):
 
 
 def test_inputs_of_a_whole_model():
-    found = of_model({"x": ("float32", [2, 9, 4]), "tokens": ("int64", [2, 9]), "lengths": ("int64", [2])}, 0)
+    found = of_model(
+        {"x": Input("float32", [2, 9, 4]), "tokens": Input("int64", [2, 9]), "lengths": Input("int64", [2])}, 0
+    )
     assert found["x"].dtype == np.float32
     assert found["x"].std() == pytest.approx(1, abs=0.3)
     assert not found["tokens"].any()
