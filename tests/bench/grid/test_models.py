@@ -1,7 +1,6 @@
 """Recurrent layers in files: every format by its own library, and what is wrong, cut, huge or hostile by its line."""
 
 import re
-import zipfile
 from importlib import import_module
 
 import numpy as np
@@ -36,8 +35,6 @@ def refused(path, text, seq_len=T):
     with pytest.raises(ChoiceError) as caught:
         read(str(path), seq_len, B)
     assert re.fullmatch(rf"--model: {re.escape(str(path))}: {text}", str(caught.value)), str(caught.value)
-
-
 
 
 # --- files that are none ------------------------------------------------------------------------------------------
