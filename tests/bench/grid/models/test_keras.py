@@ -486,6 +486,20 @@ def test_a_config_that_is_none(source, tmp_path, config, why):
     refused(repacked(source, tmp_path / "n.keras", config=config), why)
 
 
+def test_names_that_a_terminal_would_obey(source, tmp_path):
+    with zipfile.ZipFile(source) as file:
+        config = json.loads(file.read("config.json"))
+    layers = [layer for layer in config["config"]["layers"] if layer["class_name"] in ("LSTM", "RNN")]
+    for layer in layers:
+        layer["config"]["name"] = "\x1b[31m" + layer["config"]["name"]
+    layers[0]["registered_name"] = "\x1b[1m>\n" * 60
+    layers[1]["config"]["cell"]["config"]["activation"] = "\x1b[1m"
+    model = read(str(repacked(source, tmp_path / "n.keras", config=json.dumps(config))), T, B)
+    said = [*model.layers, *model.left_out.keys(), *model.left_out.values(), *model.told]
+    assert len(said) > 8
+    assert all(text.isprintable() and len(text) < 300 for text in said)
+
+
 def test_a_file_that_lacks_a_part(source, tmp_path):
     refused(repacked(source, tmp_path / "n.keras", config=None), r"expected a \.keras file with config\.json in it, .*")
     refused(repacked(source, tmp_path / "n.keras", model=None), r"expected a \.keras file with model\.weights\.h5 .*")
