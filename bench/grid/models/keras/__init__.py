@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from bench.grid.cases import ChoiceError
-from bench.grid.models import BROKEN, MOST_BYTES, Found, ModelError, library
+from bench.grid.models import BROKEN, MOST_BYTES, Found, ModelError, brief, clean, library
 from bench.grid.models.keras import legacy, native
 from bench.grid.models.keras.cells import Run
 from bench.grid.models.keras.configs import LISTS, model_of
@@ -25,7 +25,22 @@ HDF5 = b"\x89HDF\r\n\x1a\n"  # what it begins with
 
 def read(path: Path, seq_len: int, batch_size: int, activation: str | None = None) -> Found:
     h5py = library("h5py", "models")
-    run = Run(seq_len, batch_size, activation)
+    try:
+        found = _read(h5py, path, Run(seq_len, batch_size, activation))
+    except ModelError as error:
+        raise ModelError(_printable(error)) from None
+    return found._replace(
+        layers=[layer._replace(told=tuple(map(_printable, layer.told))) for layer in found.layers],
+        left_out={clean(name): _printable(why) for name, why in found.left_out.items()},
+    )
+
+
+def _printable(said: object) -> str:
+    """Return what is said in a line that a terminal can show, since it may have names of the file in it."""
+    return "".join(c if c.isprintable() else "?" for c in brief(said))
+
+
+def _read(h5py: Any, path: Path, run: Run) -> Found:
     with path.open("rb") as file:
         if file.read(len(HDF5)) == HDF5:  # which Keras 2.12 and earlier call .keras as well
             with opened(h5py, file) as root:

@@ -20,7 +20,6 @@ from bench.grid.models.keras.hdf5 import Root, array, text, texts
 PARTS = ("kernel", "recurrent_kernel", "bias")
 OURS = re.compile(r"(?:forward_|backward_)?(simple_rnn|gru|lstm|cu_dnngru|cu_dnnlstm)(?:_cell)?(?:_\d+)?")
 KINDS = {"simple_rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM", "cu_dnngru": "CuDNNGRU", "cu_dnnlstm": "CuDNNLSTM"}
-MOST_CONFIG = 2**26
 
 
 def is_legacy(root: Root) -> bool:

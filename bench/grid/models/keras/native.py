@@ -89,7 +89,7 @@ class _Reader:
                     self.left_out[its] = str(error)
 
     def name_others(self, groups: list[str]) -> None:
-        """Leave out by name what has weights, is called like a recurrent layer or cell, and is none of the groups."""
+        """Leave out by name what has weights and is called like a recurrent layer or cell, beside the groups."""
         for path, inside in self.root.groups():
             called = f"{path.rpartition('/')[-1]} {self._called(path) or ''}"
             around = any(f"{one}/".startswith(f"{path}/") or path.startswith(f"{one}/") for one in groups)
