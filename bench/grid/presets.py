@@ -19,7 +19,8 @@ code/kernels/rnn_problems.h, training_set, inference_server_set and inference_de
 
 - DeepBench leaves out the product with the inputs, and the gradient of the inputs. Ours are always there, so these
   cases have I = 1, where both cost next to nothing.
-- DeepBench's vanilla RNN and the GRU's candidate have a ReLU; ours have tanh, as everybody's default.
+- DeepBench's vanilla RNN and the GRU's candidate have a ReLU; ours have tanh, as everybody's default (the
+  RNN's may be chosen: `--activation relu`).
 - DeepBench includes the time for converting weights to a library's own format. Ours does in training, where weights
   change with every call; inference starts from prepared weights.
 - DeepBench trusts vendors' libraries, and takes the mean of many calls of one; ours are verified and take turns.

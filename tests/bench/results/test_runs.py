@@ -78,7 +78,7 @@ def test_a_row_from_before_there_was_a_loss_has_none(run):
 
 
 def test_a_key_is_the_case_and_the_implementation():
-    assert key(row(3)) == ("rnn", 1, 1, "forward", 3, 1, 50, 1, "full", "float32", 1, "", "numpy")
+    assert key(row(3)) == ("rnn", 1, 1, "forward", 3, 1, 50, 1, "full", "float32", 1, "", "tanh", "numpy")
 
 
 @pytest.mark.parametrize("cut", [1, 10, 150])

@@ -85,7 +85,7 @@ def module_of(*parts, **named):
     return whole
 
 
-class Net(nn.Module):
+class Net(nn.Module):  # type: ignore[name-defined]
     """Every cell, in layers and alone."""
 
     def __init__(self):
@@ -127,7 +127,7 @@ def test_files_that_tell_their_classes(tmp_path, write):
         read(str(path), T, B, "sigmoid")
 
 
-class Mine(nn.Module):
+class Mine(nn.Module):  # type: ignore[name-defined]
     """A cell of one's own, with the names and sizes of PyTorch's LSTMCell."""
 
     def __init__(self):
