@@ -1,8 +1,8 @@
 """Recurrent layers in somebody's file, found by name and read with their weights: `read`.
 
 A format is a file here, found by the ends of the files' names (`ENDS`), with `read(path, T, B)`. Files are data from
-elsewhere: none of their code is run, sizes are checked before memory is taken, and what is wrong is said in one line. What
-is a recurrent layer but cannot be measured as it stands, since its equations are others, is left out by name.
+elsewhere: no code of theirs is run, sizes are checked before memory is taken, and what is wrong is said in one line.
+What is a recurrent layer but cannot be measured as it stands, since its equations are others, is left out by name.
 """
 
 import hashlib
