@@ -19,7 +19,8 @@ code/kernels/rnn_problems.h, training_set, inference_server_set and inference_de
 
 - DeepBench leaves out the product with the inputs, and the gradient of the inputs. Ours are always there, so these
   cases have I = 1, where both cost next to nothing.
-- DeepBench's vanilla RNN and the GRU's candidate have a ReLU; ours have tanh, as everybody's default.
+- DeepBench's vanilla RNN and the GRU's candidate have a ReLU; ours have tanh, as everybody's default (the
+  RNN's may be chosen: `--activation relu`).
 - DeepBench includes the time for converting weights to a library's own format. Ours does in training, where weights
   change with every call; inference starts from prepared weights.
 - DeepBench trusts vendors' libraries, and takes the mean of many calls of one; ours are verified and take turns.
@@ -186,8 +187,8 @@ OPTIONS = {
     "preset": "The grid to start from: a TOML file of your own (bench/grid/presets.py shows one), or "
     + "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     + ".",
-    "model": "In the place of a preset, the recurrent layers in a file, with their own weights: .onnx, a state_dict in "
-    ".pt or .safetensors, .keras or .weights.h5.",
+    "model": "In the place of a preset, the recurrent layers in a file, with their own weights: .onnx, PyTorch's .pt, "
+    ".pth, .ckpt, .bin and .safetensors, or the index of several, .keras or .weights.h5.",
     "cell": "Cells, separated by commas: rnn, gru, lstm.",
     "operation": "Operations: forward_step, forward, bptt, train; or stream, T calls of a step, each of them timed.",
     "hidden": "Hidden sizes H.",

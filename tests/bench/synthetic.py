@@ -61,8 +61,8 @@ def make_run(
 
     A speedup may be a function of the row. `noise` is that of each round, `drift` that of the machine between rounds,
     both as shares. Large cases gain by threads. `grid` takes lists: cell, operation, hidden_size, seq_len, batch_size,
-    dtype, threads, layers, directions, lengths, activation. `losses` are the largest in int8 by implementation; what is not there
-    computes in float32.
+    dtype, threads, layers, directions, lengths, activation. `losses` are the largest in int8 by implementation; what
+    is not there computes in float32.
     """
     rng = np.random.default_rng(seed)
     grid = {

@@ -98,7 +98,7 @@ class Archive:
             raise ModelError(f"expected what torch.save writes, a zip file, got {_kind_of_file(path)}") from None
         entries = self._zip.infolist()
         packed = (entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED)
-        if any(entry.file_size > MOST_PICKLE for entry in packed):  # TorchScript packs its code and pickle
+        if sum(entry.file_size for entry in packed) > MOST_PICKLE:  # TorchScript packs its code and pickle
             raise ModelError("expected what torch.save writes, got a zip file that is compressed")
         if (size := sum(entry.file_size for entry in entries)) > MOST_BYTES:
             raise ModelError(f"expected at most {MOST_BYTES >> 20:,} MiB in it, got {size >> 20:,}")
@@ -134,6 +134,8 @@ class Archive:
         """Return the text of TorchScript's code, all of it or that beside a class, "" if there is none."""
         one = f"code/{kind.rpartition('.')[0].replace('.', '/')}.py"
         names = [name for name in self._code if not kind or name == one]
+        if sum(self._zip.getinfo(self._top + name).file_size for name in names) > MOST_PICKLE:
+            raise ModelError(f"expected code of at most {MOST_PICKLE >> 20} MiB in it, got more")
         return "\n".join(self._read(name).decode(errors="replace") for name in names)
 
     def array(self, tensor: Tensor) -> np.ndarray:

@@ -26,7 +26,7 @@ NAME = re.compile(
 OWN = re.compile(r"torch\.nn\.modules\.rnn\.(RNN|GRU|LSTM)(?:Cell)?")
 QUANTIZED = re.compile(r"(?:(.*)\.)?_(?:all_weight_values|packed_weight_(?:ih|hh))(?:\..*)?", re.DOTALL)
 ALIKE = (
-    "its equations are taken to be PyTorch's, by the names and sizes of its weights, since the file holds no classes"
+    "the equations are taken to be PyTorch's, by the names and sizes of the weights, since the file holds no classes"
 )
 
 # Which parts of names say that arrays are no weights, or the average of others.
@@ -87,7 +87,7 @@ def grouped(
             elif (kind := OWN.fullmatch(about.kind)) and kind[1].lower() != layer.cell:
                 raise ModelError(f"weights of the sizes of {layer.cell.upper()} in a class called {about.kind}")
             if not any(part.startswith("bias") for part in arrays):
-                told.append("it has no biases in the file, so that they are zero")
+                told.append("no biases are in the file, so that they are zero")
             layer = layer._replace(told=tuple(told))
             found.append(activated(layer, about.activation if about else None, activation))
         except ModelError as error:
@@ -169,15 +169,15 @@ def _weight(part: str, made: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
         if not last:
             return made[""], ""
         if last == {"_raw"}:
-            return made["_raw"], "the raw weights of its weight drop are taken, as eval() does"
+            return made["_raw"], "the raw weights of a weight drop are taken, as eval() does"
         if last == {"_orig", "_mask"} and made["_orig"].shape == made["_mask"].shape:
-            return made["_orig"] * made["_mask"], "its pruned weights are its weights times their masks"
+            return made["_orig"] * made["_mask"], "pruned weights are taken times their masks"
         for g, v in (("_g", "_v"), (".original0", ".original1")):
             if last == {g, v}:
-                return _normed(made[g], made[v]), "its weights are computed from those of weight_norm, g v / |v|"
+                return _normed(made[g], made[v]), "the weights are computed from those of weight_norm, g v / |v|"
         for w, u, v in (("_orig", "_u", "_v"), (".original", ".0._u", ".0._v")):
             if last == {w, u, v} and made[w].shape == (*made[u].shape, *made[v].shape):
-                words = "its weights are computed from those of spectral_norm as eval() does, W / (u' W v)"
+                words = "the weights are computed from those of spectral_norm as eval() does, W / (u' W v)"
                 return made[w] / (made[u] @ made[w] @ made[v]), words
     beside = ", ".join(f"{part}{end}" for end in sorted(last))
     raise ModelError(f"{beside} beside its weights, so that it is no plain layer of PyTorch")

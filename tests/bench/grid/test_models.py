@@ -160,7 +160,7 @@ def test_a_file_with_bytes_changed_is_read_or_refused(torch, tmp_path, end):
 
 
 def test_another_ending(tmp_path):
-    refused(tmp_path / "model.bin", r"expected a file that ends with one of \.onnx, .*")
+    refused(tmp_path / "model.tflite", r"expected a file that ends with one of \.onnx, .*")
 
 
 def test_no_file_and_no_regular_file(tmp_path):
