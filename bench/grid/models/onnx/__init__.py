@@ -64,7 +64,9 @@ def _whole(model: Any, known: Sizes) -> tuple[dict[str, Input] | None, list[str]
         except KeyError:
             dtype = None
         if dtype is None or dtype.kind not in "fiub" or name != value.name or not tensor.HasField("shape"):
-            what = "of texts" if dtype is not None and dtype.kind == "O" else "whose type or shape is not told"
+            what = "whose type or shape is not told"
+            if dtype is not None and dtype.kind not in "fiub":
+                what = "of texts" if dtype.kind == "O" else f"of {dtype}, which NumPy does not have"
             return None, [f"The whole is not measured: its input {name} is one {what}."]
         found[value.name] = Input(str(dtype), known.inputs[value.name], known.values.get(value.name) or None)
     return found, []

@@ -3,7 +3,7 @@
 They follow from the shapes of the model's inputs. Which of an input's open axes are the steps and which the batch is
 read from what becomes of them: an axis that changes the T of a node when it is doubled is the steps, one that changes B
 the batch. ONNX's own shape inference tells where it can; where it cannot, or nodes stand in a branch or a loop, the
-model is run once by ONNX Runtime, which tells the shapes that it sees (`observed`). Names of axes come last, and what
+model is run by ONNX Runtime, which tells the shapes that it sees (`observed`). Names of axes come last, and what
 they alone decide is told.
 """
 
@@ -61,6 +61,7 @@ class _Search:
         self.roles = {key: _guess(key) for key in self.keys}
         self.settled: set[Key] = set()  # keys whose role was read from what becomes of them
         self.batch_first = {place.name: _is_batch_first(place) for place in places}
+        self.longest = sorted(self.batch_first, key=len, reverse=True)
         self.seen: dict[str, tuple[int, int]] = {}
         self.depends: dict[str, str] = {}  # which of T and B follow from the command
         self.calls: dict[str, int | None] = {place.name: None if place.within else 1 for place in places}
@@ -111,7 +112,7 @@ class _Search:
     def _moved(self, seen: dict, other: dict) -> str:
         """Return which of T and B differ between two runs in any node, and keep which do in each."""
         found = set()
-        for name in seen.keys() & other.keys() & self.batch_first.keys():
+        for name in seen.keys() & other.keys():
             for what, one, two in zip(self._order(name), seen[name], other[name], strict=True):
                 if one != two:
                     self.depends[name] = self.depends.get(name, "") + what
@@ -141,12 +142,11 @@ class _Search:
     def _observe(self, runner: Runner, vague: list[Key]) -> None:
         """Have the model run, to see what inference does not tell."""
         inner = [place.name for place in self.places if place.within]
-        if any(prod(shape) > MOST_NUMBERS for shape in self._shapes(self.roles).values()):
-            return
-        if not runner.is_there:
-            self._leave_out(
-                inner, "its T and B are known to a run in ONNX Runtime alone, which is not there or cannot load it"
-            )
+        for name in inner:  # of which inference tells what another branch would make of it
+            self.seen.pop(name, None)
+        too_large = any(prod(shape) > MOST_NUMBERS for shape in self._shapes(self.roles).values())
+        if too_large or not runner.is_there:
+            self._leave_out(inner, "its T and B are known to a run in ONNX Runtime alone, which cannot be had here")
             return
         tried = []
         for roles, values in self._tried(vague):
@@ -179,10 +179,15 @@ class _Search:
         forced: dict[str, bool] | None = None,
     ) -> Seen:
         shapes = self._shapes(self.roles if roles is None else roles, twice)
-        return runner.run({name: (self.types[name], shapes[name], self.values.get(name)) for name in shapes}, forced)
+        run = runner.run({name: (self.types[name], shapes[name], self.values.get(name)) for name in shapes}, forced)
+        nodes: dict[str, tuple[int, tuple[int, int]]] = {}
+        for shown, (count, axes) in run.nodes.items():  # with something before a name where it was written out
+            if (name := next((name for name in self.longest if shown.endswith(name)), None)) is not None:
+                nodes[name] = nodes.get(name, (0,))[0] + count, axes
+        return Seen(run.works, nodes)
 
     def _take(self, run: Seen) -> None:
-        self.seen |= {name: axes for name, axes in _axes_of(run).items() if name in self.batch_first}
+        self.seen |= _axes_of(run)
 
     def _tried(self, vague: list[Key]) -> Iterator[tuple[dict[Key, str], dict[str, int]]]:
         """Yield the roles of axes and the values of inputs that are worth a try, the likeliest first."""

@@ -1,7 +1,5 @@
 """ONNX: where nodes stand, what T and B they see, how often they run, and recurrences that are no nodes."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -91,29 +89,33 @@ def test_a_loop_and_a_scan(tmp_path):
     assert seen(found(a_graph, tmp_path)) == {"looped": (T, B, 5), "scanned": (1, B, T)}
 
 
+def test_a_sequence_that_is_mapped(tmp_path):
+    body = graph(onnx, [node(onnx, "GRU", ("one", "W", "R", "B"), ["h"], "mapped")], ["one"], ["h"])
+    nodes = [helper.make_node("SplitToSequence", ["x"], ["parts"], axis=1, keepdims=1),
+             helper.make_node("SequenceMap", ["parts"], ["states"], body=body),
+             helper.make_node("ConcatFromSequence", ["states"], ["all"], axis=2)]  # fmt: skip
+    a_graph = graph(onnx, nodes, [value(onnx, "x", ["steps", "batch", I])], ["all"], weights("GRU"))
+    assert seen(found(a_graph, tmp_path, opset=17)) == {"mapped": (T, 1, B)}
+
+
 def test_without_onnx_runtime_nothing_is_guessed(tmp_path, monkeypatch):
-    nodes = [helper.make_node("If", ["yes"], ["out"], then_branch=branch(), else_branch=branch("GRU", "h", "more",
-             ("x2", "W", "R", "B"))), node(onnx, name="top", out=["t"])]  # fmt: skip
-    nodes.insert(0, helper.make_node("Reshape", ["x", "sizes"], ["x2"]))
-    a_graph = graph(onnx, nodes, [value(onnx, "x", ["steps", "batch", I]), value(onnx, "yes", [], 9),
-                                  value(onnx, "sizes", [3], 7)], ["out", "t"], weights("GRU"))  # fmt: skip
+    nodes = [helper.make_node("If", ["yes"], ["out"], then_branch=branch(name="a"), else_branch=branch(name="b")),
+             node(onnx, name="top", out=["t"])]  # fmt: skip
+    values = [value(onnx, "x", ["steps", "batch", I]), value(onnx, "yes", [], 9)]
     monkeypatch.setattr(observed, "find_spec", lambda _: None)
-    a_model = found(a_graph, tmp_path)
-    assert seen(a_model) == {"it": (T, B, None), "top": (T, B, 1)}
-    assert a_model.left_out == {
-        "more": "its T and B are known to a run in ONNX Runtime alone, which is not there or cannot load it"
-    }
+    a_model = found(graph(onnx, nodes, values, ["out", "t"], weights("GRU")), tmp_path)
+    assert seen(a_model) == {"top": (T, B, 1)}
+    assert a_model.left_out == dict.fromkeys("ab", "its T and B are known to a run in ONNX Runtime alone, which "
+                                                   "cannot be had here")  # fmt: skip
 
 
-def test_a_run_that_takes_too_long_or_dies(tmp_path, monkeypatch):
-    monkeypatch.setattr(observed, "TIME_LIMIT_S", 0.01)
+@pytest.mark.parametrize(("name", "broken"), [("TIME_LIMIT_S", 0.01), ("sys.executable", "/bin/false")])
+def test_a_run_that_takes_too_long_or_dies(tmp_path, monkeypatch, name, broken):
+    monkeypatch.setattr(f"bench.grid.models.onnx.observed.{name}", broken)
     inner = helper.make_node("If", ["yes"], ["hs"], then_branch=branch(name="a"), else_branch=branch(name="b"))
-    a_graph = graph(onnx, [inner], [value(onnx, "x", [None, None, None]), value(onnx, "yes", [], 9)],
-                    constants=weights("GRU"))  # fmt: skip
-    path = written(model(onnx, a_graph), tmp_path / "net.onnx")
-    read(str(path), T, B)
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    read(str(path), T, B)
+    values = [value(onnx, "x", [None, None, I]), value(onnx, "yes", [], 9)]
+    path = written(model(onnx, graph(onnx, [inner], values, constants=weights("GRU"))), tmp_path / "net.onnx")
+    refused(path, ".*got b: its T and B are not known, since ONNX Runtime cannot run the model with T = 12 and B = 3.*")
 
 
 # --- axes ---------------------------------------------------------------------------------------------------------
