@@ -30,7 +30,7 @@ from kernels.core.checks import (
     check_states,
     check_tree,
 )
-from kernels.core.doors import Gradients, Output, Prepared, check_full, nothing, sent, take_read_only
+from kernels.core.doors import Gradients, Output, Prepared, check_full, nothing, sendable, take_read_only
 from kernels.core.recurrence import network_size
 from kernels.core.simd import vector_lanes
 from kernels.core.streaming import Stream
@@ -40,6 +40,7 @@ from kernels.core.walk import place_by_length
 __all__ = ["Gradients", "Output", "Stream", "Trace"]
 
 
+@sendable
 class Trace(NamedTuple):
     hs: np.ndarray  # (T, B, D H)  the last layer's states after every step
     state: tuple  # the states after the last step of each layer and direction
@@ -48,8 +49,6 @@ class Trace(NamedTuple):
     lengths: np.ndarray | None  # (B,)
     below: tuple  # of each layer but the last, hs (T, B, D H)
     kept: tuple  # of each layer and direction, what the cell's own Trace keeps beside x and hs
-
-    __reduce__ = sent
 
 
 def init_params(cell, input_size, hidden_size, layers=2, bidirectional=False, *, rng, dtype=np.float32):
