@@ -38,7 +38,7 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
-    sent,
+    sendable,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
@@ -59,21 +59,20 @@ BLOCKS = np.int64(4)  # of sums: n's of the inputs, r, z, n's of the state
 STATES = np.int64(1)
 
 
+@sendable
 class Params(NamedTuple):
     U: np.ndarray  # (3H, I)  input to gates
     W: np.ndarray  # (3H, H)  hidden to gates
     b: np.ndarray  # (3H,)    bias
     c: np.ndarray  # (H,)     bias inside the reset product
 
-    __reduce__ = sent
 
-
+@sendable
 class State(NamedTuple):
     h: np.ndarray  # (B, H)
 
-    __reduce__ = sent
 
-
+@sendable
 class Trace(NamedTuple):
     hs: np.ndarray  # (T, B, H)  the state after every step
     state: State  # the state after the last step
@@ -81,8 +80,6 @@ class Trace(NamedTuple):
     initial: State  # the state before the first step
     gates: np.ndarray  # (T, B, 3H)  r, z, n
     inner: np.ndarray  # (T, B, H)  W_n h_{t-1} + c
-
-    __reduce__ = sent
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):

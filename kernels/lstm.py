@@ -40,7 +40,7 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
-    sent,
+    sendable,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
@@ -60,21 +60,20 @@ GATES = BLOCKS = np.int64(4)
 STATES = np.int64(2)
 
 
+@sendable
 class Params(NamedTuple):
     U: np.ndarray  # (4H, I)  input to gates
     W: np.ndarray  # (4H, H)  hidden to gates
     b: np.ndarray  # (4H,)    bias
 
-    __reduce__ = sent
 
-
+@sendable
 class State(NamedTuple):
     h: np.ndarray  # (B, H)
     c: np.ndarray  # (B, H)  the memory
 
-    __reduce__ = sent
 
-
+@sendable
 class Trace(NamedTuple):
     hs: np.ndarray  # (T, B, H)  h after every step
     state: State  # the state after the last step
@@ -82,8 +81,6 @@ class Trace(NamedTuple):
     initial: State  # the state before the first step
     gates: np.ndarray  # (T, B, 4H)  i, f, g, o
     cs: np.ndarray  # (T, B, H)  c after every step
-
-    __reduce__ = sent
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):

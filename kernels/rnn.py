@@ -34,7 +34,7 @@ from kernels.core.doors.calls import (
     run_bptt,
     run_forward,
     run_step,
-    sent,
+    sendable,
     zero_state,
 )
 from kernels.core.doors.checks import check_array, check_fields, check_input, check_params, check_state, check_truncate
@@ -53,27 +53,24 @@ __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trac
 GATES = BLOCKS = STATES = np.int64(1)
 
 
+@sendable
 class Params(NamedTuple):
     U: np.ndarray  # (H, I)  input to hidden
     W: np.ndarray  # (H, H)  hidden to hidden
     b: np.ndarray  # (H,)    bias
 
-    __reduce__ = sent
 
-
+@sendable
 class State(NamedTuple):
     h: np.ndarray  # (B, H)
 
-    __reduce__ = sent
 
-
+@sendable
 class Trace(NamedTuple):
     hs: np.ndarray  # (T, B, H)  the state after every step
     state: State  # the state after the last step
     x: np.ndarray  # (T, B, I)  the input
     initial: State  # the state before the first step
-
-    __reduce__ = sent
 
 
 def init_params(input_size, hidden_size, rng, dtype=np.float32):

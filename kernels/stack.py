@@ -21,7 +21,7 @@ import numpy as np
 
 from kernels.core.code.cache import compiled
 from kernels.core.code.compiler import take_read_only
-from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing, sent
+from kernels.core.doors.calls import Gradients, Output, Prepared, check_full, nothing, sendable
 from kernels.core.doors.checks import (
     check_array,
     check_fields,
@@ -41,6 +41,7 @@ from kernels.core.walks.walk import place_by_length
 __all__ = ["Gradients", "Output", "Stream", "Trace"]
 
 
+@sendable
 class Trace(NamedTuple):
     hs: np.ndarray  # (T, B, D H)  the last layer's states after every step
     state: tuple  # the states after the last step of each layer and direction
@@ -49,8 +50,6 @@ class Trace(NamedTuple):
     lengths: np.ndarray | None  # (B,)
     below: tuple  # of each layer but the last, hs (T, B, D H)
     kept: tuple  # of each layer and direction, what the cell's own Trace keeps beside x and hs
-
-    __reduce__ = sent
 
 
 def init_params(cell, input_size, hidden_size, layers=2, bidirectional=False, *, rng, dtype=np.float32):

@@ -3,6 +3,7 @@
 Sizes: T steps, B sequences in a batch, I inputs, H hidden units, G gates.
 """
 
+import copyreg
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -23,9 +24,10 @@ def aligned(a):
     return a if a.flags.aligned else a.copy()
 
 
-def sent(self):
-    """Have a NamedTuple's arrays come aligned out of any pickle: `__reduce__`."""
-    return _received, (type(self), tuple(self))
+def sendable(kind):
+    """Have the arrays of a NamedTuple of this kind come aligned out of any pickle."""
+    copyreg.pickle(kind, lambda value: (_received, (kind, tuple(value))))
+    return kind
 
 
 def _received(kind, fields):
@@ -38,19 +40,17 @@ def _settled(value):
     return aligned(value) if isinstance(value, np.ndarray) else value
 
 
+@sendable
 class Output(NamedTuple):
     hs: np.ndarray  # (T, B, H)  the state after every step
     state: Any  # the State after the last step
 
-    __reduce__ = sent
 
-
+@sendable
 class Gradients(NamedTuple):
     params: Any  # dL/d(each of Params)
     x: np.ndarray | None  # (T, B, I)  dL/dx; None for indices
     state: Any  # dL/d(initial State)
-
-    __reduce__ = sent
 
 
 class Cell(NamedTuple):
