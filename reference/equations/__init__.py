@@ -10,9 +10,9 @@
 
 `mgu` then has the names of `reference.lstm`: `mgu.init_params`, `mgu.forward`, `mgu.bptt` and so on, and
 `reference.stack` takes it. `cell` says what a step may be. In the order in which it passes through the files:
-`declaring.py` reads the names, `tracing.py` calls the function once and refuses what cannot be a cell, `graph.py` is what
-comes of it, with a derivative for each operation, and `running.py` takes it through time and back. `reference/cells/`
-has examples.
+`declaring.py` reads the names, `tracing.py` calls the function once and refuses what cannot be a cell, `graph.py` is
+what comes of it, with a derivative for each operation, and `running.py` takes it through time and back.
+`reference/cells/` has examples.
 """
 
 from reference.equations.running import Cell, Gradients, Output, Trace, cell
