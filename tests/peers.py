@@ -1,4 +1,4 @@
-"""A cell from its equations, its function run on the arrays of JAX and of PyTorch, which differentiate it themselves."""
+"""A cell from its equations, its function run on arrays of JAX and of PyTorch, which differentiate it themselves."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from reference.equations import register_arrays
+
+SAME = ("tanh", "exp", "log", "sqrt", "abs", "where")  # names that both libraries have
 
 
 def over(tree, change):
@@ -37,7 +39,9 @@ def teach_jax():
         return (a - a.mean(-1, keepdims=True)) / jnp.sqrt(a.var(-1, keepdims=True) + 1e-5)
 
     functions = {name: getattr(jax.nn, name) for name in ("sigmoid", "relu", "softplus")}
-    functions |= {name: getattr(jnp, name) for name in "tanh exp log sqrt abs maximum minimum where".split()}
+    functions |= {name: getattr(jnp, name) for name in (*SAME, "maximum", "minimum")}
+    # Its own derivative at 0 is 1 (JAX 0.10), where relu's is 0.
+    functions["abs"] = lambda a: jnp.where(a == 0, 0.0, jnp.abs(a))
     register_arrays(jax.Array, SimpleNamespace(**functions, layer_norm=layer_norm))
 
 
@@ -48,9 +52,11 @@ def teach_torch():
         return torch.nn.functional.layer_norm(a, a.shape[-1:], eps=1e-5)
 
     def pair(function):
-        return lambda a, b: function(*(c if torch.is_tensor(c) else torch.tensor(c, dtype=torch.float64) for c in (a, b)))
+        return lambda a, b: function(
+            *(c if torch.is_tensor(c) else torch.tensor(c, dtype=torch.float64) for c in (a, b))
+        )
 
-    functions = {name: getattr(torch, name) for name in "sigmoid tanh relu exp log sqrt abs where".split()}
+    functions = {name: getattr(torch, name) for name in ("sigmoid", "relu", *SAME)}
     functions |= {name: pair(getattr(torch, name)) for name in ("maximum", "minimum")}
     softplus = lambda a: torch.logaddexp(a, torch.zeros_like(a))  # noqa: E731 (its own is linear far out)
     register_arrays(torch.Tensor, SimpleNamespace(**functions, softplus=softplus, layer_norm=layer_norm))

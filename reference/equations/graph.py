@@ -242,8 +242,8 @@ class _Builder:
         return add
 
 
-# What each operation y = op(a, ...) hands on to its arguments of d = dL/dy; None is nothing. At ties as JAX has it:
-# half to each of maximum and minimum, nothing for relu and abs.
+# What each operation y = op(a, ...) hands on to its arguments of d = dL/dy; None is nothing. At ties: half to
+# each of maximum and minimum, nothing for relu and abs (JAX has the same, but 1 for abs).
 DERIVATIVES = {
     "add": lambda n, d, y, a, b: (d, d),
     "sub": lambda n, d, y, a, b: (d, n.neg(d)),

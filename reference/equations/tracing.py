@@ -421,8 +421,8 @@ def at(step, text):
 
 def _refusal(text):
     """Return the error of what is done just now, with the line of whoever does it."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("reference.equations"):
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename == _refusal.__code__.co_filename:
         frame = frame.f_back
     return EquationError(f"{frame.f_code.co_filename}:{frame.f_lineno}: {text}")
 

@@ -31,11 +31,11 @@ def inputs_of(cell, size=SIZE, dtype=np.float64):
     return inputs
 
 
-# --- the equations, as the papers write them: a step of h (B, H) and of what else is handed on, with matrices by name ---
+# --- the equations as the papers write them: a step of h (B, H) and of what else is handed on, matrices by name -------
 
 
 def matrices(cell, params):
-    """Return (W_g x + b_g) as a function of x, and R_g, of each gate by its name: the papers' W is our U, their U our W."""
+    """Return W_g x + b_g, a function of x, and R_g of each gate by its name: U and W here."""
     H = params.W.shape[1]
     inputs = {
         g: (lambda x, n=n: x @ params.U[n * H : (n + 1) * H].T + params.b[n * H : (n + 1) * H])
@@ -178,7 +178,9 @@ def test_onnx_has_the_same(name):
     onnx = pytest.importorskip("onnx")
     evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
     cell = cells.find(name)
-    kind, order, options = ("LSTM", "iofg", {}) if name == "peephole_lstm" else ("GRU", "zrn", {"linear_before_reset": 0})
+    kind, order, options = (
+        ("LSTM", "iofg", {}) if name == "peephole_lstm" else ("GRU", "zrn", {"linear_before_reset": 0})
+    )
     params, x, state, *_ = inputs_of(cell)
     H = SIZE.H
 
@@ -331,7 +333,7 @@ def test_the_slstm_does_not_overflow():
 
 
 def test_minlstm_is_the_parallel_form():
-    """h_T is the sum of what each step puts in, times the forget gates of all later ones (the paper's log-space scan)."""
+    """h_T is the sum of what each step puts in, times all later forget gates (the paper's log-space scan)."""
     cell = cells.find("minlstm")
     params, x, state, *_ = inputs_of(cell)
     inputs, _ = matrices(cell, params)
