@@ -16,7 +16,7 @@ import numpy as np
 
 from reference.equations.declaring import declared
 from reference.equations.graph import NUMPY, degrees, differentiate, digest, following, needed, products, text
-from reference.equations.tracing import EquationError, at, trace
+from reference.equations.tracing import BATCHED, EquationError, at, trace
 from reference.parts import project, project_all, project_back
 from reference.quantized import quantize
 
@@ -128,7 +128,7 @@ class Cell:
         """Settle what is computed when: once for all steps, in each step, on the way back before and between seeds."""
         back = self.backward
         nodes = back.nodes
-        varying = following(nodes, ("u", "state", "w", "seed"))
+        varying = following(nodes, (*BATCHED, "seed"))
         self._fixed = [i for i in needed(nodes, self.outputs) if i not in varying and nodes[i].op in NUMPY]
         self._product_of = {block: p for p in self.products for block in range(p.first, p.stop)}
 
@@ -272,8 +272,9 @@ class Cell:
             elif op == "w":
                 product = self._product_of[of]
                 if product not in multiplied:
-                    a = np.broadcast_to(values[args[0]], state[0].shape)
-                    multiplied[product] = _multiply(a, params.W, slice(product.first * H, product.stop * H))
+                    multiplied[product] = _multiply(
+                        values[args[0]], params.W, slice(product.first * H, product.stop * H)
+                    )
                 values[i] = multiplied[product][:, self._rows(of - product.first, H)]
             elif i not in values:
                 values[i] = NUMPY[op](*(values[k] for k in args))
@@ -381,7 +382,7 @@ class Cell:
         grad_W = np.zeros_like(params.W)
         for product in self.products:
             rows = slice(product.first * H, product.stop * H)
-            grad_W[rows] = of_w[:, rows].T @ np.broadcast_to(values[product.arg], (T * B, H))
+            grad_W[rows] = of_w[:, rows].T @ values[product.arg]
         grad = self.Params(grad_U, grad_W, of_u.sum(axis=0), *(a.copy() for a in of_vectors))
         return Gradients(grad, grad_x, self.State(*map(_own, first)))
 

@@ -13,6 +13,7 @@ import numpy as np
 from reference.equations.graph import CONDITIONS, NUMPY, Graph, following, needed, products
 
 MOST_STAGES = 2
+BATCHED = ("u", "state")  # what each sequence has of its own, (B, H), and whatever follows from it
 ONE_LINE = 100  # characters of somebody else's error
 
 
@@ -326,13 +327,12 @@ def trace(step, gates, states, vectors):
 
     def weights_of(gate):
         def multiply(*args):
+            expected = f"w.{gate}: expected a state, or what is computed, (B, H)"
             if len(args) != 1 or not isinstance(args[0], Value):
-                raise _refusal(
-                    f"w.{gate}: expected a state, or what is computed, got {', '.join(map(_brief, args)) or 'nothing'}"
-                )
+                raise _refusal(f"{expected}, got {', '.join(map(_brief, args)) or 'nothing'}")
             index = args[0].index_of(args[0])
-            if graph.nodes[index].op == "number":
-                raise _refusal(f"w.{gate}: expected a state, or what is computed, got a number")
+            if index not in following(graph.nodes, BATCHED):
+                raise _refusal(f"{expected}, got {_shape(graph, index)}, the same for all inputs")
             if multiplied.setdefault(gate, index) != index:
                 raise _refusal(f"w.{gate}: expected one thing to multiply, got a second: declare another gate for it")
             used["w"].add(gate)
@@ -386,15 +386,20 @@ def _outputs(step, graph, states, result):
         if value.node.op in CONDITIONS:
             raise at(step, f"return: {expected}, got a comparison for {state}")
     outputs = tuple(value.index for value in result)
-    batched = following(graph.nodes, ("u", "w", "state"))
+    batched = following(graph.nodes, BATCHED)
     for k, (state, output) in enumerate(zip(states, outputs, strict=True)):
         if output not in batched:
-            shape = "(H,)" if following(graph.nodes, ("vector",)) & {output} else "a number"
+            shape = _shape(graph, output)
             raise at(step, f"return: {expected}, each (B, H), got {shape} for {state}, the same for all inputs")
         if output in outputs[:k]:
             first = states[outputs.index(output)]
             raise at(step, f"return: {expected}, got the same for {first} and {state}: a state is returned once")
     return outputs
+
+
+def _shape(graph, index):
+    """Return the shape of what does not differ between sequences."""
+    return "(H,)" if index in following(graph.nodes, ("vector",)) else "a number"
 
 
 def _without_dead(nodes, outputs, gates, used):
