@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 import typer
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
@@ -144,7 +144,7 @@ def results(cell, inputs):
     return Results(cell.Output(trace.hs, trace.state), cell.bptt(params, trace, grad_hs, grad_state))
 
 
-def run(number, cells, phases=tuple(Phase)):
+def run(number, cells):
     """Check a batch of cells of one seed; return how many there were. The first that is wrong raises, made small."""
     checked = 0
 
@@ -153,7 +153,6 @@ def run(number, cells, phases=tuple(Phase)):
         max_examples=cells,
         database=None,
         deadline=None,
-        phases=phases,
         print_blob=False,
         suppress_health_check=list(HealthCheck),
     )
