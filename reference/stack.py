@@ -87,8 +87,10 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
 
     grad_hs (T, B, D H) is dL/dhs, and grad_state, where given, dL/d(last state), which is added to it.
     """
-    B, D = grad_hs.shape[1], len(params[0])
-    grad_last = init_state(cell, params, B) if grad_state is None else grad_state
+    D = len(params[0])
+    grad_last = (
+        _each(lambda one: type(one)(*map(np.zeros_like, one)), trace.state) if grad_state is None else grad_state
+    )
     grads_params, grads_state = [], []
     for layer in reversed(range(len(params))):
         grad_x, of_params, of_state = None, [], []

@@ -1,5 +1,6 @@
 """The arrows between the rooms, as pyproject.toml has them: one way, and no circles."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,15 @@ def test_arrows_run_one_way():
     assert done.returncode == 0, done.stdout
 
 
+def test_reference_imports_numpy_alone():
+    known = {"numpy", "reference", *sys.stdlib_module_names}
+    for path in (ROOT / "reference").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        imported = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+        imported += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert {name.partition(".")[0] for name in imported} <= known, path
+
+
 @pytest.mark.parametrize(
     ("file", "imported"),
     [
@@ -31,6 +41,8 @@ def test_arrows_run_one_way():
         ("kernels/core/code/cache.py", "kernels.core.vectors.simd"),
         ("kernels/rnn.py", "reference.rnn"),
         ("reference/rnn.py", "bench.grid.cases"),
+        ("reference/equations/graph.py", "reference.equations.tracing"),
+        ("reference/equations/running.py", "reference.cells.grus.mgu"),
     ],
 )
 def test_an_arrow_the_wrong_way_is_named(tmp_path, file, imported):

@@ -39,6 +39,7 @@ SMALLER = {
     "python -m bench train": None,
     "python -m bench generate": "--length 10",
     "python -m tests.fuzz": "5",
+    "python -m tests.random_cells": "--cells 2",
     "python -m tests.soak": "--minutes 0.1 --runs 2",
     "python -m tests.widths": "--rounds 5",
     "python -m bench": f"run {TWO} {CASE} --operation=forward",

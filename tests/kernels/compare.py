@@ -124,7 +124,7 @@ def assert_close(comp, reference, inputs, call, n):
             np.testing.assert_array_equal(a, ref, err_msg=name)
             continue
         assert np.finfo(a.dtype).eps / 2 == u, f"{name}: dtype {a.dtype}"
-        error = np.abs(a - ref).max()
+        error = np.abs(a - ref).max(initial=0)
         if not error <= bound:  # a NaN is wrong as well
             wrong.append(f"{name}: error {error:.2e}, allowed {bound:.2e}")
     assert not wrong, "\n".join(wrong)
@@ -150,8 +150,11 @@ def _bounds(reference, inputs, call, n, u, tiny, draws=4):
     size = 2.0**-30  # far above float64's own rounding, and small enough for the response to be linear
     for _ in range(draws):
         for name, a in run(lambda a: a * (1 + size * rng.uniform(-1, 1, a.shape))).items():
-            spread[name] = max(spread[name], np.abs(a - ref[name]).max() * u / size)
-    return {name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max() + underflow) for name, a in ref.items()}
+            spread[name] = max(spread[name], np.abs(a - ref[name]).max(initial=0) * u / size)
+    return {
+        name: (a, 6 * np.sqrt(n) * spread[name] + 4 * u * np.abs(a).max(initial=0) + underflow)
+        for name, a in ref.items()
+    }
 
 
 def _disturbed(a):

@@ -36,7 +36,8 @@ def assert_same(comp, ref, tolerance):
     comp, ref = (value if isinstance(value, dict) else named(value) for value in (comp, ref))
     assert comp.keys() == ref.keys()
     for name in ref:
-        error, largest = np.abs(comp[name] - ref[name]).max(), np.abs(ref[name]).max()
+        assert comp[name].shape == ref[name].shape, name
+        error, largest = (np.abs(a).max(initial=0) for a in (comp[name] - ref[name], ref[name]))
         assert error <= tolerance * largest, f"{name}: error {error:.1e} beside values up to {largest:.1e}"
 
 

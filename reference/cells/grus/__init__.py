@@ -1,0 +1,1 @@
+"""Cells whose one state is h."""

@@ -1,0 +1,1 @@
+"""Cells with a memory beside h."""

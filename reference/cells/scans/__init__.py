@@ -1,0 +1,1 @@
+"""Cells without W: each unit is a recurrence of its own."""
