@@ -147,6 +147,7 @@ class Cell:
             self._back.append((product, [i for i in order if i in computed and i not in known]))
             known |= set(order)
         self._last = [i for i in computed if i not in known]
+        self._beside = sorted({k for i in computed if i in moving for k in nodes[i].args if k not in moving})
 
     # --- the interface of every cell -----------------------------------------------------------------------------
 
@@ -349,7 +350,7 @@ class Cell:
         delta is dL/d(U x + b) of each block, dL/d(W a) of each, and dL/d(vector) of each, side by side.
         """
         back, H = self.backward, W.shape[1]
-        values = {i: a[rows] if a.ndim == 2 else a for i, a in values.items()}
+        values = {i: values[i][rows] if values[i].ndim == 2 else values[i] for i in self._beside}
         values |= dict(zip(back.grads, grad, strict=True))
         ends = (*back.u, *back.w, *back.vectors)
         delta = np.zeros((len(grad[0]), len(ends) * H), W.dtype)
