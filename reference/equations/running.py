@@ -9,7 +9,7 @@ that is not taken may be no number.
 
 from collections import namedtuple
 from functools import partial
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +131,8 @@ class Cell:
         varying = following(nodes, (*BATCHED, "seed"))
         self._fixed = [i for i in needed(nodes, self.outputs) if i not in varying and nodes[i].op in NUMPY]
         self._product_of = {block: p for p in self.products for block in range(p.first, p.stop)}
+        self._run_of = {n: (n, n + 1) for n in range(len(self.gates_w))}  # of what leads to nothing too
+        self._run_of |= {block: (p.first, p.stop) for block, p in self._product_of.items()}
 
         ends = [i for i in (*back.u, *back.w, *back.vectors, *back.states) if i is not None]
         backwards = [i for i in needed(nodes, ends) if i >= len(self.nodes)]
@@ -147,6 +149,7 @@ class Cell:
             self._back.append((product, [i for i in order if i in computed and i not in known]))
             known |= set(order)
         self._last = [i for i in computed if i not in known]
+        self._beside = sorted({k for i in computed if i in moving for k in nodes[i].args if k not in moving})
 
     # --- the interface of every cell -----------------------------------------------------------------------------
 
@@ -220,16 +223,16 @@ class Cell:
         H, done = params.W.shape[1], {}
 
         def multiply(block, a):
-            product = self._product_of.get(block, SimpleNamespace(first=block, stop=block + 1))
-            if product.first not in done:
-                done[product.first] = a @ params.W[product.first * H : product.stop * H].T
-            return done[product.first][..., self._rows(block - product.first, H)]
+            first, stop = self._run_of[block]
+            if first not in done:
+                done[first] = a @ params.W[first * H : stop * H].T
+            return done[first][..., self._rows(block - first, H)]
 
         u = {gate: inputs[..., self._rows(n, H)] for n, gate in enumerate(self.gates_u)}
         w = {gate: partial(multiply, n) for n, gate in enumerate(self.gates_w)}
         given = {
-            "u": SimpleNamespace(**u),
-            "w": SimpleNamespace(**w),
+            "u": _Named(u),
+            "w": _Named(w),
             "v": params,
             **dict(zip(self.states, state, strict=True)),
         }
@@ -349,7 +352,7 @@ class Cell:
         delta is dL/d(U x + b) of each block, dL/d(W a) of each, and dL/d(vector) of each, side by side.
         """
         back, H = self.backward, W.shape[1]
-        values = {i: a[rows] if a.ndim == 2 else a for i, a in values.items()}
+        values = {i: values[i][rows] if values[i].ndim == 2 else values[i] for i in self._beside}
         values |= dict(zip(back.grads, grad, strict=True))
         ends = (*back.u, *back.w, *back.vectors)
         delta = np.zeros((len(grad[0]), len(ends) * H), W.dtype)
@@ -385,6 +388,14 @@ class Cell:
             grad_W[rows] = of_w[:, rows].T @ values[product.arg]
         grad = self.Params(grad_U, grad_W, of_u.sum(axis=0), *(a.copy() for a in of_vectors))
         return Gradients(grad, grad_x, self.State(*map(_own, first)))
+
+
+class _Named:
+    """Parts by their names; a class of its own, which PyTorch's compiler follows."""
+
+    def __init__(self, parts):
+        for name, part in parts.items():
+            setattr(self, name, part)
 
 
 def _own(a):
