@@ -38,10 +38,9 @@ MOST = 150  # ways of giving options to one table
 FOREIGN = re.compile(r"[\x00-\x1f\x7f]|<class|Traceback|Issues with|Errno|Error:|Exception|nan\b.*dtype|object at 0x")
 WORD = re.compile(r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^\s'"\\])+|\S""")
 GOT = re.compile(r""", got (?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^;]*)(?:;|$)""")
-PLAIN = frozenset(
-    "tells tell leaves leave names name says say picks pick takes take gives give is are reads read settles puts put "
-    "or and with which to for as of may can how where beside has have goes skips skip also marks mark first "
-    "NAME NAME[,NAME...] COLUMN=VALUE VALUE LINES FORM NAMES COLUMN".split()
+PLAIN = re.compile(
+    "tells?|leaves?|names?|says?|picks?|takes?|gives?|is|are|reads?|settles|puts?|or|and|with|which|to|for|as|of|may|can"
+    r"|how|where|beside|has|have|skips?|also|marks?|first|NAME(S|\[,NAME...\])?|COLUMN(=VALUE)?|VALUE|LINES|FORM"
 )
 
 Options = tuple[tuple[str, str], ...]  # as they were given, one of each that is not repeated
@@ -99,7 +98,7 @@ def hints(message: str) -> list[list[tuple[str, str | None]]]:
         at += 1
         if value is None and not ends and at < len(texts) and not texts[at].startswith("--"):
             bare = texts[at].rstrip(",;:") or texts[at]
-            if bare not in PLAIN:
+            if not PLAIN.fullmatch(bare):
                 value, ends = bare, bare != texts[at]
                 at += 1
         pair = (name, None if value is None else "".join(shlex.split(value)))
@@ -292,9 +291,7 @@ def verdict_lies(drawn: Drawn, path: Path, options: Options, folder: Path) -> st
     wheres = [value.split("=", 1) for name, value in options if name == "--where"]
     table = read(drawn, path, options).table
     one, rows = next(
-        (one, rows)
-        for one in drawn.series
-        if (rows := [at for at, row in enumerate(one.rows) if _fits(row, wheres)])
+        (one, rows) for one in drawn.series if (rows := [at for at, row in enumerate(one.rows) if _fits(row, wheres)])
     )
     clean = _clean(folder / "clean.csv", one, rows, table.names)
     few = ("--epochs", "1", "--seeds", "1", "--hidden", "4", "--implementation", "numpy", "--no-wait")

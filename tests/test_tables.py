@@ -32,17 +32,13 @@ def owner_reads(drawn, one):
     """Return the dates and numbers of one series as who knows everything about the file would read them."""
     skipped = {int(line) for lines in drawn.known["--skip-rows"] for line in lines.split(",")}
     text = drawn.data.decode("utf-8-sig")
-    lines = [
-        line
-        for number, line in enumerate(text.splitlines(), 1)
-        if number not in skipped and not line.startswith("# made")
-    ]
+    lines = [line for number, line in enumerate(text.splitlines(), 1) if number not in skipped]
     mark = drawn.known["--separator"][0]
     rows = list(csv.DictReader(io.StringIO("\n".join(lines)), delimiter="\t" if mark == "tab" else mark))
     rows = [row for row in rows if all(row[key] == one.rows[0][key] for key in drawn.keys)]
     rows = [row for row in rows if row[drawn.target] not in drawn.known["--missing"]]
     decimal = drawn.known["--decimal"][0]
-    names = [name for name in one.rows[0] if name in drawn.date_names]
+    names = [name for name in one.rows[0] if name in drawn.dated]
     form = (drawn.known["--date-format"] or [None])[0]
     found = []
     for row in rows:
@@ -58,7 +54,7 @@ def owner_reads(drawn, one):
 def test_a_table_holds_what_it_is_said_to_hold(seed):
     drawn = draw_table(seed)
     form = (drawn.known["--date-format"] or [""])[0]
-    if not form.startswith("%") and drawn.date_names:
+    if not form.startswith("%") and drawn.dated:
         pytest.skip("Python cannot read these dates")
     for one in drawn.series:
         found = owner_reads(drawn, one)
@@ -83,7 +79,10 @@ def test_a_table_holds_what_it_is_said_to_hold(seed):
             "t.csv: expected a number, got '1,2'; --decimal . or --decimal , tells which",
             [[("--decimal", ".")], [("--decimal", ",")]],
         ),
-        ("t.csv: expected a number, got '-9'; --missing -9, or --missing=***", [[("--missing", v)] for v in ("-9", "***")]),
+        (
+            "t.csv: expected a number, got '-9'; --missing -9, or --missing=***",
+            [[("--missing", v)] for v in ("-9", "***")],
+        ),
         ("t.csv: expected a date, got '1'; --date-format tells how it is written", [[("--date-format", None)]]),
         ("t.csv: expected x, got 'y'; --where 'a b=c d' picks them", [[("--where", "a b=c d")]]),
     ],
@@ -102,7 +101,17 @@ def drawn_with(feature, without=()):
     raise AssertionError(feature)
 
 
-ODD = ("long:", "missing:", "no data:", "file: titles", "file: units", "command: stocks", "beyond", "numbers: thousands", "numbers: large")
+ODD = (
+    "long:",
+    "missing:",
+    "no data:",
+    "file: titles",
+    "file: units",
+    "command: stocks",
+    "beyond",
+    "numbers: thousands",
+    "numbers: large",
+)
 
 
 def read_as(monkeypatch, message, changed=None):

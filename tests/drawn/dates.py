@@ -24,8 +24,9 @@ NAMES = (
     *("date", "Date", "DATE", "datetime", "timestamp", "time", "Tag", "when", "Datum", "<DATE>", "unix", "open_time"),
     *("TIME_PERIOD", "Week", "dt", "fecha", "日期", "ds", "Day", "Month", "year", "Period", "Quarter", "data", "t"),
     *("Zeitpunkt", "observation_date", "Trade Date", "date_utc", "Gmt time", "MESS_DATUM", "Jour", "дата", "날짜", "x"),
-    *("REF_DATE", "Timestamp [ms]", "time_local", "epoch", "created_at", "Stand", "DateTime (UTC)", "Obs", "Unnamed: 0"),
-    *("Date, local", "index", "päivä", "MTU", "", "Período", "dia", "at", "As of", "Settled?", "it's", "$date", "or"),
+    *("REF_DATE", "Timestamp [ms]", "time_local", "epoch", "created_at", "Stand", "DateTime (UTC)", "Obs"),
+    *("Unnamed: 0", "index", "päivä", "MTU", "", "Período", "dia", "at", "As of", "Settled?", "it's", "$date", "or"),
+    "Date, local",
 )
 
 

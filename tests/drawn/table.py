@@ -2,17 +2,29 @@
 
 import csv
 import io
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from tests.drawn import columns
+from tests.drawn.columns import Draw, Row
 from tests.drawn.dates import FORMS, FREQUENCIES, MOST_ROWS, NAMES, Form
 
-Row = dict[str, str]
-UNITS = {"week": 7, "day": 1}
+SHARES = {  # of the kinds of forms
+    "days": 0.34,
+    "moments": 0.16,
+    "zoned": 0.08,
+    "counted": 0.1,
+    "periods": 0.14,
+    "columns": 0.15,
+    "beyond": 0.03,
+}
+TARGETS = ("value", "v", "Temp (°C)", "PM2.5", "Passengers", "OT", "close", "OBS_VALUE", "Zürich", "y", "x y", "Kurs")
+TOTALS = ("Total", "Sum", "Average", "Summe", "Grand Total", "Mean", "TOTAL:", "Gesamt", "Durchschnitt", "合计")
+TITLES = ("My prices", "Source: Bundesbank", "Station: Berlin; Germany", "Station: Berlin, Germany", "Report|2020\tall")
+UNITS = ("degC", "USD", "°C", "m/s", "(mm)", "W m-2", "float", "EUR/MWh", "%")
 
 
 class Series(NamedTuple):
@@ -32,92 +44,124 @@ class Drawn(NamedTuple):
     target: str
     series: list[Series]  # one for each key
     keys: tuple[str, ...]  # columns that tell the series apart
-    date_names: tuple[str, ...]  # of the columns that say when
+    dated: tuple[str, ...]  # columns that say when
     known: dict[str, list[str]]  # the values of options, none where no option says it
     readable: bool  # an owner can have it read by options
     features: tuple[str, ...]
 
 
-class _Draw:
-    """One draw: every choice follows from its own numbers."""
+class Plan(NamedTuple):
+    """What a table is made of."""
 
-    def __init__(self, seed: int):
-        self.rng = np.random.default_rng(seed)
-        self.features: list[str] = []
-        self.readable = True
-        self.plain = self.chance(0.4)  # one in three of what is odd stays
-
-    def one(self, *choices):
-        return choices[self.rng.integers(len(choices))]
-
-    def chance(self, share: float) -> bool:
-        return bool(self.rng.random() < share)
-
-    def odd(self, share: float) -> bool:
-        """Tell whether something odd is to be in the table."""
-        return self.chance(share / 3 if self.plain else share)
-
-    def tell(self, *features: str) -> None:
-        self.features += features
+    numbers: dict[str, str]  # columns, the target first, and the kinds of their walks
+    keys: list[Row]  # of each series
+    form: Form
+    dates: list[datetime]  # of every series, none in a table without
+    names: tuple[str, ...]  # of the columns that hold them
+    others: dict[str, str]  # what else stands there, by column
+    missing: tuple[str, float] | None
+    separator: str
+    decimal: str
+    thousands: str
 
 
-# Numbers
+def draw_table(seed: int) -> Drawn:
+    """Return the table that follows from a seed."""
+    draw = Draw(seed)
+    if draw.chance(0.15):
+        command: tuple[str, ...] = ("stocks",)
+        numbers = _stocks(draw)
+    else:
+        kind = draw.one("prices", "prices", *columns.DIGITS)
+        numbers = {draw.one(*TARGETS): kind}
+        draw.tell(f"numbers: {kind}")
+        command = ("series", "--column", *numbers)
+    draw.tell(f"command: {command[0]}")
+    plan = _plan(draw, numbers)
+    found = [_series(draw, plan, key, at) for at, key in enumerate(plan.keys)]
+    order = [*plan.names, *plan.keys[0], *numbers, *plan.others]
+    if draw.odd(0.4):
+        draw.tell("columns: anywhere")
+        order = [order[at] for at in draw.rng.permutation(len(order))]
+    body = _laid(draw, [rows for rows, _ in found], bool(plan.names))
+    data, skipped = _file(draw, plan, order, body)
+    target = next(iter(numbers))
+    known = {
+        "--date-column": [",".join(plan.names)] if plan.names else [],
+        "--date-format": [plan.form.told] if plan.names and plan.form.told else [],
+        "--missing": [plan.missing[0]] if plan.missing else [],
+        "--skip-rows": [",".join(map(str, skipped))] if skipped else [],
+        "--without": [",".join(plan.others)] if plan.others else [],
+        "--separator": ["tab" if plan.separator == "\t" else plan.separator],
+        "--decimal": [plan.decimal],
+        "--column": [target],
+        "--target": [target],
+    }
+    series, keys = [one for _, one in found], tuple(plan.keys[0])
+    return Drawn(data, command, target, series, keys, plan.names, known, draw.readable, tuple(draw.features))
 
 
-def _walk(draw: _Draw, n: int, kind: str) -> np.ndarray:
-    steps = draw.rng.normal(size=n).cumsum()
-    steps -= steps.min()
-    match kind:
-        case "around zero":
-            return np.round(2 * (steps - steps.mean())) / 2
-        case "whole":
-            return np.round(3 * (steps - steps.mean()))
-        case "large":
-            return 1e6 + 3e4 * steps
-        case "small":
-            return 0.01 + 1e-3 * steps
-        case "fractions":
-            return 40 + steps
-        case "thousands":
-            return 1000 + 120 * steps
-        case _:
-            return 100 * np.exp(0.01 * draw.rng.normal(size=n).cumsum())
+def _stocks(draw: Draw) -> dict[str, str]:
+    names = [draw.one("close", "Close", "Price", "CLOSE")]
+    if draw.chance(0.7):
+        names += [draw.one("Open", "open"), draw.one("High", "high"), draw.one("low", "Low")]
+    if draw.chance(0.5):
+        names.append(draw.one("Volume", "vol", "Vol."))
+    return {name: "large" if name.lower().startswith("vol") else "prices" for name in names}
 
 
-DIGITS = {"around zero": 1, "whole": 0, "large": 0, "small": 5, "fractions": 3, "thousands": 2, "prices": 2}
+def _plan(draw: Draw, numbers: dict[str, str]) -> Plan:
+    keys = columns.keys(draw) if draw.odd(0.35) else [{}]
+    kind = str(draw.rng.choice(list(SHARES), p=list(SHARES.values())))
+    form = FORMS[kind][draw.rng.integers(len(FORMS[kind]))]
+    pace = draw.one(*form.paces)
+    n = int(draw.rng.integers(300, 801))
+    n = min(n if len(keys) == 1 else max(150, n // len(keys)), MOST_ROWS.get(pace, n))
+    names: tuple[str, ...] = ()
+    dates: list[datetime] = []
+    taken = {*numbers, *(name for key in keys for name in key)}
+    if draw.chance(0.85):
+        names, dates = _date_names(draw, form, taken), _dates(draw, n, pace, form)
+        draw.readable = form.standard
+        draw.tell(f"form: {'|'.join(form.write(datetime(2016, 2, 5, 16)))}", f"pace: {pace}", f"dates: {kind}")
+        draw.tell(f"name: {','.join(names)}")
+    else:
+        draw.tell("dates: none")
+    marks = columns.marks(draw, set(numbers.values()))
+    others = columns.others(draw, taken | set(names), bool(names))
+    if not names and {"text", "flag"} & set(others.values()):
+        draw.readable = False  # nothing tells it from a key
+    missing = columns.sentinel(draw, set(numbers.values()), marks[1])
+    return Plan(numbers, keys, form, dates or [datetime.min] * n, names, others, missing, *marks)
 
 
-def _written(value: float, digits: int, decimal: str, thousands: str) -> str:
-    text = f"{value:,.{digits}f}" if thousands else f"{value:.{digits}f}"
-    return text.replace(",", "\0").replace(".", decimal).replace("\0", thousands)
+def _date_names(draw: Draw, form: Form, taken: set[str]) -> tuple[str, ...]:
+    lower = {name.casefold() for name in (*taken, *form.names)}
+    free = [name for name in NAMES if name.casefold() not in lower or not name]
+    return tuple(name or draw.one(*free) for name in form.names)
 
 
-# Dates
-
-
-def _dates(draw: _Draw, n: int, pace: str, form: Form) -> list[datetime]:
-    first = draw.rng.integers(*{"yearly": (1690, 1700), "quarterly": (1900, 1920)}.get(pace, (1985, 2018)))
-    if pace == "monthly":
-        first = draw.rng.integers(1930, 1950)
-    if form.told and "%y" in form.told:
-        first = max(first, 1931)
-    if form.told in ("excel", "seconds", "milliseconds", "microseconds") and pace in ("monthly", "quarterly"):
-        first = max(first, 1905 if form.told == "excel" else 1930)
-    begin = datetime(int(first), 1, 1) + timedelta(days=int(draw.rng.integers(0, 365)))
+def _dates(draw: Draw, n: int, pace: str, form: Form) -> list[datetime]:
+    """Return dates at a pace, or some of twice as many."""
+    low, high = {"yearly": (1690, 1700), "quarterly": (1900, 1920), "monthly": (1930, 1950)}.get(pace, (1985, 2018))
+    told = form.told or ""
+    low = max(low, 1931 if "%y" in told else 1905 if told == "excel" else low)
+    begin = datetime(int(draw.rng.integers(low, max(high, low + 1))), 1, 1)
+    begin += timedelta(days=int(draw.rng.integers(0, 365)))
     found = pd.date_range(begin, periods=n + n // 10, freq=FREQUENCIES[pace])
-    if form.told and "%y" in form.told and found[-1].year > 2024:
+    if "%y" in told and found[-1].year > 2024:
         found = pd.date_range(end="2024-12-20", periods=n + n // 10, freq=FREQUENCIES[pace])
-    found = found.to_pydatetime().tolist()
-    if draw.chance(0.3):
+    if draw.odd(0.4):
         draw.tell("dates: gaps")
-        kept = np.sort(draw.rng.choice(len(found), n, replace=False))
-        found = [found[at] for at in kept]
-    return found[:n]
+        found = found[np.sort(draw.rng.choice(len(found), n, replace=False))]
+    return found[:n].to_pydatetime().tolist()
 
 
 def _end(begin: datetime, unit: str) -> datetime:
-    if unit in UNITS:
-        return datetime(begin.year, begin.month, begin.day) + timedelta(days=UNITS[unit])
+    """Return up to when a date may be read."""
+    day = datetime(begin.year, begin.month, begin.day)
+    if unit in ("day", "week"):
+        return day + timedelta(days=1 if unit == "day" else 7)
     months = {"month": 1, "quarter": 3, "year": 12}.get(unit)
     if months is None:
         return begin + timedelta(seconds=1)
@@ -125,354 +169,110 @@ def _end(begin: datetime, unit: str) -> datetime:
     return datetime(whole // 12, whole % 12 + 1, 1)
 
 
-def _form(draw: _Draw) -> tuple[str, Form]:
-    kinds = ("days", "moments", "zoned", "counted", "periods", "columns", "beyond")
-    kind = str(draw.rng.choice(kinds, p=(0.34, 0.16, 0.08, 0.1, 0.14, 0.15, 0.03)))
-    forms = FORMS[kind]
-    return kind, forms[draw.rng.integers(len(forms))]
-
-
-# What stands beside
-
-OTHERS: dict[str, Callable] = {
-    "constant": lambda draw, at, n: "USD",
-    "constant number": lambda draw, at, n: "1",
-    "noise": lambda draw, at, n: f"{draw.rng.normal():.3f}",
-    "whole noise": lambda draw, at, n: str(draw.rng.integers(0, 100)),
-    "flag": lambda draw, at, n: str(draw.rng.integers(0, 2)),
-    "notes": lambda draw, at, n: "checked, again" if draw.rng.random() < 0.02 else "",
-    "text": lambda draw, at, n: draw.one("N", "NW", "cv", "SE"),
-    "row id": lambda draw, at, n: str(at),
-    "hash": lambda draw, at, n: f"{draw.rng.integers(2**32):08x}",
-    "empty": lambda draw, at, n: "",
-    "rising": lambda draw, at, n: f"{10 + at * 0.5:.1f}",
-}
-OTHER_NAMES = {
-    "constant": ("currency", "unit", "symbol", "STATION"),
-    "constant number": ("version", "qc", "No."),
-    "noise": ("noise", "humidity", "v2", "Change %"),
-    "whole noise": ("count", "DEWP", "points"),
-    "flag": ("holiday", "flag", "Is Open"),
-    "notes": ("notes", "Bemerkung", "comment"),
-    "text": ("wind", "cbwd", "quality"),
-    "row id": ("id", "No", "Unnamed: 9", "rank"),
-    "hash": ("uuid", "hash"),
-    "empty": ("spare", "reserved"),
-    "rising": ("cumulative", "battery"),
-}
-
-SENTINELS = ("-9", "-99", "-999", "-9999", "-200", "9999", "1e20", "-999.0", "-9999.00", "-99.9", "99999", "-1e34")
-TEXTS = (
-    *("***", "unavailable", "ND", r"\N", "#DIV/0!", "missing", "closed", "#REF!", "(null)", "M", "no data", "x", "Err"),
-    *("n.a.", "NA", "", "nan", "--", "."),
-)
-KEYS = {
-    "ticker": ("AAA", "BBB", "C.C", "BRK B", "D'D"),
-    "store": ("1", "2", "3", "4", "5"),
-    "country": ("Österreich", "Chile", "Côte d'Ivoire", "Korea, South", "日本"),
-    "sensor_id": ("1001", "1002", "1017", "1020", "2001"),
-    "unique_id": ("H1", "H2", "H3", "H4", "H5"),
-    "Stock Code": ("0700", "0005", "0011", "0939", "1299"),
-    "asset": ("BTC-USD", "ETH-USD", "X=Y", "$SPX", "a|b"),
-    "series": ("OPEN", "NaN", "-", "N/A", "total"),
-}
-ITEMS = {"item": ("Milk", "Bread"), "sector": ("private", "public"), "dept": ("1", "2")}
-TOTALS = ("Total", "Sum", "Average", "Summe", "Grand Total", "Mean", "TOTAL:", "Gesamt", "Durchschnitt", "合计")
-TITLES = ("My prices", "Source: Bundesbank", "Station: Berlin; Germany", "Station: Berlin, Germany", "Report|2020\tall")
-UNIT_ROWS = ("degC", "USD", "°C", "m/s", "(mm)", "W m-2", "float", "EUR/MWh", "%")
-
-
-def draw_table(seed: int) -> Drawn:
-    """Return the table that follows from a seed."""
-    draw = _Draw(seed)
-    return (_stocks if draw.chance(0.15) else _series)(draw)
-
-
-def _series(draw: _Draw) -> Drawn:
-    kind = draw.one("prices", "prices", "around zero", "whole", "large", "small", "fractions", "thousands")
-    target = draw.one("value", "v", "Temp (°C)", "PM2.5", "Passengers", "OT", "close", "OBS_VALUE", "Zürich", "y", "x y")
-    draw.tell("command: series", f"numbers: {kind}")
-    return _table(draw, ("series", "--column", target), target, {target: kind})
-
-
-def _stocks(draw: _Draw) -> Drawn:
-    close = draw.one("close", "Close", "Price", "CLOSE")
-    names = [close]
-    if draw.chance(0.7):
-        names += [draw.one("Open", "open"), draw.one("High", "high"), draw.one("low", "Low")]
-    draw.tell("command: stocks")
-    columns = dict.fromkeys(names, "prices")
-    if draw.chance(0.5):
-        columns[draw.one("Volume", "vol", "Vol.")] = "large"
-    return _table(draw, ("stocks",), close, columns)
-
-
-def _table(draw: _Draw, command: tuple[str, ...], target: str, columns: dict[str, str]) -> Drawn:
-    keyed = draw.odd(0.3)
-    dated = draw.chance(0.85)
-    key_rows = _keys(draw, set(columns)) if keyed else [{}]
-    total = int(draw.rng.integers(300, 801))
-    n = total if len(key_rows) == 1 else max(150, total // len(key_rows))
-    kind, form = _form(draw)
-    pace = draw.one(*form.paces)
-    n = min(n, MOST_ROWS.get(pace, n))
-    decimal, thousands, separator = _marks(draw, set(columns.values()))
-    taken = {*columns, *(name for row in key_rows for name in row)}
-    names = _date_names(draw, form, taken) if dated else ()
-    taken |= set(names)
-    if not dated:
-        draw.tell("dates: none")
-    others = _others(draw, taken, names)
-    missing = _sentinel(draw, columns, decimal)
-
-    dates = _dates(draw, n, pace, form) if dated else []
+def _series(draw: Draw, plan: Plan, key: Row, number: int) -> tuple[list[Row], Series]:
+    """Return the rows of one key, the earliest first, and what they hold."""
+    n = len(plan.dates)
+    walks = {name: columns.walk(draw, n, kind) for name, kind in plan.numbers.items()}
+    dated = bool(plan.names)
+    rows = []
+    for at, date in enumerate(plan.dates):
+        row = dict(zip(plan.names, plan.form.write(date), strict=True)) if dated else {}
+        row |= key
+        for name, kind in plan.numbers.items():
+            row[name] = columns.written(walks[name][at], kind, plan.decimal, plan.thousands)
+        row |= {name: columns.other(draw, what, at, date if dated else None) for name, what in plan.others.items()}
+        rows.append(row)
+    kept = np.ones(n, bool)
+    if plan.missing:
+        text, share = plan.missing
+        kept[draw.rng.choice(n, max(1, round(share * n)), replace=False)] = False
+        for at in np.flatnonzero(~kept).tolist():
+            rows[at] |= dict.fromkeys(plan.numbers, text)
+    levels = {name: columns.true(walks[name], kind)[kept] for name, kind in plan.numbers.items()}
+    begins = ends = None
     if dated:
-        draw.tell(f"form: {'|'.join(form.write(datetime(2016, 2, 5, 16)))}", f"pace: {pace}", f"dates: {kind}")
-        draw.tell(f"name: {','.join(names)}")
-        draw.readable &= form.standard
-    series = []
-    cells: list[list[Row]] = []  # of each key, the earliest first, with those of nothing
-    for keys in key_rows:
-        values = {name: _walk(draw, n, column) for name, column in columns.items()}
-        rows = []
-        for at in range(n):
-            row = dict(zip(names, form.write(dates[at]), strict=True)) if dated else {}
-            row |= keys
-            for name, column in columns.items():
-                row[name] = _written(values[name][at], DIGITS[column], decimal, thousands)
-            row |= {name: _other(draw, what, at, n, dates) for name, what in others.items()}
-            rows.append(row)
-        levels = {
-            name: np.array([float(f"{value:.{DIGITS[column]}f}") for value in values[name]])
-            for name, column in columns.items()
-        }
-        kept = np.ones(n, bool)
-        if missing:
-            text, share = missing
-            for at in draw.rng.choice(n, max(1, round(share * n)), replace=False):
-                kept[at] = False
-                for name in columns:
-                    rows[at][name] = text
-        whole = [at for at in range(n) if kept[at]]
-        begins = np.array(dates, "datetime64[us]")[whole] if dated else None
-        ends = np.array([_end(date, form.unit) for date in dates], "datetime64[us]")[whole] if dated else None
-        if dated and form.unit:
-            begins = begins.astype("datetime64[D]").astype("datetime64[us]") if form.unit == "day" else begins
-        if "clock" in others.values() and dated:
-            ends = begins + np.timedelta64(1, "D")
-        chosen = {name: column[whole] for name, column in levels.items()}
-        series.append(Series([rows[at] for at in whole], chosen, begins, ends))
-        cells.append(rows)
-    order = [*names, *key_rows[0], *columns, *others]
-    if draw.chance(0.3):
-        draw.tell("columns: anywhere")
-        order = [order[at] for at in draw.rng.permutation(len(order))]
-    body = _laid(draw, cells, dated)
-    return _write(draw, command, target, series, order, body, names, form, key_rows, separator, decimal, missing, others)
+        unit = "day" if "clock" in plan.others.values() and not plan.form.unit else plan.form.unit
+        begins = np.array(plan.dates, "datetime64[us]")[kept]
+        begins = begins.astype("datetime64[D]").astype("datetime64[us]") if unit == "day" else begins
+        ends = np.array([_end(date, unit) for date in plan.dates], "datetime64[us]")[kept]
+    return rows, Series([rows[at] for at in np.flatnonzero(kept).tolist()], levels, begins, ends)
 
 
-def _keys(draw: _Draw, taken: set[str]) -> list[Row]:
-    name = draw.one(*KEYS)
-    count = int(draw.rng.integers(2, 6))
-    found = [{name: text} for text in draw.rng.permutation(KEYS[name])[:count].tolist()]
-    draw.tell(f"long: {name}", f"long: {count} keys")
-    if draw.odd(0.15):
-        draw.tell("long: two columns of keys")
-        other = draw.one(*ITEMS)
-        found = [key | {other: text} for key in found[:2] for text in ITEMS[other]]
-    elif draw.chance(0.1):
-        draw.tell("long: a key by two names")
-        found = [key | {"full name": f"The {text} Company"} for key in found for text in key.values()]
-    return found
-
-
-def _marks(draw: _Draw, kinds: set[str]) -> tuple[str, str, str]:
-    separator = draw.one(",", ",", ",", ";", ";", "\t", "|")
-    decimal = draw.one(".", ",") if separator != "," or draw.chance(0.1) else "."
-    thousands = ""
-    if kinds & {"thousands", "large"} and draw.chance(0.4):
-        thousands = draw.one("." if decimal == "," else ",", "'", "\u00a0", "\u202f")
-    draw.tell(f"separator: {separator!r}", f"decimal: {decimal}", f"thousands: {thousands!r}")
-    return decimal, thousands, separator
-
-
-def _date_names(draw: _Draw, form: Form, taken: set[str]) -> tuple[str, ...]:
-    lower = {name.casefold() for name in taken}
-    free = [name for name in NAMES if name.casefold() not in lower | {other.casefold() for other in form.names}]
-    found = []
-    for name in form.names:
-        found.append(name or draw.one(*free))
-    return tuple(found)
-
-
-def _others(draw: _Draw, taken: set[str], dates: tuple[str, ...]) -> dict[str, str]:
-    """Return what other columns hold, by name."""
-    found: dict[str, str] = {}
-    for what in draw.rng.permutation(list(OTHERS))[: draw.rng.choice([0, 0, 1, 2, 4])]:
-        found[draw.one(*OTHER_NAMES[what])] = str(what)
-    for what, name, share in (
-        ("another walk", "Adj Close", 0.1),
-        ("year", "yr", 0.06),
-        ("weekday", "weekday", 0.06),
-        ("month number", "mnth", 0.05),
-        ("updated", "updated", 0.05),
-        ("settled", "Settlement", 0.04),
-        ("clock", "session", 0.03),
-    ):
-        if draw.odd(share) and (dates or what == "another walk"):
-            found[name] = what
-    draw.tell(*(f"other: {what}" for what in found.values()))
-    return {name: what for name, what in found.items() if name.casefold() not in {one.casefold() for one in taken}}
-
-
-def _other(draw: _Draw, what: str, at: int, n: int, dates: list[datetime]) -> str:
-    match what:
-        case "another walk":
-            return f"{50 + 0.01 * at + draw.rng.normal():.2f}"
-        case "year":
-            return str(dates[at].year)
-        case "weekday":
-            return f"{dates[at]:%a}"
-        case "month number":
-            return str(dates[at].month)
-        case "updated":
-            return "2024-03-01"
-        case "settled":
-            return f"{dates[at] + timedelta(days=2):%Y-%m-%d}"
-        case "clock":
-            return "16:00"
-    return OTHERS[what](draw, at, n)
-
-
-def _sentinel(draw: _Draw, columns: dict[str, str], decimal: str) -> tuple[str, float] | None:
-    """Return what a cell of nothing holds, far from what the walks may hold, and the share of such cells."""
-    if not draw.odd(0.4):
-        return None
-    text = draw.one(*SENTINELS) if draw.chance(0.6) else draw.one(*TEXTS)
-    try:
-        value = float(text)
-    except ValueError:
-        value = None
-    if value is not None and value == value:
-        kinds = set(columns.values())
-        if kinds & {"large", "thousands"} and 0 < value < 1e10:
-            text = "-999"
-        if kinds & {"around zero", "whole"} and abs(value) < 300:
-            text = "-9999"
-        text = text.replace(".", decimal)
-    share = float(0.003 * (0.1 / 0.003) ** draw.rng.random())
-    draw.tell(f"missing: {text!r}", f"missing: {'a number' if value == value and value is not None else 'a text'}")
-    return text, share
-
-
-def _laid(draw: _Draw, cells: list[list[Row]], dated: bool) -> list[Row]:
-    """Return the rows as they lie."""
+def _laid(draw: Draw, series: list[list[Row]], dated: bool) -> list[Row]:
+    """Return the rows of all keys as they lie."""
     turns = draw.chance(0.5)
     lay = draw.one("newest first", "newest first", "oldest first", "shuffled") if dated else "oldest first"
-    rows = [row for together in zip(*cells, strict=True) for row in together] if turns else sum(cells, [])
+    rows = [row for together in (zip(*series, strict=True) if turns else series) for row in together]
     if lay == "newest first":
         rows = rows[::-1]
     elif lay == "shuffled":
         rows = [rows[at] for at in draw.rng.permutation(len(rows))]
     draw.tell(f"lay: {lay}")
-    if len(cells) > 1:
+    if len(series) > 1:
         draw.tell(f"long: {'in turns' if turns else 'in blocks'}{'' if dated else ', undated'}")
     return rows
 
 
-# The file
-
-
-def _rows_of_no_data(draw: _Draw, body: list[Row], order: list[str], columns: set[str], decimal: str) -> list[int]:
-    """Put totals, headers that come again and the like between the rows; return where they are."""
-    found = []
-    numbers = {name: [row[name] for row in body] for name in columns}
-    if draw.odd(0.15):
-        label, at = draw.one(*TOTALS), draw.one("first", "text", "none")
-        place = next((name for name in order if name not in columns), None) if at != "none" else None
-        if at == "text":
-            place = next((name for name in reversed(order) if name not in columns), None)
-        if place is not None or at == "none" and len(order) > len(columns):
-            row = dict.fromkeys(order, "")
-            for name, texts in numbers.items():
-                digits = len(texts[0].partition(decimal)[2])
-                row[name] = f"{draw.rng.uniform(0.9, 1.1) * len(texts) * 100:.{digits}f}".replace(".", decimal)
-            if place is not None:
-                row[place] = label
-            body.append(row)
-            draw.tell("no data: total", f"no data: total, label {at}")
-            found.append(len(body) - 1)
+def _rows_of_no_data(draw: Draw, plan: Plan, order: list[str], body: list[Row]) -> set[int]:
+    """Put totals, a header that comes again, rows that come again between the rows; return which are no data."""
+    rows = list(map(id, body))
+    if draw.odd(0.15) and len(order) > len(plan.numbers):
+        where = draw.one("first", "last", "none")
+        label, total = draw.one(*TOTALS), dict.fromkeys(order, "")
+        for name, kind in plan.numbers.items():
+            total[name] = columns.written(draw.rng.uniform(9, 11) * len(body), kind, plan.decimal, "")
+        if where != "none":
+            total[[name for name in order if name not in plan.numbers][0 if where == "first" else -1]] = label
+        body.append(total)
+        draw.tell("no data: total", f"no data: total, label {where}")
     if draw.odd(0.03):
-        at = int(draw.rng.integers(1, len(body)))
-        body.insert(at, {name: name for name in order})
-        found = [one + (one >= at) for one in found] + [at]
+        body.insert(int(draw.rng.integers(1, len(body))), {name: name for name in order})
         draw.tell("no data: header again")
     if draw.odd(0.03):
-        at = int(draw.rng.integers(1, len(body) - 3))
+        at = int(draw.rng.integers(1, len(rows) - 3))
         body[at:at] = [dict(row) for row in body[at : at + 2]]
-        found = [one + 2 * (one >= at) for one in found] + [at, at + 1]
         draw.tell("no data: rows twice")
-    return found
+    known = set(rows)
+    return {at for at, row in enumerate(body) if id(row) not in known}
 
 
-def _write(draw, command, target, series, order, body, names, form, key_rows, separator, decimal, missing, others):
-    """Return the drawn table, its file written."""
-    no_data = _rows_of_no_data(draw, body, order, set(series[0].levels), decimal)
-    quoting = csv.QUOTE_ALL if draw.chance(0.2) else csv.QUOTE_MINIMAL
+def _file(draw: Draw, plan: Plan, order: list[str], body: list[Row]) -> tuple[bytes, list[int]]:
+    """Return the file, and the lines of it that are no data."""
+    no_data = _rows_of_no_data(draw, plan, order, body)
+    quoted = draw.odd(0.25)
     ending = draw.one("\n", "\n", "\r\n")
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=separator, quoting=quoting, lineterminator=ending)
+    lines: list[str] = []
     skipped: list[int] = []
-    written = 0
+
+    def put(fields: list[str], skip: bool = False) -> None:
+        out = io.StringIO()
+        quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+        csv.writer(out, delimiter=plan.separator, quoting=quoting, lineterminator="").writerow(fields)
+        put_line(out.getvalue(), skip)
+
+    def put_line(line: str, skip: bool = True) -> None:
+        lines.append(line)
+        if skip:
+            skipped.append(len(lines))
+
     if draw.odd(0.15):
         for title in draw.rng.permutation(TITLES)[: draw.rng.integers(1, 3)].tolist():
-            out.write(title + ending)
-            written += 1
-            skipped.append(written)
+            put_line(title)
         draw.tell("file: titles")
     if draw.odd(0.08):
-        out.write("# made by hand; 2020, all of it" + ending)
-        written += 1
+        put_line("# made by hand; 2020, all of it")
         draw.tell("file: comments")
-    writer.writerow(order)
-    written += 1
+    put(order)
     if draw.odd(0.1):
         for _ in range(draw.one(1, 1, 2)):
-            unit = draw.one(*UNIT_ROWS)
-            first = draw.one("", "-", "UTC", "TS", "yyyy-mm-dd", "datetime64")
-            writer.writerow([unit if name in series[0].levels else first for name in order])
-            written += 1
-            skipped.append(written)
+            unit, first = draw.one(*UNITS), draw.one("", "-", "UTC", "TS", "yyyy-mm-dd", "datetime64")
+            put([unit if name in plan.numbers else first for name in order], skip=True)
         draw.tell("file: units")
     for at, row in enumerate(body):
-        writer.writerow([row[name] for name in order])
-        written += 1
-        if at in no_data:
-            skipped.append(written)
+        put([row[name] for name in order], skip=at in no_data)
     if draw.odd(0.03):
-        out.write(f"Source: somebody{ending}")
-        skipped.append(written + 1)
+        put_line("Source: somebody")
         draw.tell("file: a note at the end")
     encoding = draw.one("utf-8", "utf-8", "utf-8-sig")
-    draw.tell(f"file: {encoding}", f"file: {ending!r}", f"file: {'all' if quoting == csv.QUOTE_ALL else 'few'} quoted")
-    known = {
-        "--date-column": [",".join(names)] if names else [],
-        "--date-format": [form.told] if names and form.told else [],
-        "--missing": [missing[0]] if missing else [],
-        "--skip-rows": [",".join(map(str, skipped))] if skipped else [],
-        "--without": [",".join(others)] if others else [],
-        "--separator": ["tab" if separator == "\t" else separator],
-        "--decimal": [decimal],
-        command[-2] if len(command) > 2 else "--target": [target],
-    }
-    return Drawn(
-        out.getvalue().encode(encoding),
-        command,
-        target,
-        series,
-        tuple(key_rows[0]),
-        names,
-        known,
-        draw.readable,
-        tuple(draw.features),
-    )
+    draw.tell(f"file: {encoding}", f"file: {ending!r}", f"file: {'all' if quoted else 'few'} quoted")
+    return (ending.join(lines) + ending).encode(encoding), skipped
