@@ -3,7 +3,7 @@
 import csv
 import io
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -246,8 +246,8 @@ def _file(draw: Draw, plan: Plan, order: list[str], body: list[Row]) -> tuple[by
 
     def put(fields: list[str], skip: bool = False) -> None:
         out = io.StringIO()
-        quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
-        csv.writer(out, delimiter=plan.separator, quoting=quoting, lineterminator="").writerow(fields)
+        kind: Any = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+        csv.writer(out, delimiter=plan.separator, quoting=kind, lineterminator="").writerow(fields)
         put_line(out.getvalue(), skip)
 
     def put_line(line: str, skip: bool = True) -> None:
