@@ -126,7 +126,12 @@ def given(drawn: Drawn, run: list[tuple[str, str | None]]) -> Iterator[Options]:
 
 def followed(drawn: Drawn, message: str, options: Options) -> list[Options]:
     """Return the options so far with those of each hint."""
-    ways = [way for run in hints(message) for way in given(drawn, run)]
+    ways = [
+        way
+        for run in hints(message)
+        for way in given(drawn, run)
+        if None not in dict(run).values() or added(options, way) != options  # the owner has no more to say
+    ]
     for name in EXCLUSIVE:
         offered = {value for way in ways for option, value in way if option == name}
         true = offered & set(drawn.known.get(name, []))

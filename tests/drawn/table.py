@@ -193,7 +193,10 @@ def _series(draw: Draw, plan: Plan, key: Row, number: int) -> tuple[list[Row], S
     if dated:
         unit = "day" if "clock" in plan.others.values() and not plan.form.unit else plan.form.unit
         begins = np.array(plan.dates, "datetime64[us]")[kept]
-        begins = begins.astype("datetime64[D]").astype("datetime64[us]") if unit == "day" else begins
+        if unit == "day":
+            begins = begins.astype("datetime64[D]").astype("datetime64[us]")
+        elif not unit:  # counted in days, a moment is rounded
+            begins -= np.timedelta64(100, "ms")
         ends = np.array([_end(date, unit) for date in plan.dates], "datetime64[us]")[kept]
     return rows, Series([rows[at] for at in np.flatnonzero(kept).tolist()], levels, begins, ends)
 
@@ -228,7 +231,7 @@ def _rows_of_no_data(draw: Draw, plan: Plan, order: list[str], body: list[Row]) 
     if draw.odd(0.03):
         body.insert(int(draw.rng.integers(1, len(body))), {name: name for name in order})
         draw.tell("no data: header again")
-    if draw.odd(0.03):
+    if plan.names and draw.odd(0.03):
         at = int(draw.rng.integers(1, len(rows) - 3))
         body[at:at] = [dict(row) for row in body[at : at + 2]]
         draw.tell("no data: rows twice")
