@@ -83,12 +83,15 @@ def numbers(columns: Sequence[Callable[[], np.ndarray]], marks: str, nothing: fr
     currency or a %. `nothing` are texts, in lower case, that are none.
     """
     misfits: dict[str, MisfitError] = {}
-    found = []
+    found = np.empty((0, len(columns)))
+    open_ways: list[tuple[int, np.ndarray, dict[str, np.ndarray]]] = []  # columns that marks read differently, so far
     for at, column in enumerate(columns):
         texts = column()
-        values, fits = plain(texts)
+        if not at:
+            found = np.empty((len(texts), len(columns)))
+        found[:, at], fits = plain(texts)
         rest = np.flatnonzero(~fits)
-        readings = {}
+        readings: dict[str, np.ndarray] = {}
         for mark in (mark for mark in marks if mark not in misfits):
             try:
                 readings[mark] = _marked(texts, rest, mark, at, nothing)
@@ -96,19 +99,19 @@ def numbers(columns: Sequence[Callable[[], np.ndarray]], marks: str, nothing: fr
                 misfits[mark] = misfit
         if not readings:
             raise max(misfits.values(), key=lambda misfit: (misfit.column, misfit.row))
-        found.append((values, rest, readings))
-    mark, *others = [mark for mark in marks if mark not in misfits]
-    for other in others:
-        for at, (_, rest, readings) in enumerate(found):
-            differs = np.flatnonzero((readings[mark] != readings[other]) & ~np.isnan(readings[mark]))
-            if len(differs):
-                hints = [Hint({"decimal": way}, "is one way") for way in (mark, other)]
-                raise MisfitError(int(rest[differs[0]]), at, "a number that can be read in one way", hints)
-    numbers = np.empty((len(found[0][0]), len(found)))
-    for at, (values, rest, readings) in enumerate(found):
-        numbers[:, at] = values
-        numbers[rest, at] = readings[mark]
-    return numbers
+        first, *others = readings.values()
+        found[rest, at] = first
+        if not all(np.array_equal(first, other, equal_nan=True) for other in others):
+            open_ways.append((at, rest, readings))
+    ways = [mark for mark in marks if mark not in misfits]
+    for at, rest, readings in open_ways:
+        found[rest, at] = readings[ways[0]]
+        if len(ways) > 1:
+            one, other = (readings[mark] for mark in ways)
+            row = int(rest[int(((one != other) & ~np.isnan(one)).argmax())])
+            hints = [Hint({"decimal": mark}, "is one way") for mark in ways]
+            raise MisfitError(row, at, "a number that can be read in one way", hints)
+    return found
 
 
 def plain(texts: np.ndarray, mark: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -11,14 +11,33 @@ from bench.tasks.options import option
 
 Separator = Annotated[str | None, option("What is between the fields of a line.", "a comma, semicolon, tab or bar")]
 Decimal = Annotated[str | None, option("The decimal mark, . or ,", "the one that fits all numbers")]
+DateColumn = Annotated[
+    str | None,
+    option(
+        "The column of dates, or several that are put together in this order, with commas between: date,time or "
+        "year,month,day,hour.",
+        "the one that is known by its name or by what it holds",
+    ),
+]
 DateFormat = Annotated[
     str | None,
     option(
-        "How dates are written, as strptime has it (%d/%m/%Y), or: seconds, milliseconds (since 1970), excel.",
-        "ISO's, or what can be read in one way: four digits of the year",
+        "How dates are written, as strptime has it (%d/%m/%Y %H:%M; %q is a quarter; a blank between columns), or: "
+        "seconds, milliseconds, microseconds, nanoseconds (since 1970), excel, years (1999.958), number (which orders "
+        "the rows).",
+        "ISO's, or what can be read in one way",
     ),
 ]
-Without = Annotated[str | None, option("Columns to leave out, with commas between: features, or the dates.")]
+Without = Annotated[str | None, option("Columns to leave out, with commas between: features, or what says no date.")]
+Where = Annotated[list[str] | None, option("COLUMN=VALUE picks the rows of one series; again for another column.")]
+Missing = Annotated[
+    list[str] | None,
+    option(
+        "A number or text that means that nothing is there, such as -999; again for another. Rows that lack a number "
+        "are left out. `none` says that every number is one."
+    ),
+]
+SkipRows = Annotated[str | None, option("Lines of the file that are no part of the table, such as 2,40-42.")]
 Window = Annotated[int, typer.Option(help="Rows that the network reads before it says what comes next.")]
 
 
@@ -29,7 +48,11 @@ def stocks(
     window: Window = 30,
     separator: Separator = None,
     decimal: Decimal = None,
+    date_column: DateColumn = None,
     date_format: DateFormat = None,
+    where: Where = None,
+    missing: Missing = None,
+    skip_rows: SkipRows = None,
     without: Without = None,
     implementation: Racers = None,
     **choices: str | None,
@@ -45,19 +68,26 @@ def stocks(
     from bench.tasks.learning.training import choose
 
     settings = choose(DEFAULT, **choices)
-    table = load(Path(csv) if csv else None, target, Reading(separator, decimal, date_format, without))
+    reading = Reading(
+        separator, decimal, date_format, without, date_column, tuple(where or ()), tuple(missing or ()), skip_rows
+    )
+    table = load(Path(csv) if csv else None, target, reading)
     print(" ".join(table.told))
     return race(course(settings, table, window), implementation, forecast_report.write)
 
 
 @trains
 def series(
-    csv: Annotated[str | None, option("A table with a header; without dates, the earliest row first.")] = None,
+    csv: Annotated[str | None, option("A table; without dates, the earliest row first.")] = None,
     column: Annotated[str | None, option("The column of numbers to foretell.")] = None,
     window: Window = 30,
     separator: Separator = None,
     decimal: Decimal = None,
+    date_column: DateColumn = None,
     date_format: DateFormat = None,
+    where: Where = None,
+    missing: Missing = None,
+    skip_rows: SkipRows = None,
     without: Without = None,
     implementation: Racers = None,
     **choices: str | None,
@@ -76,7 +106,10 @@ def series(
         raise ChoiceError("--csv: expected a table, got none")
     if column is None:
         raise ChoiceError("--column: expected the name of a column, got none")
-    table = load(Path(csv), column, Reading(separator, decimal, date_format, without))
+    reading = Reading(
+        separator, decimal, date_format, without, date_column, tuple(where or ()), tuple(missing or ()), skip_rows
+    )
+    table = load(Path(csv), column, reading)
     print(" ".join(table.told))
     return race(course(settings, table, window), implementation, forecast_report.write)
 

@@ -163,14 +163,13 @@ class Order:
             if cells.is_date(date) or any(pattern.fullmatch(date) for pattern in when.DIGITS.values()):
                 column = columns[1]
                 expected = "a time such as 16:30" if len(columns) == 2 else "the parts of a date"
-        hints = self._forms(columns, texts)
-        if not hints:
-            hints = self._no_rows(texts)
+        self._expect_no_words(columns[0], texts)
+        hints = self._forms(columns, texts, numbers=not misfit.some)
         hints += self._as_it_lies(columns)
         words = "" if hints else "--date-format tells how it is written"
         self._refuse(row, column, expected, hints, words)
 
-    def _forms(self, columns: tuple[int, ...], texts: np.ndarray) -> list[Hint]:
+    def _forms(self, columns: tuple[int, ...], texts: np.ndarray, numbers: bool = True) -> list[Hint]:
         """Return the forms that read the whole of a column, or the order of its numbers if none does."""
         by_name = self.reading.date_column is not None or _plain(self.table.names[columns[0]]) in KNOWN
         named = {} if by_name else {"date_column": ",".join(self.table.names[at] for at in columns)}
@@ -180,7 +179,7 @@ class Order:
         hints = [Hint({**named, "date_format": form}, "reads them") for form in forms]
         if len(hints) > 1:
             hints = [hint._replace(words="is one way") for hint in hints]
-        if not hints and _is_numeric(texts):
+        if not hints and numbers and _is_numeric(texts):
             hints = [Hint({**named, "date_format": when.NUMBER}, "orders the rows by its numbers")]
         return hints
 
@@ -191,13 +190,13 @@ class Order:
             return False
         return self.reading.date_format is None
 
-    def _no_rows(self, texts: np.ndarray) -> list[Hint]:
-        """Return how to skip the few rows that hold a word, such as Total, or at the end nothing, in a date's place."""
+    def _expect_no_words(self, column: int, texts: np.ndarray) -> None:
+        """Refuse the few rows that hold a word, such as Total, or at the end nothing, in the place of a date."""
         words = [re.search(b"[0-9]", text) is None for text in texts.tolist()]
         rows = [row for row, text in enumerate(texts.tolist()) if words[row] and (text or row == len(texts) - 1)]
-        if not 0 < len(rows) <= min(FEW_LINES, len(texts) // 4):
-            return []
-        return [Hint({"skip_rows": ranges([int(self.table.grid.lines[row]) for row in rows])}, "skips what is no date")]
+        if 0 < len(rows) <= min(FEW_LINES, len(texts) // 4):
+            lines = ranges([int(self.table.grid.lines[row]) for row in rows])
+            self._refuse(rows[0], column, "a date", [Hint({"skip_rows": lines}, "skips what has none")])
 
     def _as_it_lies(self, columns: Sequence[int]) -> list[Hint]:
         """Return how to leave out columns by which the rows lie in order already, which changes no order."""
@@ -219,13 +218,11 @@ class Order:
         """Raise a RefusalError if a column that is not read could say when, or says that rows lie in another order."""
         for at in self.others:
             texts = self._texts(at)
-            if _recurs(texts) is None and _speaks(texts):
-                columns = self._parts(at) or (at,)
-                joined = self._joined(columns)
-                hints = [*self._forms(columns, joined), *self._as_it_lies(columns)]
+            if _speaks(texts) and (_recurs(texts) is None or when.guesses(texts)):
+                self._expect_no_words(at, texts)
+                hints = [*self._forms((at,), texts), *self._as_it_lies((at,))]
                 words = "" if any("without" in hint.changes for hint in hints) else WITHOUT
-                expected = "to be told what it says of the rows' order"
-                self._refuse(0, at, expected, hints or self._no_rows(joined), words)
+                self._refuse(0, at, "to be told what it says of the rows' order", hints, words)
         for at in self.gone:
             texts = self._texts(at)
             if _contradicts(texts):
@@ -235,22 +232,22 @@ class Order:
                     f"--without: expected rows in time's order, and {name} says that they are not", hints
                 )
 
-    def _parts(self, first: int) -> tuple[int, ...]:
-        """Return the columns that say a date together: years, months, days, hours, one by one."""
-        return ()
-
     def _expect_one_series(self) -> None:
         """Raise a RefusalError if the rows are of several series, or the last is their total."""
         rows = len(self.table.grid.lines)
+        keys = {}
         for at in self.others:
             texts = self._texts(at)
             distinct = _recurs(texts)
-            if distinct is not None and (not _is_numeric(texts) or _in_turns(texts)):
-                self._refuse(0, at, "rows of one series", self._picks((at,)), WITHOUT)
+            if distinct is not None and (not len(_floats(texts)) or _in_turns(texts)):
+                keys[at] = len(distinct)
             last = texts[-1].decode(errors="replace")
             if rows > 2 and TOTALS.fullmatch(last):
                 hint = Hint({"skip_rows": str(self.table.grid.lines[-1])}, "skips it")
                 self._refuse(rows - 1, at, "a row of data", [hint])
+        if keys:
+            at = min(keys, key=lambda at: keys[at])
+            self._refuse(0, at, "rows of one series", self._picks((at,)), WITHOUT)
 
     # Several series
 
@@ -304,6 +301,8 @@ def _plain(name: str) -> str:
 
 def _twice(values: np.ndarray) -> tuple[int, int] | None:
     """Return two rows of the same date, the first such date's, if there are any."""
+    if (values[1:] > values[:-1]).all():
+        return None
     order = np.argsort(values, kind="stable")
     again = np.flatnonzero(values[order][1:] == values[order][:-1])
     return (int(order[again[0]]), int(order[again[0] + 1])) if len(again) else None
@@ -322,7 +321,7 @@ def _floats(texts: np.ndarray) -> np.ndarray:
 
 
 def _is_numeric(texts: np.ndarray) -> bool:
-    return len(_floats(texts)) > 0
+    return len(_floats(texts)) == len(texts) > 0
 
 
 def _recurs(texts: np.ndarray) -> np.ndarray | None:
@@ -367,10 +366,10 @@ def _speaks(texts: np.ndarray) -> bool:
     distinct, counts = np.unique(values, return_counts=True)
     usual = np.bincount(counts).argmax()
     balanced = len(distinct) >= SOME and (counts == usual).mean() >= 0.9
-    if not balanced or (values % 1 != 0).any():
+    whole = (values % 1 == 0).all()
+    if not balanced:
         return False
-    pace = np.diff(distinct)
-    return bool((pace == np.median(pace)).mean() >= 0.5) or bool(when.guesses(texts))
+    return when.evenness(distinct) >= 0.5 or bool(whole and when.guesses(texts))
 
 
 def _ascends(texts: np.ndarray) -> bool:

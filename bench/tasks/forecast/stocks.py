@@ -40,23 +40,18 @@ def load(csv: Path | None = None, target: str = "close", reading: sheet.Reading 
         foretold = found.expect("--target", target)
     wanted = list(dict.fromkeys([*features.values(), foretold]))
     read = found.columns(wanted, positive=True)
-    logarithms = np.log(read.values)
-    previous = logarithms[:-1].copy()
-    if "close" in features:
-        for feature in {"open", "high", "low"} & features.keys():
-            previous[:, wanted.index(features[feature])] = logarithms[:-1, wanted.index(features["close"])]
+    del found  # of a large table, which is not needed any more
     column = wanted.index(foretold)
-    previous[:, column] = logarithms[:-1, column]
-    return Table(
-        read.source,
-        read.names,
-        logarithms[1:] - previous,
-        read.names[column],
-        read.values[:, column],
-        read.labels,
-        read.told,
-        logarithmic=True,
-    )
+    level = read.values[:, column].copy()
+    logarithms = np.log(read.values, out=read.values)
+    changes = np.diff(logarithms, axis=0)
+    if "close" in features:
+        before = logarithms[:-1, wanted.index(features["close"])]
+        for feature in {"open", "high", "low"} & features.keys():
+            at = wanted.index(features[feature])
+            if at != column:
+                changes[:, at] = logarithms[1:, at] - before
+    return Table(read.source, read.names, changes, read.names[column], level, read.labels, read.told, logarithmic=True)
 
 
 def course(settings: Settings, table: Table, window: int = WINDOW) -> Forecast:

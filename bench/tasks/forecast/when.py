@@ -95,9 +95,9 @@ _SHAPE = bytes.maketrans(
 class FormError(ValueError):
     """Texts are no dates: the first row that is none, and what was expected there."""
 
-    def __init__(self, row: int, expected: str):
+    def __init__(self, row: int, expected: str, some: bool = False):
         super().__init__(expected)
-        self.row, self.expected = row, expected
+        self.row, self.expected, self.some = row, expected, some  # some: others are dates
 
 
 class Dates(NamedTuple):
@@ -143,7 +143,7 @@ def read(texts: np.ndarray, form: str | None = None, digits: bool = True) -> Dat
         raise FormError(0, "a date such as 2020-01-31")
     if not whole:
         row = max(int(np.isnat(values).argmax()) for values in found.values())
-        raise FormError(row, f"a date written as {texts[0].decode(errors='replace')}")
+        raise FormError(row, f"a date written as {texts[0].decode(errors='replace')}", some=True)
     (form, first), *others = whole.items()
     differing = [values for _, values in others if (values != first).any()]
     if not differing:
@@ -171,14 +171,16 @@ def guesses(texts: np.ndarray) -> list[str]:
     distinct: dict[bytes, str] = {}
     for form, values in found.items():
         distinct.setdefault(values.astype("datetime64[us]").tobytes(), form)
-    even = {form: _evenness(found[form]) for form in distinct.values()}
-    return [form for form in even if even[form] >= max(even.values()) - 0.15]
+    even = {form: evenness(found[form]) for form in distinct.values()}
+    return [form for form in even if even[form] >= max(even.values()) - 0.05]
 
 
 def orders(texts: np.ndarray) -> bool | None:
     """Tell whether texts are in the order of the numbers within them: True if in this order, False if in the other."""
     parts = [re.split(rb"([0-9]+)", text) for text in texts.tolist()]
     keys = [[int(part) if at % 2 else part for at, part in enumerate(split)] for split in parts]
+    if not all(len(split) > 1 for split in parts):
+        return None
     if all(a < b for a, b in pairwise(keys)):
         return True
     return False if all(a > b for a, b in pairwise(keys)) else None
@@ -210,7 +212,7 @@ class _Groups:
 
     def fitting(self, forms: Iterable[str]) -> list[str]:
         """Return the forms that the first text has."""
-        return [form for form in forms if self.examples and _format(form, self.examples[0])]
+        return [form for form in forms if self.examples and _clock(form, self.examples[0]) is not None]
 
     def whole(self, forms: Iterable[str]) -> dict[str, np.ndarray]:
         """Return all texts as dates of each form that fits them all."""
@@ -219,31 +221,60 @@ class _Groups:
 
     def one_form(self, form: str) -> str | None:
         """Return strptime's form of all the whole texts, if it is one."""
-        found = {_format(form, example) for example in self.examples}
-        return found.pop() if len(found) == 1 else None
+        found = {_clock(form, example) for example in self.examples}
+        clock = found.pop()
+        return None if found or clock is None else form + clock
 
     def parsed(self, form: str) -> np.ndarray:
         """Return all texts as dates of a form and times behind them, NaT where one does not fit."""
         dates = np.full(len(self.texts), np.datetime64("NaT"), "datetime64[us]")
         zoned = set()
         for code, example in enumerate(self.examples):
-            whole = _format(form, example)
-            if whole is None:
+            clock = _clock(form, example)
+            if clock is None:
                 continue
             rows = np.flatnonzero(self.codes == code)
-            dates[rows] = _strptime(self.texts[rows], whole)
-            zoned.add(bool(re.search("%z|[A-Z]{3}$|Z$", whole)))
+            dates[rows] = _with_clock(self.texts[rows], form, clock)
+            zoned.add(bool(re.search("%z|[A-Z]{3}$|Z$", clock)))
             if len(zoned) > 1:  # a time without its offset
                 dates[rows] = np.datetime64("NaT")
+        if form in DIGITS or form in GUESSED:
+            years = dates.astype("datetime64[Y]").astype(int) + 1970
+            dates[(years < 1000) | (years > 2999)] = np.datetime64("NaT")
         return dates
 
 
+def _with_clock(texts: np.ndarray, form: str, clock: str) -> np.ndarray:
+    """Return texts as dates of a form, with a time behind it: each day and each time of a day is read once."""
+    if not clock:
+        return _strptime(texts, form)
+    gap, before = clock[: clock.index("%")].encode(), form.count(clock[: clock.index("%")])
+    found = np.empty(len(texts), "datetime64[us]")
+    known: tuple[dict[bytes, np.datetime64], ...] = ({}, {})
+    for first in range(0, len(texts), BLOCK):
+        pieces = [text.split(gap, before + 1) for text in texts[first : first + BLOCK].tolist()]
+        parts = ([gap.join(piece[: before + 1]) for piece in pieces], [piece[-1] for piece in pieces])
+        values = []
+        for part, seen, written in zip(parts, known, (form, "%Y" + clock.removeprefix(gap.decode())), strict=True):
+            new = [text for text in dict.fromkeys(part) if text not in seen]
+            if new:
+                year = b"" if written is form else b"1970"
+                seen.update(zip(new, _strptime(np.array([year + text for text in new]), written), strict=True))
+            values.append(np.array([seen[text] for text in part], "datetime64[us]"))
+        found[first : first + BLOCK] = values[0] + (values[1] - np.datetime64("1970-01-01", "us"))
+    return found
+
+
 @functools.lru_cache(4096)
-def _format(form: str, text: str) -> str | None:
-    """Return strptime's form of a whole text, whose date has this form, or None if it has not."""
+def _clock(form: str, text: str) -> str | None:
+    """Return strptime's form of what is behind a date of this form in a text, or None if the text has no such date."""
     literals = re.sub("%[A-Za-z]", "", form)
     words = re.findall("[A-Za-z]{3,}", re.sub("UTC|GMT", "", text))
-    if any(mark not in text for mark in literals) or len(words) != len(re.findall("%[bBaA]", form)):
+    if (
+        not re.search("[0-9]", text)
+        or any(mark not in text for mark in literals)
+        or len(words) != len(re.findall("%[bBaA]", form))
+    ):
         return None
     if form == "%Y-%j" and not re.match(f"{_YEAR}-[0-9]{{3}}(?![0-9])", text):
         return None
@@ -251,9 +282,9 @@ def _format(form: str, text: str) -> str | None:
         date = re.match("[0-9.]+", text)
         if date is None or not pattern.fullmatch(date[0].rstrip(".")):
             return None
-    for suffix in _clocks(text, "%H" in form or not re.search("%[dju]", form)):
-        if not np.isnat(_strptime(np.array([text.encode()]), form + suffix)).any():
-            return form + suffix
+    for clock in _clocks(text, "%H" in form or not re.search("%[dju]", form)):
+        if not np.isnat(_strptime(np.array([text.encode()]), form + clock)).any():
+            return clock
     return None
 
 
@@ -284,7 +315,6 @@ def _strptime(texts: np.ndarray, form: str) -> np.ndarray:
     found = np.empty(len(texts), "datetime64[us]")
     for first in range(0, len(texts), BLOCK):
         block = [text.decode(errors="replace") for text in texts[first : first + BLOCK].tolist()]
-        block = [text if _ANY_DIGIT(text) else "" for text in block]  # pandas knows what now is
         if "%q" in form:
             block = [re.sub("[Qq]([1-4])(?![0-9])", lambda q: f"Q{3 * int(q[1]) - 2:02}", text) for text in block]
         if day:
@@ -297,9 +327,6 @@ def _strptime(texts: np.ndarray, form: str) -> np.ndarray:
     return found
 
 
-_ANY_DIGIT = re.compile("[0-9]").search
-
-
 def _as_told(texts: np.ndarray, form: str) -> np.ndarray:
     told = f"--date-format: expected one of strptime's with %Y, %y or %G, or {', '.join(FORMS)}; got {form!r}"
     if not re.search("%[YyG]", form):
@@ -308,6 +335,10 @@ def _as_told(texts: np.ndarray, form: str) -> np.ndarray:
         found = _strptime(texts, form)
     except (ValueError, re.error):
         raise ChoiceError(told) from None
+    groups = _Groups(texts)
+    for code, example in enumerate(groups.examples):
+        if not re.search("[0-9]", example):  # pandas knows what now is
+            found[groups.codes == code] = np.datetime64("NaT")
     if np.isnat(found).any():
         raise FormError(int(np.isnat(found).argmax()), f"a date written as --date-format {form} says")
     return found
@@ -354,8 +385,11 @@ def _in_order(values: np.ndarray) -> bool:
     return len(values) >= SOME and bool((values[1:] > values[:-1]).all() or (values[1:] < values[:-1]).all())
 
 
-def _evenness(values: np.ndarray) -> float:
-    """Return the share of the steps between values, as sorted, that are as long as most, if only by working days."""
+def evenness(values: np.ndarray) -> float:
+    """Return the share of the steps between values, as sorted, that are as long as most, if only by working days.
+
+    It is less by a tenth where a step is far longer than most, as between dates of two centuries.
+    """
     dates = np.unique(values)
     if len(dates) < 3:
         return 0.0
@@ -363,4 +397,5 @@ def _evenness(values: np.ndarray) -> float:
     days = dates.astype("datetime64[D]")
     if np.issubdtype(dates.dtype, np.datetime64) and (days == dates).all() and np.is_busday(days).all():
         steps.append(np.busday_count(days[:-1], days[1:]).astype(float))
-    return max(float((np.abs(step / np.median(step) - 1) < 0.12).mean()) for step in steps)
+    far = 0.1 * (steps[0].max() > 50 * np.median(steps[0]))
+    return max(float((np.abs(step / np.median(step) - 1) < 0.12).mean()) for step in steps) - far
