@@ -266,7 +266,7 @@ def _file(draw: Draw, plan: Plan, order: list[str], body: list[Row]) -> tuple[by
         put_line("# made by hand; 2020, all of it")
         draw.tell("file: comments")
     put(order)
-    if draw.odd(0.1):
+    if len(order) > 1 and draw.odd(0.1):  # else as a title is
         for _ in range(draw.one(1, 1, 2)):
             unit, first = draw.one(*UNITS), draw.one("", "-", "UTC", "TS", "yyyy-mm-dd", "datetime64")
             put([unit if name in plan.numbers else first for name in order], skip=True)
