@@ -155,7 +155,8 @@ class Lines:
         self.begins = np.concatenate([np.zeros(1, np.int32), ends[:-1] + np.int32(1)])
         self.ends = ends
         odd = (self.begins == ends) | self._first_is(BLANK) | self._first_is(COMMENT)
-        comments, blank = [], []
+        comments: list[int] = []
+        blank: list[int] = []
         for at in np.flatnonzero(odd).tolist():
             line = self.text(at).lstrip()
             (comments if line.startswith("#") else [] if line else blank).append(at)
@@ -219,7 +220,7 @@ def _separator(lines: Lines, reading: Reading, source: str) -> str:
         if len(told) != 1 or told in '"#\n\r' or told.isalnum() or ord(told) > 127:
             raise RefusalError(f"--separator: expected a single mark, or tab, got {reading.separator!r}")
         return told
-    for at in lines.kept:
+    for at in lines.kept.tolist():
         unquoted = re.sub('"[^"]*"', "", lines.text(at))
         found = [mark for mark in SEPARATORS if mark in unquoted and mark != reading.decimal]
         if len(found) > 1:
@@ -277,9 +278,9 @@ def _grid(lines: Lines, kept: np.ndarray, separator: str, names: Sequence[str], 
     for row in np.flatnonzero(counts == len(names)):  # of which nothing stands behind the last separator
         misfit[row] = lines.bytes[cuts[row, -1] + 1 : ends[row]].strip() != b""
     if misfit.any():
-        row = int(misfit.argmax())
-        expected = f"{count(len(names), 'field')} as in the header, got {counts[row] + 1}"
-        raise refusal(source, int(kept[row]) + 1, expected, words="--separator and --decimal tell how it is written")
+        first = int(misfit.argmax())
+        expected = f"{count(len(names), 'field')} as in the header, got {counts[first] + 1}"
+        raise refusal(source, int(kept[first]) + 1, expected, words="--separator and --decimal tell how it is written")
     return grid
 
 

@@ -355,7 +355,8 @@ def _speaks(texts: np.ndarray) -> bool:
     texts = texts[texts != b""]
     values = _floats(texts)
     if not len(values):
-        return 2 * sum(re.search(b"[0-9]", text) is not None for text in texts.tolist()) >= len(texts) > 0
+        words = [text.decode(errors="replace") for text in texts.tolist() if re.search(b"[0-9]", text)]
+        return 2 * sum(not cells.is_number(word) for word in words) >= len(texts) > 0
     if len(values) < SOME:
         return False
     steps = np.diff(values)
@@ -395,7 +396,7 @@ def _contradicts(texts: np.ndarray) -> bool:
 def _falls(form: str, texts: np.ndarray) -> bool:
     """Tell whether dates of this form do not ascend, but for a few steps, such as of an hour that comes twice."""
     dates = when.read(texts, form).values
-    return np.count_nonzero(dates[1:] <= dates[:-1]) > 0.01 * len(dates)
+    return bool(np.count_nonzero(dates[1:] <= dates[:-1]) > 0.01 * len(dates))
 
 
 def _laid(name: str, dates: np.ndarray, order: np.ndarray) -> str:

@@ -16,7 +16,17 @@ import pandas as pd
 
 from bench.grid.cases import ChoiceError
 
-_MONTHS = ("%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%d.%b.%Y", "%d. %b %Y", "%d%b%Y", "%b %d, %Y", "%b %d %Y", "%b. %d, %Y")
+_MONTHS: tuple[str, ...] = (
+    "%d-%b-%Y",
+    "%d %b %Y",
+    "%d/%b/%Y",
+    "%d.%b.%Y",
+    "%d. %b %Y",
+    "%d%b%Y",
+    "%b %d, %Y",
+    "%b %d %Y",
+    "%b. %d, %Y",
+)
 _MONTHS += ("%b-%Y", "%b %Y", "%b/%Y", "%Y-%b", "%Y %b", "%Y-%b-%d", "%Y %b %d", "%Y/%b/%d")
 _NAMED = (*_MONTHS, *(form.replace("%b", "%B") for form in _MONTHS))
 _WEEKDAYS = tuple(f"{day}{gap}{form}" for day in ("%a", "%A") for gap in (" ", ", ") for form in _NAMED if "%d" in form)

@@ -239,7 +239,7 @@ def test_a_zero_volume_can_be_left_out(tmp_path):
     frame.loc[7, "Volume"] = 0
     (tmp_path / "v.csv").write_text(yahoo(frame))
     with pytest.raises(
-        ChoiceError, match=r"line 9, column Volume: .* got '0'; --without 'Volume' leaves the column out$"
+        ChoiceError, match=r"line 9, column Volume: .* got '0'; --without Volume leaves the column out, --missing 0"
     ):
         stocks.load(tmp_path / "v.csv")
     table = stocks.load(tmp_path / "v.csv", reading=Reading(without="volume"))
