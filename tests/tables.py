@@ -2,7 +2,7 @@
 
 Each draw writes random walks as somebody's table, gives it to `train series` or `train stocks`, and follows each hint
 of each refusal word for word, in addition to the options so far. Whatever is read, at any end of this tree, has to be
-the walk: its rows, order, numbers and dates. Draw n follows from seed + n, so that `--seed` of one repeats it alone.
+the walk: its rows, order, numbers and dates. Draw n follows from seed + n: `--draws 1 --seed` of one repeats it alone.
 
 Where a message offers several values of one option, its owner knows which is true, and takes it; where it names an
 option without a value, the owner gives the true one. Everything else is done as it is said.
@@ -323,7 +323,7 @@ def run(seed: int, folder: Path, whole: bool = False) -> tuple[Drawn, Outcome]:
 
 
 def main(
-    draws: Annotated[int, typer.Option(min=1, help="How many tables.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="How many tables.")] = 2000,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first; else another one each time.")] = None,
     whole: Annotated[int, typer.Option(min=0, help="How many of them are trained on, for the verdict.")] = 0,
     write: Annotated[Path | None, typer.Option(help="A folder for the tables that fail, or for the only one.")] = None,
@@ -348,7 +348,7 @@ def main(
                 features[feature][outcome.how] += 1
                 features[feature]["failed"] += bool(outcome.failures)
             for failure in outcome.failures[:4]:
-                print(f"--seed {seed + number}: {failure}", flush=True)
+                print(f"--draws 1 --seed {seed + number}: {failure}", flush=True)
             if verbose:
                 _tell(drawn, outcome)
             if write is not None and (outcome.failures or draws == 1):

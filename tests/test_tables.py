@@ -178,3 +178,37 @@ def test_a_chain_without_an_end_is_told(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tables, "read", go_round)
     assert any(one.startswith("in circles") for one in tables.follow(drawn, tmp_path / "t.csv").failures)
+
+
+@pytest.mark.parametrize("draws", [12, pytest.param(300, marks=pytest.mark.slow)])
+def test_no_table_is_misread_whatever_hint_is_followed(draws, tmp_path):
+    """That a table is refused for good is no lie, and not judged here: the command tells it."""
+    failures = {seed: tables.run(seed, tmp_path)[1].failures for seed in range(draws)}
+    lies = {seed: [one for one in found if not one.startswith("never read")] for seed, found in failures.items()}
+    assert {seed: found for seed, found in lies.items() if found} == {}
+
+
+@pytest.mark.slow
+def test_verdicts_are_compared(tmp_path):
+    drawn = drawn_with("command: stocks", [*(word for word in ODD if word != "command: stocks"), "dates: none"])
+    path = tmp_path / "t.csv"
+    path.write_bytes(drawn.data)
+    right = [end for end in tables.follow(drawn, path).ends if end.message is None and end.wrong is None]
+    assert tables.verdict_lies(drawn, path, right[0].options, tmp_path) is None
+    one = drawn.series[0]
+    other = one._replace(levels={name: level[::-1] for name, level in one.levels.items()})
+    (tmp_path / "again").mkdir()
+    different = tables.verdict_lies(drawn._replace(series=[other]), path, right[0].options, tmp_path / "again")
+    assert different is not None
+    assert different.startswith("verdict: ")
+
+
+def test_a_failure_is_told_and_had_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "lie", lambda drawn, table, options: "planted")
+    output = run("--draws", 3, "--seed", 2, "--write", tmp_path).output
+    seeds = {line.split(":")[0] for line in output.splitlines() if "planted" in line}
+    assert seeds
+    assert {f"--draws 1 --seed {path.stem.removeprefix('table-')}" for path in tmp_path.iterdir()} >= seeds
+    again = run(*seeds.pop().split())
+    assert again.exit_code == 1
+    assert "planted" in again.output
