@@ -39,6 +39,10 @@ class Hint(NamedTuple):
     changes: Mapping[str, Any]  # of a Reading
     words: str
 
+    def replaces(self, reading: Reading) -> bool:
+        """Tell whether an option was given already, and is to be another."""
+        return any(name not in (*REPEATED, *LISTS) and getattr(reading, name) is not None for name in self.changes)
+
     def spelled(self, reading: Reading) -> str:
         """Return the options as a shell takes them beside those of a reading, and what they do."""
         parts = []
@@ -62,7 +66,7 @@ class RefusalError(ChoiceError):
             try:
                 attempt(reading.with_(hint.changes))
             except RefusalError as other:
-                if other.message == self.message:
+                if other.message == self.message or hint.replaces(reading):  # which could lead back here
                     continue
             except ChoiceError:
                 continue

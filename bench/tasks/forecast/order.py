@@ -27,7 +27,7 @@ PARTS = (  # of a date, in columns of their own
 WEAK = ("time", "month")
 KNOWN = {*DATES, *WEAK, *PARTS[0]}
 WITH_DIGITS = {*DATES, *PARTS[0]}  # of those, what may be written in digits alone
-WITHOUT = "--without leaves out what says nothing of it, if rows lie in time's order"
+WITHOUT = "--without leaves out what says nothing of it, if rows lie in order of time"
 DAYS = ("doy", "dayofyear", "day of year", "yday")
 FEW_LINES = 20
 SOME = when.SOME
@@ -203,7 +203,7 @@ class Order:
         if len(columns) != 1 or not _ascends(self._texts(columns[0])):
             return []
         name = self.table.names[columns[0]]
-        return [Hint({"without": name}, "says that rows lie in time's order")]
+        return [Hint({"without": name}, "says that rows lie in order of time")]
 
     def _told(self, columns: tuple[int, ...], dates: when.Dates) -> Time:
         name = " and ".join(self.table.names[at] for at in columns)
@@ -222,14 +222,15 @@ class Order:
                 self._expect_no_words(at, texts)
                 hints = [*self._forms((at,), texts), *self._as_it_lies((at,))]
                 words = "" if any("without" in hint.changes for hint in hints) else WITHOUT
-                self._refuse(0, at, "to be told what it says of the rows' order", hints, words)
+                self._refuse(0, at, "to be told what it says of the order of rows", hints, words)
         for at in self.gone:
             texts = self._texts(at)
             if _contradicts(texts):
                 name = self.table.names[at]
-                hints = [Hint({"date_column": name}, "reads it"), *self._forms((at,), texts)]
+                forms = [] if self._unasked(texts) else [{"date_format": form} for form in when.guesses(texts)]
+                hints = [Hint({"date_column": name, **form}, "reads it") for form in forms or [{}]]
                 raise RefusalError(
-                    f"--without: expected rows in time's order, and {name} says that they are not", hints
+                    f"--without: expected rows in order of time, and {name} says that they are not", hints
                 )
 
     def _expect_one_series(self) -> None:

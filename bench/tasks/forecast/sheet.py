@@ -156,7 +156,7 @@ class Sheet(NamedTuple):
         odd = {text: times for text, times in odd.items() if text.lower() not in cells.NOTHING}
         hints = self._without(wanted, at)
         edge = [place for place in (0, len(texts) - 1) if place == row]
-        words = all(re.fullmatch(r"[^0-9]+|\?[0-9.,]+|[0-9.,]+\?", text) for text in odd)
+        words = all(re.fullmatch(r"[^0-9]+|#.+|\?[0-9.,]+|[0-9.,]+\?", text) for text in odd)
         if edge and not re.search("[0-9]", grid.text(row, at)):
             hints.insert(0, Hint({"skip_rows": str(grid.lines[row])}, "skips a row of no data"))
         elif words and len(odd) <= FEW_TEXTS and 2 * sum(odd.values()) < len(texts):

@@ -115,7 +115,7 @@ def test_rows_of_several_series_are_picked(names):
 
 def test_dates_that_are_left_out_must_not_speak_against_the_order():
     text = table("date,v", DAYS.strftime("%Y-%m-%d"), WALK, order=slice(None, None, -1))
-    expected = "--without: expected rows in time's order, and date says that they are not; --date-column date reads it"
+    expected = "--without: expected rows in order of time, and date says that they are not; --date-column date reads it"
     assert refusal(text, without="date") == expected
     np.testing.assert_array_equal(read(text, without="date", date_column="date").values[:, 0], WALK)
     in_order = table("date,v", DAYS.strftime("%Y-%m-%d"), WALK)
@@ -153,9 +153,8 @@ def test_totals_and_units_are_no_rows():
         "--skip-rows 2 skips what is above the data"
     )
     np.testing.assert_array_equal(read(units, skip_rows="2").values[:, 0], WALK)
-    logger = (
-        f'"TOA5","stn","CR1000"\n"TIMESTAMP","v","RECORD"\n"TS","Volts","RN"\n"","Avg",""\n{units.split(chr(10), 2)[2]}'
-    )
+    head = '"TOA5","stn","CR1000","7"\n"TIMESTAMP","v","RECORD"\n"TS","Volts","RN"\n"","Avg",""\n'
+    logger = head + units.split("\n", 2)[2]
     assert "--skip-rows 1,3-4 skips what is above the data" in refusal(logger)
     np.testing.assert_array_equal(read(logger, skip_rows="1,3-4").values[:, 0], WALK)
     for wrong in ("0", "x", "3-2", "2,", "999999"):

@@ -263,7 +263,7 @@ def test_dates_that_can_be_read_in_one_way_are(name, texts, expected):
     assert days(text) == expected
 
 
-IN_ORDER = "--without date says that rows lie in time's order"
+IN_ORDER = "--without date says that rows lie in order of time"
 
 
 @pytest.mark.parametrize(
