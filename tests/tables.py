@@ -199,11 +199,9 @@ def _features_lie(table: Table, one: Series, rows: list[int]) -> str | None:
 
 def _clean(path: Path, one: Series, rows: list[int], names: tuple[str, ...]) -> Path:
     """Write some columns of a series as a table that leaves nothing open."""
-    columns = [[repr(float(value)) for value in one.levels[name][rows]] for name in names]
-    names = tuple(f'"{name}"' for name in names)
-    if one.begins is not None:
-        columns.insert(0, [str(date.astype("datetime64[s]")).replace("T", " ") for date in one.begins[rows]])
-        names = ("date", *names)
+    days = np.datetime64("1900-01-01") + np.arange(len(rows))
+    columns = [days.astype(str).tolist(), *([repr(float(value)) for value in one.levels[name][rows]] for name in names)]
+    names = ("date", *(f'"{name}"' for name in names))
     path.write_text("\n".join(map(",".join, [names, *zip(*columns, strict=True)])) + "\n", encoding="utf-8")
     return path
 
