@@ -41,6 +41,7 @@ SMALLER = {
     "python -m tests.fuzz": "5",
     "python -m tests.random_cells": "--cells 2",
     "python -m tests.soak": "--minutes 0.1 --runs 2",
+    "python -m tests.tables": "--draws 3 --seed 2",
     "python -m tests.widths": "--rounds 5",
     "python -m bench": f"run {TWO} {CASE} --operation=forward",
     "pytest -p bench.plugin --benchmark": f"{TWO} {CASE} --operation=forward",
