@@ -43,7 +43,7 @@ def refuse(message):
 
 def caught():
     try:
-        refuse("one\nmore")
+        refuse("expected a number, got <class 'str'>")
     except ChoiceError:
         return
 

@@ -187,7 +187,7 @@ class Desk:
             return plan, wanted(plan, host), describe(measure=True)
 
     def measure(self, wish: Wish, case: Any, info: dict) -> list[dict]:
-        """Return the rows of a case; `info` is the run's, of which `baseline` and `implementations` are needed."""
+        """Return the rows of a case; `info` is the run's: `baseline`, `implementations` and `machine`."""
         from bench.timing.loop import Bench
 
         plan = self._plan(wish)

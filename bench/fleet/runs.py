@@ -68,7 +68,7 @@ class Cases:
         return {key(asdict(case) | {"implementation": name}) for name in self.plan.taking_part(case)}
 
     def request(self, piece: Case) -> tuple:
-        info = {name: self.run.info[name] for name in ("baseline", "implementations")}
+        info = {name: self.run.info[name] for name in ("baseline", "implementations", "machine")}
         return "measure", self.wish, piece, info
 
     def keep(self, piece: Case, machine: str, answer: list[dict]) -> None:

@@ -25,7 +25,10 @@ BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "int8": 1}
 
 
 class ChoiceError(ValueError):
-    """A choice that cannot be met, in one line for the user."""
+    """A choice that cannot be met, in one line for the user, whatever a file's names and cells hold."""
+
+    def __init__(self, text: object):
+        super().__init__(one_line(text))
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,11 @@ def either(names):
     """Return "a, b or c"."""
     *rest, last = names
     return f"{', '.join(rest)} or {last}" if rest else last
+
+
+def one_line(text: object) -> str:
+    """Return a text in one line without what a terminal obeys: colours go, tabs and line ends are blanks, others ?."""
+    return harmless(re.sub(r"[\t\n]+", " ", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text))))
 
 
 def harmless(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.grid.cases import ACTIVATIONS, ChoiceError, either
+from bench.grid.cases import ACTIVATIONS, ChoiceError, either, one_line
 from bench.grid.presets import Effort, Grid, Preset
 
 MOST_BYTES = 2**33  # of a file
@@ -48,6 +48,9 @@ ENDS = {
 
 class ModelError(Exception):
     """A file that cannot be read, or a layer that cannot be measured: the reason in a line."""
+
+    def __init__(self, text: object):
+        super().__init__(one_line(text))
 
 
 class Layer(NamedTuple):

@@ -100,6 +100,7 @@ def test_networks_are_right_or_unsupported(name, cell):
             assert reply["status"] == expected, f"{case.id}: {reply['message']}"
 
 
+COMPILED = ("numba-jit", "numba-simd", "jax")  # which takes long, for each
 # activation, operation, layers, directions, lengths
 ACTIVATED = [
     ("relu", "forward", 1, 1, "full"),
@@ -111,7 +112,9 @@ ACTIVATED = [
 ]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COMPILED else name for name in MODULES]
+)
 def test_other_activations_are_right_or_unsupported(name):
     if import_module(MODULES[name]).version() is None:
         pytest.skip(f"{name} is not installed")

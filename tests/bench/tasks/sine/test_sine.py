@@ -189,7 +189,7 @@ def test_resumed_from_the_command_line(tmp_path, monkeypatch):
     for options, message in {
         ("--hidden", 5): "--hidden: expected '4', as the training of --resume has it, got '5'",
         ("--noise", 0.2): "--noise: expected 0.1, as the training of --resume has it, got 0.2",
-        ("--optimizer", "adam"): "--optimizer: expected 'sgd', as the training of --resume has it, got 'adam'",
+        ("--optimizer", "sgd"): "--optimizer: expected 'adam', as the training of --resume has it, got 'sgd'",
         ("--seeds", 1): "--seeds: expected 2 or more, which have begun, got 1",
     }.items():
         with pytest.raises(ChoiceError, match=f"^{message}$"):
