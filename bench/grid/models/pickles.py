@@ -33,7 +33,6 @@ LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 SIGNS = {
     LEGACY: "what torch.save wrote before PyTorch 1.6 (load it and save it again)",
     b"\x89HDF\r\n": "an HDF5 file",
-    b"version https://git-lfs": "a pointer of Git LFS in the place of the file (git lfs pull)",
     b"\x80": "a pickle by itself (save it with torch.save)",
 }
 

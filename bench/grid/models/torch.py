@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.grid.models import Found, ModelError, clean, plain
+from bench.grid.models import Found, ModelError, clean, expect_kind, plain
 from bench.grid.models.pickles import Archive, Module, StandIn, Tensor, leaves, other
 from bench.grid.models.state_dicts import NAME, OWN, About, grouped
 
@@ -33,6 +33,8 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
         classes: dict[str, About] = {}
         objects: list[str] = []
         for file in files:
+            if indexed:
+                expect_kind(file, "torch", f"{clean(file.name)}: ")
             archives.append(archive := Archive(file))
             for name, leaf in leaves(archive.load()):
                 if isinstance(leaf, StandIn) and NAME.fullmatch(name):  # such as an array of NumPy
