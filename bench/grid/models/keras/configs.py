@@ -71,7 +71,7 @@ def model_of(node: Any, version: Any, where: str, is_doubled: bool = False) -> M
         raise ModelError(f"{where}: expected the config of a model, got none")
     walk = _Walk(is_doubled, counts_repeated=is_doubled or not str(version).startswith("2"))
     walk.layer(node, _Place("", ()))
-    told = "Steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
+    told = "Steps that a mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
     return Model(walk.found, (told,) if walk.masks else (), is_doubled)
 
 

@@ -385,7 +385,7 @@ def test_layers_below_each_other_and_weights_of_other_types(keras, tmp_path):
         model.layers["middle"].network[0][1].W[:H], parts[1].get_weights()[4][:, H : 2 * H].T.astype(np.float32)
     )
     assert (
-        "Steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
+        "Steps that a mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
         in model.told
     )
     assert "its T is taken to be --seq-len, though max_pooling1d before it may change it" in " ".join(model.told)
