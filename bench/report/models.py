@@ -54,11 +54,12 @@ def _apart(run: Run) -> list[str]:
     """Return what is to be said of layers that a run of the whole does not call once."""
     calls = {name: models.calls(run, name) for name in _named(run)}
     often = [f"{name} {count:,} times" for name, count in calls.items() if count and count > 1]
-    found = [f"A run of it calls {_few(often)}."] if often else []
-    for count, why in ((0, "not called by a run of it"), (None, "called nobody knows how often by a run of it")):
+    found = [f"The whole runs {_few(often)}."] if often else []
+    why = {0: "The whole does not run {}", None: "How often the whole runs {} is not known"}
+    for count, words in why.items():
         if names := [name for name, one in calls.items() if one == count]:
-            are = "is" if len(names) == 1 else "are"
-            found.append(f"{_few(names)} {are} {why}, and not among those that are added up.")
+            its = "its time is" if len(names) == 1 else "their times are"
+            found.append(f"{words.format(_few(names))}, so that {its} not added.")
     return found
 
 

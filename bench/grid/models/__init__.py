@@ -45,6 +45,15 @@ ENDS = {
     ".hdf5": "keras",
 }
 
+# What a file of another kind begins with, in small letters, and the formats that read it none the less.
+SIGNS: dict[bytes, tuple[str, tuple[str, ...]]] = {
+    b"version https://git-lfs": ("a pointer of Git LFS in the place of the file (git lfs pull)", ()),
+    b"<!doctype": ("a web page", ()),
+    b"<html": ("a web page", ()),
+    b"pk\x03\x04": ("a zip file, as PyTorch and Keras write them", ("torch", "keras")),
+    b"\x89hdf\r\n": ("an HDF5 file, as Keras writes them", ("torch", "keras")),
+}
+
 
 class ModelError(Exception):
     """A file that cannot be read, or a layer that cannot be measured: the reason in a line."""
@@ -117,15 +126,17 @@ def read(path: str, seq_len: int | None, batch_size: int | None, activation: str
     """
     given = {"T": seq_len is not None, "B": batch_size is not None}
     seq_len, batch_size = seq_len or USUAL_T, batch_size or USUAL_B
-    file = Path(path)
+    file, path = Path(path), printable(path)
     end = next((end for end in ENDS if file.name.lower().endswith(end)), None)
     try:
         if end is None:
             raise ModelError(f"expected a file that ends with one of {', '.join(ENDS)}")
         size = file.stat().st_size
-        if not file.is_file() or size > MOST_BYTES:
-            got = f"{size >> 20:,} MiB" if file.is_file() else "none"
-            raise ModelError(f"expected a file of at most {MOST_BYTES >> 20:,} MiB, got {got}")
+        if not file.is_file():
+            raise ModelError(f"expected a file, got {'a folder' if file.is_dir() else 'a device or the like'}")
+        if size > MOST_BYTES:
+            raise ModelError(f"expected a file of at most {MOST_BYTES >> 20:,} MiB, got {size >> 20:,}")
+        expect_kind(file, ENDS[end])
         found = import_module(f"{__name__}.{ENDS[end]}").read(file, seq_len, batch_size, activation)
         layers = _named([layer._replace(told=(*_sizes(layer, given), *layer.told)) for layer in found.layers])
         if activation is not None and not any(layer.cell == "rnn" for layer in layers.values()):
@@ -228,6 +239,17 @@ def labels(names: Sequence[str]) -> list[str]:
     return found
 
 
+def expect_kind(file: Path, reader: str, start: str = "") -> None:
+    """Raise a ModelError, after this start, for a file that is empty or begins as none that its reader reads."""
+    with file.open("rb") as opened:
+        data = opened.read(512).lstrip().lower()
+    if not data:
+        raise ModelError(f"{start}expected a model, got an empty file")
+    for sign, (words, readers) in SIGNS.items():
+        if data.startswith(sign) and reader not in readers:
+            raise ModelError(f"{start}expected a model, got {words}")
+
+
 def expect_numbers(numbers: int, what: str = "expected recurrent layers") -> None:
     """Raise a ModelError if arrays have too many numbers; to be called before they take memory."""
     if numbers > MOST_NUMBERS:
@@ -258,13 +280,19 @@ def layer_of(name: str, convert: Callable[..., Any], *arrays: Any, seq_len: int,
 def clean(name: str | bytes) -> str:
     """Return a name of a file as one line that a report can show; bytes are what is no text in its encoding."""
     name = name.decode(errors="replace") if isinstance(name, bytes) else name
-    text = "".join(c if c.isprintable() else "?" for c in name)
+    text = printable(name)
     return text if 0 < len(text) <= 60 else f"...{text[-57:]}" if text else "the layer"
 
 
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def brief(error: object) -> str:
-    """Return what an error says in one line."""
-    text = " ".join(str(error).split())
+    """Return what an error says in one line that a terminal can show, since it may have names of the file in it."""
+    text = printable(" ".join(str(error).split()))
     return text if len(text) <= 200 else text[:197] + "..."
 
 

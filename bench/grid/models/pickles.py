@@ -33,7 +33,6 @@ LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 SIGNS = {
     LEGACY: "what torch.save wrote before PyTorch 1.6 (load it and save it again)",
     b"\x89HDF\r\n": "an HDF5 file",
-    b"version https://git-lfs": "a pointer of Git LFS in the place of the file (git lfs pull)",
     b"\x80": "a pickle by itself (save it with torch.save)",
 }
 
@@ -147,8 +146,10 @@ class Archive:
             self._last = tensor.storage, self._read(f"data/{tensor.storage}")
         dtype = np.dtype(f"{self._order}{DTYPES[tensor.kind]}")
         numbers = np.frombuffer(self._last[1][: len(self._last[1]) // dtype.itemsize * dtype.itemsize], dtype)
+        if min(tensor.shape, default=1) < 1:
+            raise ModelError(f"expected a tensor with numbers in it, got shape {tensor.shape}")
         last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-        if min((tensor.offset, *tensor.strides)) < 0 or min(tensor.shape, default=1) < 1 or last >= len(numbers):
+        if min((tensor.offset, *tensor.strides)) < 0 or last >= len(numbers):
             raise ModelError("expected a tensor within its storage, got one beyond it")
         strides = [step * dtype.itemsize for step in tensor.strides]
         found = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
@@ -225,8 +226,8 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # C's takes 
             "torch._utils._rebuild_parameter": _first,
             "torch._utils._rebuild_parameter_with_state": _first,
             "torch._tensor._rebuild_from_type_v2": lambda make, kind, arguments, state: make(*arguments),
-            "torch._utils._rebuild_qtensor": lambda storage, offset, size, *_: _other("quantized", size),
-            "torch._utils._rebuild_sparse_tensor": lambda layout, data: _other("sparse", ()),
+            "torch._utils._rebuild_qtensor": lambda storage, offset, size, *_: other("one that is quantized", size),
+            "torch._utils._rebuild_sparse_tensor": lambda layout, data: other("one that is sparse"),
             "torch.jit._pickle.restore_type_tag": _first,
             "torch.jit._pickle.build_tensorlist": _first,
             "torch.jit._pickle.build_intlist": _first,
@@ -256,8 +257,9 @@ def _rebuild(storage: tuple[str, str], offset: int, size: tuple, strides: tuple,
     return Tensor(key, kind, offset, tuple(size), tuple(strides))
 
 
-def _other(kind: str, size: tuple) -> Tensor:
-    return Tensor("", f"one that is {kind}", 0, tuple(size), tuple(0 for _ in size))
+def other(kind: str, size: tuple = ()) -> Tensor:
+    """Return what stands for weights whose numbers are not read, since they are of this kind."""
+    return Tensor("", kind, 0, tuple(size), tuple(0 for _ in size))
 
 
 def _first(first: Any, *_: Any) -> Any:

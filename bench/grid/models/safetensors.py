@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.grid.models import Found, ModelError, brief, clean, library, plain
+from bench.grid.models import Found, ModelError, clean, expect_kind, library, plain
 from bench.grid.models.state_dicts import grouped
 from bench.grid.models.torch import expect_whole, shards
 
@@ -22,6 +22,8 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
     files = dict.fromkeys(indexed.values() if indexed else [path])
     shapes, dtypes, places = {}, {}, {}
     for one in files:
+        if indexed:
+            expect_kind(one, "safetensors", f"{clean(one.name)}: ")
         try:
             with safe_open(one, "np") as file:
                 for name in file.keys():  # noqa: SIM118
@@ -30,9 +32,9 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
                         shapes[name], dtypes[name], places[name] = tuple(part.get_shape()), part.get_dtype(), one
         except OSError:
             raise
-        except Exception as error:  # its own, which it has no public name for
+        except Exception:  # its own, which it has no public name for
             which = f"{clean(one.name)}: " if indexed else ""
-            raise ModelError(f"{which}not a .safetensors file: {brief(error)}") from None
+            raise ModelError(f"{which}not a .safetensors file, or one that is damaged") from None
     if indexed and (missing := indexed.keys() - shapes.keys()):
         name = min(missing)
         raise ModelError(f"expected {clean(name)} in {clean(indexed[name].name)}, where its index has it, got none")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.grid.models import Found, ModelError, clean, plain
-from bench.grid.models.pickles import Archive, Module, StandIn, Tensor, leaves
-from bench.grid.models.state_dicts import OWN, About, grouped
+from bench.grid.models import Found, ModelError, clean, expect_kind, plain
+from bench.grid.models.pickles import Archive, Module, StandIn, Tensor, leaves, other
+from bench.grid.models.state_dicts import NAME, OWN, About, grouped
 
 MOST_INDEX = 2**24  # bytes of an index of shards
 SHARD = re.compile(r".*-\d+-of-(\d+)", re.DOTALL)
@@ -33,10 +33,17 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
         classes: dict[str, About] = {}
         objects: list[str] = []
         for file in files:
+            if indexed:
+                expect_kind(file, "torch", f"{clean(file.name)}: ")
             archives.append(archive := Archive(file))
             for name, leaf in leaves(archive.load()):
+                if isinstance(leaf, StandIn) and NAME.fullmatch(name):  # such as an array of NumPy
+                    leaf = other(f"an object of {leaf.kind.split('.')[0]}")
+                if isinstance(leaf, Tensor) and indexed.get(name, path) != file:
+                    continue  # another shard's
                 if isinstance(leaf, Tensor):
-                    tensors[name] = archive, leaf
+                    if tensors.setdefault(name, (archive, leaf))[1] != leaf:
+                        raise ModelError(f"expected arrays whose names are all different, got two of {clean(name)}")
                 elif isinstance(leaf, Module):
                     classes[name] = _about(archive, leaf)
                 else:
@@ -90,7 +97,12 @@ def _about(archive: Archive, module: Module) -> About:
         elif len(called) == 1:
             activation = called.pop()
     hooks = [one for key in ("_forward_hooks", "_forward_pre_hooks") for one in _values(fields.get(key))]
-    return About(name, activation, tuple(one.kind if isinstance(one, StandIn) else "a function" for one in hooks))
+    hooks += ["forward"] if "forward" in fields else []
+    return About(name, activation, tuple(_kind(one) for one in hooks))
+
+
+def _kind(hook: object) -> str:
+    return hook.kind if isinstance(hook, StandIn) else hook if isinstance(hook, str) else "a function"
 
 
 def _values(hooks: object) -> list:

@@ -162,12 +162,12 @@ def test_layers_are_added_as_often_as_a_run_calls_them(tmp_path):
     assert 1 < race.ratio.low < 2 < race.ratio.high
     words = said.answer(Facts([run]))
     assert words[0].startswith("For the 2 recurrent layers of net.onnx together, as often as a run of it does (")
-    assert words[1] == "A run of it calls encoder.rnn 3 times."
+    assert words[1] == "The whole runs encoder.rnn 3 times."
 
 
 @pytest.mark.parametrize(
     ("second", "why"),
-    [(0, "is not called by a run of it"), (None, "is called nobody knows how often by a run of it")],
+    [(0, "The whole does not run {}"), (None, "How often the whole runs {} is not known")],
 )
 def test_branches_that_are_not_taken_are_not_added_up(tmp_path, second, why):
     profile = {"": 1e-3, LAYERS[0]: 3e-4}
@@ -178,13 +178,13 @@ def test_branches_that_are_not_taken_are_not_added_up(tmp_path, second, why):
     assert found.gain == pytest.approx(1 / (0.7 + 0.3 * race.seconds["numba-simd"] / race.seconds["onnxruntime"]))
     words = said.answer(Facts([run]))
     assert words[0].startswith("For the recurrent layer of net.onnx that a run of it calls, of 2 (forward, float32, 1 ")
-    assert words[1] == f"<b>decoder</b> {why}, and not among those that are added up."
+    assert words[1] == f"{why.format('<b>decoder</b>')}, so that its time is not added."
 
 
 def test_a_file_none_of_whose_layers_is_called(tmp_path):
     run = called(of_file(tmp_path), first=0, second=0)
     assert models.together(run) == {}
-    assert "are not called by a run of it" in " ".join(said.answer(Facts([run])))
+    assert "so that their times are not added." in " ".join(said.answer(Facts([run])))
 
 
 @pytest.mark.parametrize(

@@ -28,16 +28,11 @@ def read(path: Path, seq_len: int, batch_size: int, activation: str | None = Non
     try:
         found = _read(h5py, path, Run(seq_len, batch_size, activation))
     except ModelError as error:
-        raise ModelError(_printable(error)) from None
+        raise ModelError(brief(error)) from None
     return found._replace(
-        layers=[layer._replace(told=tuple(map(_printable, layer.told))) for layer in found.layers],
-        left_out={clean(name): _printable(why) for name, why in found.left_out.items()},
+        layers=[layer._replace(told=tuple(map(brief, layer.told))) for layer in found.layers],
+        left_out={clean(name): brief(why) for name, why in found.left_out.items()},
     )
-
-
-def _printable(said: object) -> str:
-    """Return what is said in a line that a terminal can show, since it may have names of the file in it."""
-    return "".join(c if c.isprintable() else "?" for c in brief(said))
 
 
 def _read(h5py: Any, path: Path, run: Run) -> Found:

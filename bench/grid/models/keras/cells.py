@@ -6,7 +6,7 @@ import numpy as np
 
 from bench.grid.cases import ACTIVATIONS, either
 from bench.grid.models import Layer, ModelError, activated, brief, layer_of
-from bench.grid.models.keras.configs import GATES, Cell, activation_of
+from bench.grid.models.keras.configs import GATES, Cell, Described, activation_of
 from reference.layouts import from_keras
 
 BEFORE = "reset_after = False, where the cells here have True"
@@ -23,14 +23,27 @@ class Run(NamedTuple):
     activation: str | None = None  # of an RNN
     asked: tuple[str, ...] = ("T", "B")  # what the file leaves open
 
-    def within(self, seq_len: int | None, batch_size: int | None, sequences: int) -> "Run":
-        """Return how a layer is run whose file says these, None where open, and how many sequences one of B is."""
-        open_sizes = {"T": seq_len is None, "B": batch_size is None and sequences == 1}
+    def within(self, one: Described) -> "Run":
+        """Return how a layer is run, of which the file may say its sizes."""
+        open_sizes = {"T": one.seq_len is None, "B": one.batch_size is None and one.sequences == 1}
         return self._replace(
-            seq_len=seq_len or self.seq_len,
-            batch_size=(batch_size or self.batch_size) * sequences,
+            seq_len=one.seq_len or self.seq_len,
+            batch_size=(one.batch_size or self.batch_size) * one.sequences,
             asked=tuple(name for name, is_open in open_sizes.items() if is_open),
         )
+
+    def layers_of(
+        self, name: str, one: Described, cells: list[tuple[Cell, list[np.ndarray]]]
+    ) -> tuple[list[Layer], dict[str, str]]:
+        """Return the Layer of both directions, or one for each cell upon others, and why what is left out is."""
+        run, layers, left_out = self.within(one), [], {}
+        for part in [cells] if one.directions else [[cell] for cell in cells]:
+            its = name if len(part) == len(cells) else f"{name}/{part[0][0].path.split('/')[-1]}"
+            try:
+                layers.append(run.layer(its, part, one.told))
+            except ModelError as error:
+                left_out[its] = str(error)
+        return layers, left_out
 
     def layer(self, name: str, cells: list[tuple[Cell, list[np.ndarray]]], told: tuple[str, ...] = ()) -> Layer:
         """Return the Layer of a cell, or of one for each direction, with their weights."""

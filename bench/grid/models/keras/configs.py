@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from bench.grid.models import ModelError
+from bench.grid.models import ModelError, brief
 
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4, "CuDNNGRU": 3, "CuDNNLSTM": 4}
 CELLS = {"SimpleRNNCell": "SimpleRNN", "GRUCell": "GRU", "LSTMCell": "LSTM"}
@@ -19,8 +19,9 @@ LISTS = ("layers", "_layer_checkpoint_dependencies")
 # What gives as many steps as it takes.
 KEEPS = re.compile(
     "Dense|.*Dropout.*|GaussianNoise|Activation|ActivityRegularization|.*ReLU|ELU|Softmax|.*Normalization|Masking|"
-    "Embedding|TimeDistributed|Add|Subtract|Multiply|Average|Maximum|Minimum|Concatenate|Identity"
+    "Embedding|TimeDistributed|Identity"
 )
+MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
 
 Shape = list[int | None] | None  # (B, T, ...); None within it is open, None is not known
 
@@ -70,7 +71,7 @@ def model_of(node: Any, version: Any, where: str, is_doubled: bool = False) -> M
         raise ModelError(f"{where}: expected the config of a model, got none")
     walk = _Walk(is_doubled, counts_repeated=is_doubled or not str(version).startswith("2"))
     walk.layer(node, _Place("", ()))
-    told = "Steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
+    told = "Steps that a mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
     return Model(walk.found, (told,) if walk.masks else (), is_doubled)
 
 
@@ -119,20 +120,21 @@ class _Walk:
         """Find the recurrent layers of a layer or model, and return the shape of what it gives, as far as it tells."""
         config, kind, known = _config(node) or {}, node["class_name"], _is_keras(node)
         names = (*place.names, place.inside or str(config.get("name", kind)))
-        shape = _shape(node, place.before)
+        shape = place.before if kind in MERGES else _shape(node, place.before)
         self.masks |= kind == "Masking" or bool(config.get("mask_zero"))
         if isinstance(config.get("layers"), list):
             inner = place._replace(names=names if place.path else (), before=shape, inside="")
             return self._model(config, inner)
         if known and kind == "TimeDistributed" and isinstance(inner_node := config.get("layer"), dict):
             outer = shape[1] if shape is not None and len(shape) > 2 else None
-            said = f"it runs on each of {outer} outer steps (TimeDistributed), so that B is {outer} times --batch"
+            said = f"it runs on each of {outer} outer steps (TimeDistributed), so that B is {outer} times as large"
             if outer is None:
                 said = "it runs on each of several outer steps (TimeDistributed), and on one here"
             before = None if shape is None else [shape[0], *shape[2:]]
             inner = place.within("layer", names=names[:-1], before=before, inside=names[-1])
             if isinstance(inner_node.get("class_name"), str):
-                self.layer(inner_node, inner._replace(sequences=outer or 1, told=(said,)))
+                sequences = place.sequences * (outer or 1)
+                self.layer(inner_node, inner._replace(sequences=sequences, told=(*place.told, said)))
         elif known and kind in ("RNN", "Bidirectional", *GATES):
             return self._recurrent(node, shape, place._replace(names=names))
         elif RECURRENT.search(kind):
@@ -145,13 +147,16 @@ class _Walk:
         shapes: dict[str, Shape] = {}
         last = place.before
         nodes = [one for one in config["layers"] if isinstance(one, dict) and isinstance(one.get("class_name"), str)]
+        given = place.before if [one["class_name"] for one in nodes].count("InputLayer") < 2 else None
         for node in nodes:
             inbound = _inbound(node)
-            before = last if inbound is None else shapes.get(inbound)
+            before = last if inbound is None else shapes.get(next(iter(inbound), ""))
             repeated = self._is_repeated(node)
             name = str(node.get("name") or (_config(node) or {}).get("name"))
+            if node["class_name"] in MERGES:
+                before = self._merge(node, [shapes.get(one) for one in inbound or ()], name)
             if node["class_name"] == "InputLayer":
-                last = shapes[name] = _merged(_shape(node, None), place.before)
+                last = shapes[name] = _merged(_shape(node, None), given)
             elif ".ops" in str(node.get("module")):  # a function, which is no layer
                 last = shapes[name] = self._after(node, before, name)
             else:
@@ -161,7 +166,18 @@ class _Walk:
                     used[segment] = number
                 inner = place.within(f"{self.list}/{segment}{f'_{number}' if number else ''}", before=before)
                 last = shapes[name] = self.layer(node, inner._replace(repeated=place.repeated or repeated))
-        return shapes.get(_inbound({"inbound_nodes": config.get("output_layers")}) or "", last)
+        outputs = _inbound({"inbound_nodes": config.get("output_layers")})
+        return shapes.get(outputs[0], last) if outputs else last
+
+    def _merge(self, node: dict, given: list[Shape], name: str) -> Shape:
+        """Return the shape of what a layer makes of several, None where it may have other steps than the first."""
+        axis = (_config(node) or {}).get("axis", -1) if node["class_name"] == "Concatenate" else -1
+        first = given[0] if given else None
+        alike = first is not None and all(one and one[:2] == first[:2] for one in given)
+        if first is not None and alike and len(first) == 3 and axis in (-1, 2):
+            return [*first[:2], None]
+        self._resized = name
+        return None
 
     def _recurrent(self, node: dict, shape: Shape, place: _Place) -> Shape:
         """Find a recurrent layer of Keras."""
@@ -206,7 +222,7 @@ class _Walk:
         if kind == "Reshape" and isinstance(target, list) and all(type(n) is int and n > 0 for n in target):
             return [B, *target]
         same = kind == "Conv1D" and config.get("padding") != "valid" and config.get("strides") in (1, [1])
-        if same or KEEPS.fullmatch(kind):
+        if kind in MERGES or (same and config.get("data_format") != "channels_first") or KEEPS.fullmatch(kind):
             return None if shape is None else [*shape[:2], None]
         self._resized = name
         return None
@@ -261,8 +277,12 @@ def _is_keras(node: dict) -> bool:
 
 def _unknown(node: dict) -> str:
     """Return why a recurrent class is left out."""
-    name = str(node.get("registered_name") or node.get("class_name"))
-    return f"{node['class_name']}, which no cell here is" if _is_keras(node) else f"{name}, a class that is not Keras'"
+    name = brief(node.get("registered_name") or node.get("class_name"))
+    return (
+        f"{brief(node['class_name'])}, which no cell here is"
+        if _is_keras(node)
+        else f"{name}, a class that is not Keras'"
+    )
 
 
 def _cells(node: dict) -> dict[str, Any]:
@@ -278,7 +298,7 @@ def _cells(node: dict) -> dict[str, Any]:
     for path, layer in (("forward_layer", forward), ("backward_layer", backward)):
         if not isinstance(layer, dict) or not _is_keras(layer) or layer.get("class_name") not in ("RNN", *GATES):
             name = layer.get("class_name") if isinstance(layer, dict) else "nothing"
-            raise ModelError(f"both directions of {name}, which no cell here is")
+            raise ModelError(f"both directions of {brief(name)}, which no cell here is")
         found = _cells(layer)["cells"]
         if len(found) > 1:
             raise ModelError("cells upon each other, in both directions")
@@ -330,20 +350,20 @@ def _merged(shape: Shape, before: Shape) -> Shape:
     return [other if size is None else size for size, other in zip(shape, before, strict=True)]
 
 
-def _inbound(node: dict) -> str | None:
-    """Return the name of the layer that gives a layer of a functional model what it takes, None in a sequential one."""
-    found: list[Any] = []
+def _inbound(node: dict) -> list[str] | None:
+    """Return the names of the layers whose outputs a layer of a functional model takes, None in a sequential one."""
+    found: list[str] = []
 
     def visit(item: Any) -> None:
         if isinstance(item, dict) and isinstance(history := (_config(item) or {}).get("keras_history"), list):
-            found.append(history[0] if history else None)
+            found.append(str(history[0] if history else None))
         elif isinstance(item, list) and len(item) > 2 and isinstance(item[0], str):
             found.append(item[0])
         for inner in item.get("args", []) if isinstance(item, dict) else item if isinstance(item, list) else []:
             visit(inner)
 
     visit(node.get("inbound_nodes"))
-    return None if "inbound_nodes" not in node else str(found[0]) if found else ""
+    return None if "inbound_nodes" not in node else found
 
 
 def _is_given_state(node: dict) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid.models import Found, ModelError, expect_numbers
+from bench.grid.models import Found, ModelError, brief, expect_numbers
 from bench.grid.models.keras.cells import Run, guessed
 from bench.grid.models.keras.configs import Cell, Described, Model, model_of
 from bench.grid.models.keras.hdf5 import Root, array, text, texts
@@ -75,13 +75,13 @@ def _told(root: Root, run: Run, weights: dict[str, list[Weight]], model: Model) 
         try:
             if one.why:
                 raise ModelError(one.why)
-            its = run.within(one.seq_len, one.batch_size, one.sequences)
             cells = _cells(root, one, _own(one, weights, model))
-            for part in [cells] if one.directions else [[cell] for cell in cells]:
-                full = name if len(part) == len(cells) else f"{name}/{part[0][0].path.split('/')[-1]}"
-                layers.append(its.layer(full, part, one.told))
         except ModelError as error:
             left_out[name] = str(error)
+            continue
+        its, others = run.layers_of(name, one, cells)
+        layers += its
+        left_out |= others
     return Found(layers, left_out, told=model.told)
 
 
@@ -148,7 +148,7 @@ class _Untold:
         name = above[-1] if above else layer
         kind = KINDS[match[1]] if (match := OURS.fullmatch(name)) else None
         if kind is None and name != layer and "cell" in name:
-            raise ModelError(f"a cell called {name}, which does not tell its equations")
+            raise ModelError(f"a cell called {brief(name)}, which does not tell its equations")
         cell, arrays, told = guessed(kind, arrays)
         is_cudnn = len(arrays) == 3 and arrays[2].shape == (2 * arrays[1].shape[1],)
         if self.is_old and cell.kind != "SimpleRNN" and not is_cudnn:

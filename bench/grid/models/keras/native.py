@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid.models import Found, ModelError, expect_numbers
+from bench.grid.models import Found, ModelError, brief, expect_numbers
 from bench.grid.models.keras.cells import Run, guessed
-from bench.grid.models.keras.configs import LISTS, RECURRENT, Cell, Described, Model
+from bench.grid.models.keras.configs import LISTS, RECURRENT, Cell, Model
 from bench.grid.models.keras.hdf5 import Root, array, text
 
 OURS = re.compile(r"(?:forward_|backward_)?(simple_rnn|gru|lstm)(?:_\d+)?")
@@ -57,23 +57,20 @@ class _Reader:
             try:
                 if one.why or not is_there:
                     raise ModelError(one.why or "it has no weights in the file")
-                self._told(name, one)
+                cells = [(cell, self._arrays(f"{one.path}/{cell.path}")) for cell in one.cells]
             except ModelError as error:
                 self.left_out[name] = str(error)
+                continue
+            layers, left_out = self.run.layers_of(name, one, cells)
+            self.layers += layers
+            self.left_out |= left_out
         unclaimed = [path for path in groups if not any(path == one or path.startswith(f"{one}/") for one in claimed)]
         if model.is_doubled and (missing or unclaimed):
             raise ModelError("its layers are numbered as Keras 2.13 does it, and do not fit its config")
         for path in unclaimed:
             self.left_out[self._name(path)] = (
-                "config.json says nothing of it (a .weights.h5 is read with Keras' defaults)"
+                "config.json says nothing of it (a .weights.h5 of save_weights() is read with Keras' defaults)"
             )
-
-    def _told(self, name: str, one: Described) -> None:
-        run = self.run.within(one.seq_len, one.batch_size, one.sequences)
-        cells = [(cell, self._arrays(f"{one.path}/{cell.path}")) for cell in one.cells]
-        for part in [cells] if one.directions else [[cell] for cell in cells]:
-            its = name if len(part) == len(cells) else f"{name}/{part[0][0].path.split('/')[-1]}"
-            self.layers.append(run.layer(its, part, one.told))
 
     def read_all(self, groups: list[str]) -> None:
         """Read the layers of a file without a config."""
@@ -125,14 +122,14 @@ class _Reader:
         if (name := self._called(part) or (None if segment == "cell" else segment)) is not None:
             if match := OUR_CELLS.fullmatch(name):
                 return KINDS[match[1]]
-            raise ModelError(f"a cell called {name}, which does not tell its equations")
+            raise ModelError(f"a cell called {brief(name)}, which does not tell its equations")
         above, _, segment = path.rpartition("/")
         is_class = self.root.at(f"{above}/vars" if above else "vars") is None or above.split("/")[-1] in LISTS
         if not is_class or WRAPPERS.fullmatch(segment):
             return None
         if match := OURS.fullmatch(segment):
             return KINDS[match[1]]
-        raise ModelError(f"of the class {segment}, which does not tell its equations")
+        raise ModelError(f"of the class {brief(segment)}, which does not tell its equations")
 
     def _is_both(self, path: str) -> bool:
         return all(self.root.at(f"{path}/{part}/cell") is not None for part in BOTH)

@@ -203,7 +203,8 @@ class _Search:
     def _doubled(self, runner: Runner, run: Seen) -> Seen:
         """Return a run again after it was seen what becomes of twice the steps and of twice the batch.
 
-        Where T follows the axes that were taken for the batch, and B those for the steps, they change their roles.
+        Where T follows the axes that were taken for the batch, and B those for the steps, they change their roles; else
+        each axis alone has the role of what changes with it.
         """
         known = _axes_of(run)
         asked, moved = self.asked, []
@@ -214,18 +215,36 @@ class _Search:
         self.asked = asked
         if not run.works:
             return run
-        if moved in (["B", "T"], ["B", ""], ["", "T"]) and not self.settled and asked["T"] != asked["B"]:
-            roles = {key: OTHER[role] for key, role in self.roles.items()}
-            if (again := self._run(runner, roles)).works:
-                self.roles, run = roles, again
-                moved.reverse()
-        known = _axes_of(run)
+        swaps = moved in (["B", "T"], ["B", ""], ["", "T"]) and not self.settled and asked["T"] != asked["B"]
+        if moved == ["B", "T"] and swaps:
+            run = self._swapped(runner, run, self.keys, moved)
+        known, bound, alone, repeats = _axes_of(run), [], {}, []
         for key in [key for key in self.keys if key not in self.settled][:MOST_OPEN]:
-            role = self.roles[key]
-            if moved["TB".index(role)] == role:
-                one = self._run(runner, twice=key)  # which fails where it must agree with others of its role
-                if not one.works or self._moved(known, _axes_of(one)) == role:
-                    self.settled.add(key)
+            one = self._run(runner, twice=key)  # which fails where it must agree with others of its role
+            if not one.works:
+                bound.append(key)
+            elif len(what := self._moved(known, _axes_of(one))) == 1:
+                alone[key] = what
+            elif any(one.nodes.get(name, (0,))[0] != count for name, (count, _) in run.nodes.items()):
+                repeats.append(key)
+        if alone:
+            of_loops = dict.fromkeys(repeats, "T") if "T" not in alone.values() else {}  # a step a call
+            roles = self.roles | alone | of_loops
+            again = self._run(runner, roles) if self.roles != roles else run
+            if again.works:
+                self.roles, run = roles, again
+                self.settled |= alone.keys()
+        elif swaps and moved != ["T", "B"]:
+            run = self._swapped(runner, run, bound or self.keys, moved)
+        self.settled |= {key for key in bound if moved["TB".index(self.roles[key])] == self.roles[key]}
+        return run
+
+    def _swapped(self, runner: Runner, run: Seen, keys: list[Key], moved: list[str]) -> Seen:
+        """Have these axes change their roles where the model runs so, and return that run."""
+        roles = {key: OTHER[role] if key in keys else role for key, role in self.roles.items()}
+        if (again := self._run(runner, roles)).works:
+            self.roles, run = roles, again
+            moved.reverse()
         return run
 
     def _forced(self, runner: Runner, run: Seen) -> list[Seen]:

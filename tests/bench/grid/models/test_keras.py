@@ -88,7 +88,7 @@ def test_whole_models_of_other_releases(written, file):
     assert (model.layers["each"].seq_len, model.layers["each"].batch_size) == (3, 2 * B)
     told = " ".join(model.told)
     assert "back: it goes through its steps in reverse order (go_backwards), and forward here." in model.told
-    assert "each: it runs on each of 2 outer steps (TimeDistributed), so that B is 2 times --batch." in model.told
+    assert "each: it runs on each of 2 outer steps (TimeDistributed), so that B is 2 times as large." in model.told
     assert "its T is 6, as the file has it." in told
     assert "taken to be" not in told
     if file > "3":
@@ -385,7 +385,7 @@ def test_layers_below_each_other_and_weights_of_other_types(keras, tmp_path):
         model.layers["middle"].network[0][1].W[:H], parts[1].get_weights()[4][:, H : 2 * H].T.astype(np.float32)
     )
     assert (
-        "Steps that its mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
+        "Steps that a mask leaves out (Masking, Embedding with mask_zero) are skipped in Keras, and computed here."
         in model.told
     )
     assert "its T is taken to be --seq-len, though max_pooling1d before it may change it" in " ".join(model.told)
@@ -443,3 +443,45 @@ def test_an_activation_that_the_file_contradicts(keras, tmp_path):
     assert read(str(tmp_path / "n.keras"), T, B, "tanh").layers["n"].activation == "tanh"
     with pytest.raises(ChoiceError, match="--activation: expected tanh, which the file says of n, got relu"):
         read(str(tmp_path / "n.keras"), T, B, "relu")
+
+
+@pytest.mark.parametrize("file", ["n.keras", "n.h5"])
+def test_sizes_of_what_lies_before(keras, tmp_path, file):
+    """T and B are the model's own, or the command's, which is told: never those of another layer."""
+    few, many, deep = keras.Input((20, I)), keras.Input((30, I)), keras.Input((4, 3, 9, I))
+    L, options = keras.layers, {"return_sequences": True}
+    one = keras.Input((None, I))
+    other = keras.Input((None, I))
+    inner = keras.Model(
+        [one, other], [L.GRU(H, name="first", **options)(one), L.GRU(H, name="second", **options)(other)], name="inner"
+    )
+    turned_about = L.Conv1D(6, 3, padding="same", data_format="channels_first")
+    outputs = [
+        L.LSTM(H, name="joined")(L.Concatenate(axis=1)([few, many])),
+        L.LSTM(H, name="added")(L.Add()([few, few])),
+        L.LSTM(H, name="spread")(L.Add()([L.LSTM(I, **options, name="one")(few[:, :1]), few])),
+        L.TimeDistributed(L.TimeDistributed(L.LSTM(H)), name="deep")(deep),
+        *inner([few, many]),
+        L.LSTM(H, name="conv")(turned_about(few)),
+    ]
+    path = tmp_path / file
+    keras.Model([few, many, deep], outputs).save(path)
+    model = read(str(path), T, B)
+    assert model.left_out == {}
+    true = {"joined": 50, "added": 20, "spread": 20, "one": 1, "deep": 9, "first": 20, "second": 30, "conv": 6}
+    for name, layer in model.layers.items():
+        told = " ".join(layer.told)
+        assert (layer.seq_len == true[name]) != ("T" in layer.asked), name
+        assert ("T" in layer.asked) == ("as the file has it" not in told)
+        assert layer.batch_size == (B * 4 * 3 if name == "deep" else B)
+    assert model.layers.keys() == true.keys()
+    assert model.layers["added"].seq_len == 20
+
+
+@pytest.mark.parametrize("file", ["n.keras", "n.h5"])
+def test_one_of_several_cells_is_left_out(keras, tmp_path, file):
+    cells = [keras.layers.GRUCell(H), keras.layers.LSTMCell(H, activation="relu"), keras.layers.LSTMCell(H)]
+    keras.Sequential([keras.Input((T, I)), keras.layers.RNN(cells, name="rnn")]).save(tmp_path / file)
+    model = read(str(tmp_path / file), T, B)
+    assert model.layers.keys() == {"rnn/gru_cell", "rnn/lstm_cell_1"}
+    assert model.left_out == {"rnn/lstm_cell": f"activation = relu, {TANH}"}

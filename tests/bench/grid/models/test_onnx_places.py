@@ -265,3 +265,33 @@ def test_the_step_of_an_lstm(tmp_path):
     a_graph = graph(onnx, nodes, [value(onnx, "x", [B, I]), value(onnx, "c", [B, H])], ["h1", "c1"], constants)
     why = ".*got last: a step of an LSTM written as Sigmoid, Tanh and Mul, which is no LSTM node"
     refused(written(model(onnx, a_graph), tmp_path / "net.onnx"), why)
+
+
+@pytest.mark.parametrize("names", [("s0", "s1"), (None, None)])
+def test_the_steps_of_a_loop_are_not_the_batch(tmp_path, names):
+    """A loop picks a step each time, so that its layers see one, and run T times."""
+    steps = [helper.make_node("Gather", ["x", "k"], ["one"], axis=0),
+             helper.make_node("Unsqueeze", ["one", "0"], ["x1"]),
+             node(onnx, "GRU", ("x1", "W", "R", "B", "", "h"), ("hs", "h1")),
+             helper.make_node("Identity", ["go"], ["goes"])]  # fmt: skip
+    given = [value(onnx, "k", [], 7), value(onnx, "go", [], 9), value(onnx, "h")]
+    body = graph(onnx, steps, given, [value(onnx, "goes", [], 9), "h1", "hs"])
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "first"], ["count"]),
+             helper.make_node("Gather", ["s", "middle"], ["batch"]),
+             helper.make_node("Concat", ["one_", "batch", "H"], ["shape"], axis=0),
+             helper.make_node("ConstantOfShape", ["shape"], ["h0"]),
+             helper.make_node("Loop", ["count", "", "h0"], ["h2", "out"], body=body)]  # fmt: skip
+    constants = weights("GRU") | {"0": np.array([0]), "first": np.array(0), "middle": np.array([1]),
+                                  "one_": np.array([1]), "H": np.array([H])}  # fmt: skip
+    a_graph = graph(onnx, nodes, [value(onnx, "x", [*names, I])], ["out"], constants)
+    a_model = found(a_graph, tmp_path)
+    assert seen(a_model) == {"it": (1, B, T)}
+    assert a_model.inputs["x"].shape == [T, B, I]
+
+
+def test_an_input_of_no_shape_that_reaches_a_layer(tmp_path):
+    a_graph = graph(onnx, [node(onnx)], ["x"], constants=weights("GRU"))
+    a_model = found(a_graph, tmp_path)
+    assert seen(a_model) == {"it": (T, B, 1)}
+    assert a_model.inputs is None
+    assert f"it: T = {T} by --seq-len and B = {B} by --batch, since the file says neither." in a_model.told

@@ -6,6 +6,8 @@ import struct
 import numpy as np
 import pytest
 
+from bench.grid import models
+from bench.grid.cases import ChoiceError
 from bench.grid.models import read
 from tests.bench.grid.layers import TOLERANCE, B, H, I, T, inputs, refused, run
 
@@ -52,4 +54,41 @@ def test_a_shard_that_is_broken_is_named(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     files = dict.fromkeys(state(), "a.safetensors") | {"head": "b.safetensors"}
     index.write_text(json.dumps({"weight_map": files}))
-    refused(index, r"b\.safetensors: not a \.safetensors file: .*")
+    refused(index, r"b\.safetensors: not a \.safetensors file, or one that is damaged")
+    (tmp_path / "b.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    refused(index, r"b\.safetensors: expected a model, got a pointer of Git LFS .*")
+
+
+@pytest.mark.parametrize("end", models.ENDS)
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", r"a pointer of Git LFS .* \(git lfs pull\)"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a web page"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_model(tmp_path, end, data, words):
+    path = tmp_path / f"net{end}"
+    path.write_bytes(data)
+    refused(path, f"expected a model, got {words}")
+
+
+@pytest.mark.parametrize("end", [".onnx", ".safetensors"])
+@pytest.mark.parametrize(("data", "words"), [(b"PK\x03\x04", "a zip file"), (b"\x89HDF\r\n\x1a\n", "an HDF5 file")])
+def test_a_model_of_another_library(tmp_path, end, data, words):
+    path = tmp_path / f"net{end}"
+    path.write_bytes(data * 100)
+    refused(path, f"expected a model, got {words}, as .* them")
+
+
+def test_what_is_no_file(tmp_path):
+    path = tmp_path / "net.pt"
+    path.mkdir()
+    refused(path, "expected a file, got a folder")
+
+
+def test_a_path_that_a_terminal_would_obey(tmp_path):
+    with pytest.raises(ChoiceError) as caught:
+        read(f"{tmp_path}/\a\n.pt", T, B)
+    assert str(caught.value).isprintable()

@@ -1,13 +1,14 @@
 """PyTorch's files: of every kind and every layer in them, numbers equal to PyTorch's own, or left out by name."""
 
 import io
+import json
 import pickle
 import re
 import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -577,7 +578,6 @@ def exported(path):
         (tar, r"a tar file, as PyTorch wrote before 0\.1\.10 \(load it and save it again\)"),
         (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 2)), r"a pickle by itself \(save it with torch\.save\)"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "an HDF5 file"),
-        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), r"a pointer of Git LFS .*"),
         (lambda path: path.write_bytes(b"hello"), "something else"),
     ],
 )
@@ -596,3 +596,43 @@ def test_pytorch_is_not_needed_to_read_its_files(tmp_path, monkeypatch):
     path = save(torch, state_of("LSTM"), tmp_path / "net.pt")
     monkeypatch.setattr(models, "library", lambda *_: pytest.fail("a library was asked for"))
     assert read(str(path), T, B).layers["rnn"].cell == "lstm"
+
+
+def test_an_index_tells_which_shard_an_array_is_of(tmp_path):
+    module = nn.LSTM(I, H)
+    state = {f"lstm.{name}": a for name, a in module.state_dict().items()}
+    stray = {name: a * 2 for name, a in state.items()} | {"lstm.beside": torch.ones(1)}
+    torch.save(state, tmp_path / "n-1.bin")
+    torch.save({"fc.weight": torch.ones(2, 2), **stray}, tmp_path / "n-2.bin")
+    places = dict.fromkeys(state, "n-1.bin") | {"fc.weight": "n-2.bin"}
+    path = tmp_path / "n.bin.index.json"
+    path.write_text(json.dumps({"weight_map": places}))
+    expect_equal(path, {"lstm": module})
+
+
+def test_two_arrays_of_one_name(tmp_path):
+    state = nn.LSTM(I, H).state_dict()
+    name = "lstm.weight_ih_l0"
+    torch.save({name: state["weight_ih_l0"] * 2, "lstm": state}, tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", f"expected arrays whose names are all different, got two of {name}")
+    torch.save({name: state["weight_ih_l0"], "lstm": state}, tmp_path / "net.pt")  # one and the same
+    assert read(str(tmp_path / "net.pt"), T, B).layers.keys() == {"lstm"}
+
+
+def test_weights_that_are_no_tensors_are_not_missing(tmp_path):
+    state = nn.LSTM(I, H).state_dict()
+    torch.save({name: a.numpy() if "bias" in name else a for name, a in state.items()}, tmp_path / "net.pt")
+    why = "bias_ih_l0: expected a dense tensor of numbers with a fraction, got an object of numpy"
+    refused(tmp_path / "net.pt", f"expected a recurrent .*, got net: {why}")
+
+
+def test_a_forward_of_the_objects_own(tmp_path):
+    module = nn.LSTM(I, H)
+    module.forward = MethodType(nn.LSTM.forward, module)
+    torch.save(nn.Sequential(module), tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", r".*got 0: a hook of its own, forward, which may change what it computes")
+
+
+def test_a_tensor_without_numbers(tmp_path):
+    torch.save({"weight_ih_l0": torch.ones(4 * H, 0), "weight_hh_l0": torch.ones(4 * H, H)}, tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", r".*weight_ih_l0: expected a tensor with numbers in it, got shape \(28, 0\)")
