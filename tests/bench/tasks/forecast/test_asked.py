@@ -150,7 +150,7 @@ def test_totals_and_units_are_no_rows():
     units = table("date,v,w", ["UTC", *DAYS.strftime("%Y-%m-%d")], ["degC", *WALK], ["m3", *WALK])
     assert refusal(units) == (
         "t.csv, line 2: expected numbers below the names in line 1, got UTC, degC, m3; "
-        "--skip-rows 2 skips what is above the data"
+        "--skip-rows 2 takes the names date, v, w, --skip-rows 1 takes the names UTC, degC, m3"
     )
     np.testing.assert_array_equal(read(units, skip_rows="2").values[:, 0], WALK)
     head = '"TOA5","stn","CR1000","7"\n"TIMESTAMP","v","RECORD"\n"TS","Volts","RN"\n"","Avg",""\n'
