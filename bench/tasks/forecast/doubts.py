@@ -42,7 +42,8 @@ def stand_ins(values: np.ndarray) -> list[float]:
     are all above.
     """
     values = values[~np.isnan(values)]
-    known = np.isin(values, KNOWN) | (values == 0)
+    nearest = KNOWN[np.searchsorted(KNOWN, values).clip(max=len(KNOWN) - 1)]
+    known = (values == nearest) | (values == 0)
     candidates = np.unique(values[known]).tolist()
     candidates += [edge for edge in (values.min(initial=0), values.max(initial=0)) if edge not in candidates]
     found = []

@@ -26,11 +26,7 @@ def floats(texts: np.ndarray) -> np.ndarray:
 
 def have_digits(texts: np.ndarray) -> np.ndarray:
     """Return which texts have a digit (N,)."""
-    found = [
-        (cells.KINDS[texts[at : at + when.BLOCK].view(np.uint8).reshape(-1, texts.itemsize)] == cells.DIGIT).any(axis=1)
-        for at in range(0, len(texts), when.BLOCK)
-    ]
-    return np.concatenate(found) if found else np.zeros(0, bool)
+    return cells.counts_of(texts) & cells.DIGITS > 0
 
 
 def recurs(texts: np.ndarray) -> np.ndarray | None:

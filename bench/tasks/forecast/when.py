@@ -280,8 +280,8 @@ class _Groups:
 
 def _with_clock(texts: np.ndarray, form: str, clock: str) -> np.ndarray:
     """Return texts as dates of a form, with a time behind it: each day and each time of a day is read once."""
-    if not clock:
-        return _strptime(texts, form)
+    if not clock or form == "%Y-%m-%d":  # which pandas reads at once
+        return _strptime(texts, form + clock)
     gap, before = clock[: clock.index("%")].encode(), form.count(clock[: clock.index("%")])
     found = np.empty(len(texts), "datetime64[us]")
     known: tuple[dict[bytes, np.datetime64], ...] = ({}, {})

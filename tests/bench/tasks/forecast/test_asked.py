@@ -155,7 +155,7 @@ def test_totals_and_units_are_no_rows():
     np.testing.assert_array_equal(read(units, skip_rows="2").values[:, 0], WALK)
     head = '"TOA5","stn","CR1000","7"\n"TIMESTAMP","v","RECORD"\n"TS","Volts","RN"\n"","Avg",""\n'
     logger = head + units.split("\n", 2)[2]
-    assert "--skip-rows 1,3-4 skips what is above the data" in refusal(logger)
+    assert "--skip-rows 1,3-4 takes the names TIMESTAMP, v, RECORD" in refusal(logger)
     np.testing.assert_array_equal(read(logger, skip_rows="1,3-4").values[:, 0], WALK)
     for wrong in ("0", "x", "3-2", "2,", "999999"):
         assert refusal(units, skip_rows=wrong).startswith("--skip-rows: expected numbers of lines of t.csv, 1 to ")
