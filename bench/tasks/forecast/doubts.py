@@ -93,3 +93,12 @@ def is_total(values: np.ndarray) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         total = values[:-1].sum()
         return bool(total != 0 and abs(values[-1] - total) <= 1e-6 * abs(total) and values[-1] != values[-2])
+
+
+def ends_apart(values: np.ndarray) -> bool:
+    """Tell whether the last of many values lies farther outside of all others than is three times their range."""
+    if len(values) <= LEAST or np.isnan(values).any():
+        return False
+    low, high = values[:-1].min(), values[:-1].max()
+    with np.errstate(over="ignore"):
+        return bool(max(low - values[-1], values[-1] - high) > 3 * (high - low) > 0)

@@ -43,7 +43,8 @@ class Hint(NamedTuple):
         """Tell whether an option was given already, and is to be another."""
         single = (name for name in self.changes if name not in (*REPEATED, *LISTS))
         again = {name for name in single if getattr(reading, name) is not None}
-        if self.changes.get("date_column", "").startswith(f"{reading.date_column},"):
+        now = reading.date_column
+        if self.changes.get("date_column", "").startswith(f"{now}," if now else ""):
             again -= {"date_column", "date_format"}  # for more columns than so far
         return bool(again)
 

@@ -68,7 +68,8 @@ class Order:
                     return self._told((*columns, *more), longer)
             first, second = twice
             expected = f"each date once, and line {self.table.grid.lines[first]} has it"
-            self._refuse(second, columns[0], expected, self._apart(columns), "--date-column names others")
+            hints = self._apart(columns)
+            self._refuse(second, columns[0], expected, hints, "" if hints else "--date-column names others")
         return self._told(columns, dates)
 
     # Which columns
@@ -82,7 +83,7 @@ class Order:
             return (named,) if time is None or not when.is_clock(self._texts(time), digits=True) else (named, time)
         found = [(at,) for at in self.others if self._is_date(at)]
         parts = self._parts()
-        if len(parts) > 1 or (parts and not found):
+        if parts and (not found or (len(parts) > 1 and self.reading.date_format is None)):
             found.append(parts)
         if self.reading.date_format is None:
             found += [(at,) for at in self.others if not any(at in one for one in found) and self._is_likely(at)]
@@ -108,7 +109,8 @@ class Order:
 
     def _parts(self) -> tuple[int, ...]:
         """Return the columns that hold the parts of a date, known by their names, the year first."""
-        year, *parts = (self._named(names) for names in PARTS)
+        found = (self._named(names) for names in PARTS)
+        year, *parts = (at if at is not None and self._is_part(at) else None for at in found)
         if year is None:
             return ()
         day = self._named(DAYS)
@@ -118,14 +120,20 @@ class Order:
         last = given.index(None) if None in given else len(given)
         return (year, *(part for part in given[:last] if part is not None))
 
+    def _is_part(self, at: int) -> bool:
+        """Tell whether a column holds numbers or words, as parts of a date are."""
+        return all(re.fullmatch(rb"[0-9]+|[A-Za-z]*|[^0-9:/. -]+", text) for text in self._texts(at)[:2].tolist())
+
     def _is_date(self, at: int) -> bool:
         """Tell whether a column holds dates that nobody would take for anything else."""
         texts, form = self._texts(at), self.reading.date_format
         if form is not None:
             return form not in when.FORMS and self._dates(at, form) is not None
         first = next((text.decode(errors="replace") for text in texts[: when.BLOCK].tolist() if text), "")
-        if cells.is_number(first) or not re.search("[0-9]", first) or (len(texts) > 1 and (texts == texts[0]).all()):
+        if cells.is_number(first) or not re.search("[0-9]", first):
             return False
+        if len(texts) > 1 and ((texts == first.encode()) | (texts == b"")).all():
+            return False  # such as when a table was made
         return cells.is_date(first) or self._dates(at) is not None
 
     def _is_likely(self, at: int) -> bool:
@@ -289,6 +297,12 @@ class Order:
 
     # Several series
 
+    def expect_one(self, time: Time, values: np.ndarray, order: np.ndarray) -> None:
+        """Raise a RefusalError if numbers (N,), which lie in an order of the rows, are of series at different times."""
+        for at in self.others:
+            if at not in time.columns and keys.is_woven(values, self._texts(at)[order]):
+                self._refuse(0, at, "rows of one series", self._picks((at,)), WITHOUT)
+
     def _apart(self, columns: tuple[int, ...]) -> list[Hint]:
         """Return what tells rows of the same date apart: a time of the day, another date, or the key of a series."""
         others = [at for at in self.others if at not in columns]
@@ -301,8 +315,8 @@ class Order:
             clock = len(columns) == 1 and when.is_clock(self._texts(at), self._is_time(at))
             if clock and keys.telling(self._joined(longer), rest) is not None:
                 hints += self._by(longer)
-        if chosen is not None:
-            return [*hints, *self._picks(chosen)]
+        if hints or chosen is not None:
+            return hints or self._picks(chosen or ())
         for at in others:
             rest = {key: texts for key, texts in found.items() if key != at}
             if (self._is_date(at) or self._is_likely(at)) and keys.telling(self._texts(at), rest) is not None:
@@ -315,7 +329,8 @@ class Order:
         words = f"dates rows by {named['date_column']}"
         if self.reading.date_format is None and self._readable(columns) is not None:
             return [Hint(named, words)]
-        return [Hint({**named, "date_format": form}, words) for form in when.guesses(self._joined(columns))]
+        forms = when.guesses(self._joined(columns))
+        return [Hint({**named, "date_format": form}, words) for form in forms] or [Hint(named, words)]
 
     def _picks(self, columns: Sequence[int]) -> list[Hint]:
         """Return how to pick the rows of the series that has the most."""
@@ -335,9 +350,12 @@ class Order:
             return []
         others = [at for at in self.others if at not in columns]
         found = {at: texts for at in others if keys.recurs(texts := self._texts(at)[kept]) is not None}
-        if keys.telling(self._joined(columns)[kept], found) is None:
+        chosen = keys.telling(self._joined(columns)[kept], found)
+        if chosen is None:
             return []
-        return [Hint({"skip_rows": ranges(self.table.grid.lines[again].tolist())}, "skips what stands there twice")]
+        one = self._picks(chosen)[0].changes if chosen else {}
+        lines = ranges(self.table.grid.lines[again].tolist())
+        return [Hint({**one, "skip_rows": lines}, "skips what stands there twice")]
 
     def _refuse(self, row: int, column: int, expected: str, hints: Sequence[Hint] = (), words: str = "") -> NoReturn:
         place = f"{self.table.grid.lines[row]}, column {self.table.names[column]}"

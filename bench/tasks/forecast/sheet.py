@@ -101,11 +101,13 @@ class Sheet(NamedTuple):
             at = wanted[column]
             hints = [*self._without(wanted, at), Hint({"missing": [table.grid.text(row, at)]}, "leaves out such rows")]
             self._refuse(table, row, at, "a number", hints)
-        time = Order(table, self.reading, wanted, self.gone).time()
+        rows_of = Order(table, self.reading, wanted, self.gone)
+        time = rows_of.time()
         order = np.argsort(time.labels, kind="stable")
         in_order = bool((order[1:] > order[:-1]).all())
         labels = time.labels if in_order else time.labels[order]
         values = values if in_order else values[order]
+        rows_of.expect_one(time, values[:, 0], order)
         self._expect_numbers(table, wanted, values, order, dated=bool(time.columns))
         if positive:
             for row, column in np.argwhere(~(values > 0))[:1]:
@@ -184,6 +186,10 @@ class Sheet(NamedTuple):
             self._refuse(table, len(values) - 1, wanted[0], "a row of data, not the sum of those before it", [hint])
         if NONE in (self.reading.missing or ()):
             return
+        if not dated and any(doubts.ends_apart(column) for column in values.T):
+            hint = Hint({"skip_rows": str(table.grid.lines[-1])}, "skips it")
+            words = "--missing none says that every number is one"
+            self._refuse(table, len(values) - 1, wanted[0], "a row of data like the others", [hint], words)
         found: dict[str, tuple[int, int]] = {}
         for column, at in enumerate(wanted):
             for number in doubts.stand_ins(values[:, column]):
