@@ -50,9 +50,10 @@ def stand_ins(values: np.ndarray) -> list[float]:
     others = values[~known]
     for candidate in candidates:
         rest = others[others != candidate]
-        rows = np.flatnonzero(values == candidate)
+        alone = values[~known | (values == candidate)]  # no step leads to another that may stand for nothing
+        rows = np.flatnonzero(alone == candidate)
         is_known = candidate != 0 and candidate in KNOWN
-        if len(rest) >= LEAST and len(rows) and _stands_out(values, rest, rows, candidate, is_known):
+        if len(rest) >= LEAST and len(rows) and _stands_out(alone, rest, rows, candidate, is_known):
             found.append(float(candidate))
     return found
 

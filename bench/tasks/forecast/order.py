@@ -81,7 +81,7 @@ class Order:
         if (named := self._named(DATES)) is not None:
             time = self._named(TIMES[:1])
             return (named,) if time is None or not when.is_clock(self._texts(time), digits=True) else (named, time)
-        found = [(at,) for at in self.others if self._is_date(at)]
+        found: list[tuple[int, ...]] = [(at,) for at in self.others if self._is_date(at)]
         parts = self._parts()
         if parts and (not found or (len(parts) > 1 and self.reading.date_format is None)):
             found.append(parts)
