@@ -134,7 +134,8 @@ def followed(drawn: Drawn, message: str, options: Options) -> list[Options]:
     ]
     for name in EXCLUSIVE:
         offered = {value for way in ways for option, value in way if option == name}
-        true = offered & set(drawn.known.get(name, []))
+        known = [sorted(value.split(",")) for value in drawn.known.get(name, [])]
+        true = {value for value in offered if sorted(value.split(",")) in known}
         if len(offered) > 1 and true:
             ways = [way for way in ways if not {value for option, value in way if option == name} - true]
     return list(dict.fromkeys(added(options, way) for way in ways))

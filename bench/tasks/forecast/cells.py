@@ -33,6 +33,9 @@ KINDS[0] = PAD
 KINDS[list(b"0123456789")] = DIGIT
 KINDS[list(b"+-eE")] = SIGN
 KINDS[ord(".")], KINDS[ord(",")] = POINT, COMMA
+COUNTS = np.left_shift(np.uint64(1), 12 * np.maximum(KINDS, 1).astype(np.uint64) - np.uint64(12))  # fields of 12 bits
+COUNTS[KINDS == PAD] = 0
+DIGITS = np.uint64(2**12 - 1)
 
 
 class MisfitError(ValueError):
@@ -89,12 +92,13 @@ def numbers(columns: Sequence[Callable[[], np.ndarray]], marks: str, nothing: fr
         texts = column()
         if not at:
             found = np.empty((len(texts), len(columns)))
-        found[:, at], fits = plain(texts)
+        counts = counts_of(texts)
+        found[:, at], fits = plain(texts, counts=counts)
         rest = np.flatnonzero(~fits)
         readings: dict[str, np.ndarray] = {}
         for mark in (mark for mark in marks if mark not in misfits):
             try:
-                readings[mark] = _marked(texts, rest, mark, at, nothing)
+                readings[mark] = _marked(texts, rest, mark, at, nothing, counts)
             except MisfitError as misfit:
                 misfits[mark] = misfit
         if not readings:
@@ -114,15 +118,16 @@ def numbers(columns: Sequence[Callable[[], np.ndarray]], marks: str, nothing: fr
     return found
 
 
-def plain(texts: np.ndarray, mark: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def plain(
+    texts: np.ndarray, mark: int | None = None, counts: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of texts that are digits, sign and exponent, with one mark of this kind, and which are."""
+    counts = counts_of(texts) if counts is None else counts
     values, fitting = np.full(len(texts), np.nan), np.zeros(len(texts), bool)
     for first in range(0, len(texts), BLOCK):
-        block = texts[first : first + BLOCK]
-        kinds = KINDS[block.view(np.uint8).reshape(len(block), -1)]
-        fits = (kinds == DIGIT).any(axis=1)
-        for other in {POINT, COMMA, OTHER}:
-            fits &= (kinds == other).sum(axis=1) == (other == mark)
+        block, kinds = texts[first : first + BLOCK], counts[first : first + BLOCK]
+        marked = np.uint64(0) if mark is None else np.uint64(1 << 12 * (mark - 1))
+        fits = (kinds >> np.uint64(24) == marked >> np.uint64(24)) & (kinds & DIGITS > 0)
         chosen = block[fits]
         if mark == COMMA:
             chosen = chosen.copy()
@@ -137,11 +142,23 @@ def plain(texts: np.ndarray, mark: int | None = None) -> tuple[np.ndarray, np.nd
     return values, fitting
 
 
-def _marked(texts: np.ndarray, rest: np.ndarray, mark: str, column: int, nothing: frozenset[str]) -> np.ndarray:
+def counts_of(texts: np.ndarray) -> np.ndarray:
+    """Return how many bytes of each kind texts have (N,), 12 bits for a kind."""
+    found = np.zeros(len(texts), np.uint64)
+    for first in range(0, len(texts), BLOCK):
+        block = texts[first : first + BLOCK]
+        for column in block.view(np.uint8).reshape(len(block), -1).T:
+            found[first : first + BLOCK] += COUNTS[column]
+    return found
+
+
+def _marked(
+    texts: np.ndarray, rest: np.ndarray, mark: str, column: int, nothing: frozenset[str], counts: np.ndarray
+) -> np.ndarray:
     """Return the numbers of the texts in the rows `rest`, the others being plain, with this decimal mark."""
     rows = len(texts)
     texts = texts[rest]
-    values, fits = plain(texts, POINT if mark == "." else COMMA)
+    values, fits = plain(texts, POINT if mark == "." else COMMA, counts[rest])
     units = np.zeros(len(texts), np.int32)
     names = [""]
     odd = np.flatnonzero(~fits)

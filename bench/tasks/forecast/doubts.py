@@ -42,16 +42,18 @@ def stand_ins(values: np.ndarray) -> list[float]:
     are all above.
     """
     values = values[~np.isnan(values)]
-    known = np.isin(values, KNOWN) | (values == 0)
+    nearest = KNOWN[np.searchsorted(KNOWN, values).clip(max=len(KNOWN) - 1)]
+    known = (values == nearest) | (values == 0)
     candidates = np.unique(values[known]).tolist()
     candidates += [edge for edge in (values.min(initial=0), values.max(initial=0)) if edge not in candidates]
     found = []
     others = values[~known]
     for candidate in candidates:
         rest = others[others != candidate]
-        rows = np.flatnonzero(values == candidate)
+        alone = values[~known | (values == candidate)]  # no step leads to another that may stand for nothing
+        rows = np.flatnonzero(alone == candidate)
         is_known = candidate != 0 and candidate in KNOWN
-        if len(rest) >= LEAST and len(rows) and _stands_out(values, rest, rows, candidate, is_known):
+        if len(rest) >= LEAST and len(rows) and _stands_out(alone, rest, rows, candidate, is_known):
             found.append(float(candidate))
     return found
 
@@ -92,3 +94,12 @@ def is_total(values: np.ndarray) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         total = values[:-1].sum()
         return bool(total != 0 and abs(values[-1] - total) <= 1e-6 * abs(total) and values[-1] != values[-2])
+
+
+def ends_apart(values: np.ndarray) -> bool:
+    """Tell whether the last of many values lies farther outside of all others than is three times their range."""
+    if len(values) <= LEAST or np.isnan(values).any():
+        return False
+    low, high = values[:-1].min(), values[:-1].max()
+    with np.errstate(over="ignore"):
+        return bool(max(low - values[-1], values[-1] - high) > 3 * (high - low) > 0)

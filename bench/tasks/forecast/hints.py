@@ -41,7 +41,12 @@ class Hint(NamedTuple):
 
     def replaces(self, reading: Reading) -> bool:
         """Tell whether an option was given already, and is to be another."""
-        return any(name not in (*REPEATED, *LISTS) and getattr(reading, name) is not None for name in self.changes)
+        single = (name for name in self.changes if name not in (*REPEATED, *LISTS))
+        again = {name for name in single if getattr(reading, name) is not None}
+        now = reading.date_column
+        if self.changes.get("date_column", "").startswith(f"{now}," if now else ""):
+            again -= {"date_column", "date_format"}  # for more columns than so far
+        return bool(again)
 
     def spelled(self, reading: Reading) -> str:
         """Return the options as a shell takes them beside those of a reading, and what they do."""

@@ -57,7 +57,7 @@ PATTERNS = {  # of texts and of what has no certain beginning
     rb"(?s).{257}ustar": "a tar archive",
     rb"(?s).{8}DUCK": "a DuckDB database",
     rb"\s*(<!--.*?-->\s*)*<(?i:!doctype html|html|head|body|table)\b": "a page of HTML, perhaps that of an error",
-    rb"\s*<(\?xml|!DOCTYPE|[A-Za-z][\w:.-]*(\s+[\w:.-]+=\"[^\"]*\")*\s*/?>\s*<)": "an XML file",
+    rb"\s*<(\?xml\b|!DOCTYPE\b|[A-Za-z][\w:.-]*(\s+[\w:.-]+=\"[^\"]*\")*\s*/?>[ \r\n]*<)": "an XML file",
     rb"\s*(\{\s*(\"|\}\s*$)|\[\s*(\{|\[|\"|-?[0-9]|\]\s*$))": "a JSON file",
 }
 ARCHIVES = {  # files within a zip

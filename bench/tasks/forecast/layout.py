@@ -220,15 +220,33 @@ def _separator(lines: Lines, reading: Reading, source: str) -> str:
         if len(told) != 1 or told in '"#\n\r' or told.isalnum() or ord(told) > 127:
             raise RefusalError(f"--separator: expected a single mark, or tab, got {reading.separator!r}")
         return told
+    likely = [mark for mark in _likely_separators(lines) if mark != reading.decimal]
+    hints = [Hint({"separator": "tab" if mark == "\t" else mark}, f"takes the {SEPARATORS[mark]}") for mark in likely]
     for at in lines.kept.tolist():
-        unquoted = re.sub('"[^"]*"', "", lines.text(at))
-        found = [mark for mark in SEPARATORS if mark in unquoted and mark != reading.decimal]
-        if len(found) > 1:
-            names = " and ".join(SEPARATORS[mark] for mark in found)
-            raise refusal(source, int(at) + 1, f"one kind of separator, got {names}", words="--separator tells which")
+        found = [mark for mark in SEPARATORS if mark in _unquoted(lines.text(at)) and mark != reading.decimal]
+        if len(found) > 1 or (found and likely and found[0] not in likely):
+            names = " and ".join(SEPARATORS[mark] for mark in dict.fromkeys([*found, *likely]))
+            way_out = "" if hints else "--separator tells which"
+            raise refusal(source, int(at) + 1, f"one kind of separator, got {names}", hints, way_out)
         if found:
             return found[0]
     return next(mark for mark in SEPARATORS if mark != reading.decimal)  # of a single column, which has none
+
+
+def _likely_separators(lines: Lines) -> list[str]:
+    """Return the marks that most of the lines on top have as often as one another."""
+    texts = [_unquoted(lines.text(at)) for at in lines.kept[:TOP].tolist()]
+    found = []
+    for mark in SEPARATORS:
+        counts = [text.count(mark) for text in texts]
+        usual = max(set(counts), key=counts.count)
+        if usual and counts.count(usual) >= 0.8 * len(counts):
+            found.append(mark)
+    return found
+
+
+def _unquoted(text: str) -> str:
+    return re.sub('"[^"]*"', "", text)
 
 
 def _rows(lines: Lines, ats: range, separator: str, source: str) -> list[Row]:
@@ -340,7 +358,8 @@ def _header(rows: Sequence[Row], separator: str, source: str) -> tuple[list[str]
         names = head[0]
     else:
         number, row = rows[titles + 1]
-        expected = f"numbers below the names in line {rows[titles][0]}, got {', '.join(row)}"
+        got = " ".join(", ".join(row).split())
+        expected = f"numbers below the names in line {rows[titles][0]}, got {got}"
         raise refusal(source, number, expected, _preamble(rows))
     return names, count, rows[:titles], []
 
@@ -353,11 +372,12 @@ def _preamble(rows: Sequence[Row]) -> list[Hint]:
     first = next((at for at in data if at + 1 in data or at + 1 == len(rows)), None)
     if first is None:
         return []
+    hints = []
     for at, (_, row) in enumerate(rows[:first]):
-        if len(row) == width and all(row) and len({*map(key, row)}) == width and not any(map(cells.is_datum, row)):
+        if len(row) == width and len({*map(key, row)}) == width and not any(map(cells.is_datum, row)):
             others = [number for other, (number, _) in enumerate(rows[:first]) if other != at]
-            return [Hint({"skip_rows": ranges(others)}, "skips what is above the data")] if others else []
-    return []
+            hints += [Hint({"skip_rows": ranges(others)}, f"takes the names {', '.join(row)[:40]}")] if others else []
+    return hints
 
 
 def ranges(numbers: Sequence[int]) -> str:

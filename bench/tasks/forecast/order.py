@@ -5,33 +5,35 @@ Rows are taken as they lie only if no column that is left speaks against it.
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from bench.tasks.forecast import cells, when
+from bench.tasks.forecast import cells, keys, when
 from bench.tasks.forecast.hints import Hint, Reading, RefusalError, count, key, refusal
 from bench.tasks.forecast.layout import Layout, ranges
 
 DATES = ("date", "datetime", "date time", "timestamp", "datum", "fecha", "trade date", "observation date", "open time")
-TIMES = ("time", "hour", "hr", "uhrzeit", "hora")  # of a day
+TIMES = ("time", "hour", "hr", "hhmm", "clock", "uhrzeit", "zeit", "stunde", "hora", "heure")  # of a day
 PARTS = (  # of a date, in columns of their own
-    ("year", "yyyy", "yr"),
-    ("month", "mo", "mm", "mon"),
-    ("day", "dy", "dd"),
-    ("hour", "hr", "hh"),
+    ("year", "yyyy", "yr", "jahr", "année", "annee", "año", "ano", "anno"),
+    ("month", "mo", "mm", "mon", "monat", "mois", "mes", "mese"),
+    ("day", "dy", "dd", "tag", "jour", "día", "dia", "giorno"),
+    ("hour", "hr", "hh", "stunde", "heure", "hora", "ora"),
     ("minute", "min", "mi"),
     ("second", "sec", "ss"),
 )
 WEAK = ("time", "month")
 KNOWN = {*DATES, *WEAK, *PARTS[0]}
 WITH_DIGITS = {*DATES, *PARTS[0]}  # of those, what may be written in digits alone
+SAMPLE = 1000  # rows that show what a column holds
 WITHOUT = "--without leaves out what says nothing of it, if rows lie in order of time"
 DAYS = ("doy", "dayofyear", "day of year", "yday")
 FEW_LINES = 20
 SOME = when.SOME
-TOTALS = re.compile(r"(grand |sub)?-?(totals?|sum|summe|gesamt|mean|average|avg|median|std|count|min|max)\b.*", re.I)
+TOTALS = re.compile(  # as the last row of some columns has it
+    r"(grand |sub)?-?(totals?|sum|summe|gesamt|mean|average|durchschnitt|avg|median|count|min|max)\b.*", re.I
+)
 
 
 class Time(NamedTuple):
@@ -53,6 +55,7 @@ class Order:
         """Return when the rows were, or raise a RefusalError."""
         columns = self._columns()
         if not columns:
+            self._expect_no_total()
             self._expect_order()
             self._expect_one_series()
             told = "It has no dates: rows are taken as they lie, the first as the earliest."
@@ -60,12 +63,13 @@ class Order:
         dates = self._read(columns)
         if twice := _twice(dates.values):
             for more in self._clocks(columns):
-                longer = self._read((*columns, *more))
-                if not _twice(longer.values):
+                longer = self._readable((*columns, *more))
+                if longer is not None and not _twice(longer.values):
                     return self._told((*columns, *more), longer)
             first, second = twice
             expected = f"each date once, and line {self.table.grid.lines[first]} has it"
-            self._refuse(second, columns[0], expected, self._series(columns, dates.values))
+            hints = self._apart(columns)
+            self._refuse(second, columns[0], expected, hints, "" if hints else "--date-column names others")
         return self._told(columns, dates)
 
     # Which columns
@@ -76,20 +80,19 @@ class Order:
             return tuple(self.table.all("--date-column", self.reading.date_column))
         if (named := self._named(DATES)) is not None:
             time = self._named(TIMES[:1])
-            return (named,) if time is None or not when.is_clock(self._texts(time)) else (named, time)
-        found = [at for at in self.others if self._is_date(at)]
+            return (named,) if time is None or not when.is_clock(self._texts(time), digits=True) else (named, time)
+        found: list[tuple[int, ...]] = [(at,) for at in self.others if self._is_date(at)]
+        parts = self._parts()
+        if parts and (not found or (len(parts) > 1 and self.reading.date_format is None)):
+            found.append(parts)
+        if self.reading.date_format is None:
+            found += [(at,) for at in self.others if not any(at in one for one in found) and self._is_likely(at)]
         if len(found) > 1:
-            names = [self.table.names[at] for at in found]
-            hints = [Hint({"date_column": name}, f"dates rows by {name}") for name in names]
+            names = [self.table.names[columns[0]] for columns in found]
+            hints = [hint for columns in found for hint in self._by(columns)]
             raise RefusalError(f"{self.table.source}: expected dates in one column, got {', '.join(names)}", hints)
-        if found:
-            return tuple(found)
-        year, *parts = (self._named(names) for names in PARTS)
-        if year is not None:
-            day = self._named(DAYS)
-            given = parts if day is None or parts[0] is not None else [day, *parts[2:]]
-            last = given.index(None) if None in given else len(given)
-            return (year, *(part for part in given[:last] if part is not None))
+        if found and (found[0] == parts or self._is_date(found[0][0])):
+            return found[0]
         weak = self._named(WEAK)
         if weak is not None:
             return (weak,)
@@ -104,6 +107,23 @@ class Order:
             raise RefusalError(f"--date-format: expected {expected}, got none", hints, way_out)
         return ()
 
+    def _parts(self) -> tuple[int, ...]:
+        """Return the columns that hold the parts of a date, known by their names, the year first."""
+        found = (self._named(names) for names in PARTS)
+        year, *parts = (at if at is not None and self._is_part(at) else None for at in found)
+        if year is None:
+            return ()
+        day = self._named(DAYS)
+        if day is None and parts[0] is None:
+            day = parts[1]  # of the year
+        given = parts if day is None or parts[0] is not None else [day, *parts[2:]]
+        last = given.index(None) if None in given else len(given)
+        return (year, *(part for part in given[:last] if part is not None))
+
+    def _is_part(self, at: int) -> bool:
+        """Tell whether a column holds numbers or words, as parts of a date are."""
+        return all(re.fullmatch(rb"[0-9]+|[A-Za-z]*|[^0-9:/. -]+", text) for text in self._texts(at)[:2].tolist())
+
     def _is_date(self, at: int) -> bool:
         """Tell whether a column holds dates that nobody would take for anything else."""
         texts, form = self._texts(at), self.reading.date_format
@@ -112,17 +132,27 @@ class Order:
         first = next((text.decode(errors="replace") for text in texts[: when.BLOCK].tolist() if text), "")
         if cells.is_number(first) or not re.search("[0-9]", first):
             return False
+        if len(texts) > 1 and ((texts == first.encode()) | (texts == b"")).all():
+            return False  # such as when a table was made
         return cells.is_date(first) or self._dates(at) is not None
+
+    def _is_likely(self, at: int) -> bool:
+        """Tell whether a column may well hold dates, though in no form that is read unasked."""
+        texts = self._texts(at)
+        return bool(when.guesses(texts[:SAMPLE])) and _speaks(texts) and keys.recurs(texts) is None
 
     def _clocks(self, columns: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """Return columns that may say what time of the day it was: clocks, or hours, minutes and seconds."""
         others = [at for at in self.others if at not in columns]
         if self.reading.date_column is None and self.reading.date_format is None:
-            yield from ((at,) for at in others if when.is_clock(self._texts(at)))
+            yield from ((at,) for at in others if when.is_clock(self._texts(at), self._is_time(at)))
             parts = [self._named(names) for names in PARTS[3:]]
             if parts[0] is not None:
                 last = parts.index(None) if None in parts else len(parts)
                 yield tuple(part for part in parts[:last] if part is not None and part not in columns)
+
+    def _is_time(self, at: int) -> bool:
+        return _plain(self.table.names[at]) in TIMES
 
     def _named(self, names: Sequence[str]) -> int | None:
         """Return the first column that is known by one of these names, whatever its marks."""
@@ -147,6 +177,13 @@ class Order:
 
     # What they say
 
+    def _readable(self, columns: tuple[int, ...]) -> when.Dates | None:
+        """Return what columns say, if that can be read."""
+        try:
+            return when.read(self._joined(columns), self.reading.date_format, digits=True)
+        except when.FormError:
+            return None
+
     def _read(self, columns: tuple[int, ...]) -> when.Dates:
         texts = self._joined(columns)
         digits = self.reading.date_column is not None or _plain(self.table.names[columns[0]]) in WITH_DIGITS
@@ -166,8 +203,8 @@ class Order:
         self._expect_no_words(columns[0], texts)
         hints = self._forms(columns, texts, numbers=not misfit.some)
         hints += self._as_it_lies(columns)
-        words = "" if hints else "--date-format tells how it is written"
-        self._refuse(row, column, expected, hints, words)
+        told = bool(hints) and (misfit.some or any("date_format" in hint.changes for hint in hints))
+        self._refuse(row, column, expected, hints, "" if told else "--date-format tells how it is written")
 
     def _forms(self, columns: tuple[int, ...], texts: np.ndarray, numbers: bool = True) -> list[Hint]:
         """Return the forms that read the whole of a column, or the order of its numbers if none does."""
@@ -192,9 +229,11 @@ class Order:
 
     def _expect_no_words(self, column: int, texts: np.ndarray) -> None:
         """Refuse the few rows that hold a word, such as Total, or at the end nothing, in the place of a date."""
-        words = [re.search(b"[0-9]", text) is None for text in texts.tolist()]
-        rows = [row for row, text in enumerate(texts.tolist()) if words[row] and (text or row == len(texts) - 1)]
-        if 0 < len(rows) <= min(FEW_LINES, len(texts) // 4):
+        words = ~keys.have_digits(texts)
+        words[:-1] &= texts[:-1] != b""
+        rows = np.flatnonzero(words).tolist()
+        dated = np.delete(texts, rows)
+        if 0 < len(rows) <= min(FEW_LINES, len(texts) // 4) and _is_counted(dated):
             lines = ranges([int(self.table.grid.lines[row]) for row in rows])
             self._refuse(rows[0], column, "a date", [Hint({"skip_rows": lines}, "skips what has none")])
 
@@ -214,13 +253,29 @@ class Order:
 
     # Rows without a date
 
+    def _expect_no_total(self) -> None:
+        """Raise a RefusalError if the last row has a word or nothing where all others are otherwise."""
+        rows = len(self.table.grid.lines)
+        for at in [*self.others, *self.gone]:
+            texts = self._texts(at)
+            last = texts[-1].decode(errors="replace")
+            rare = np.count_nonzero(texts == texts[-1]) <= 1 + rows // 100
+            words = ~keys.have_digits(texts)
+            odd = bool(words[-1]) and np.count_nonzero(words) == 1 and _is_counted(texts[:-1])
+            alone = at in self.others and words[-1] and bool((texts[:-1] == texts[0]).all()) and texts[0] != texts[-1]
+            if rows > SOME and (odd or alone or (rare and TOTALS.fullmatch(last))):
+                hint = Hint({"skip_rows": str(self.table.grid.lines[-1])}, "skips it")
+                self._refuse(rows - 1, at, "a row of data", [hint])
+
     def _expect_order(self) -> None:
         """Raise a RefusalError if a column that is not read could say when, or says that rows lie in another order."""
         for at in self.others:
             texts = self._texts(at)
-            if _speaks(texts) and (_recurs(texts) is None or when.guesses(texts)):
+            if _speaks(texts) and (keys.recurs(texts) is None or when.guesses(texts)):
                 self._expect_no_words(at, texts)
                 hints = [*self._forms((at,), texts), *self._as_it_lies((at,))]
+                if not any("date_column" in hint.changes for hint in hints):
+                    hints.insert(0, Hint({"date_column": self.table.names[at]}, "says that these are dates"))
                 words = "" if any("without" in hint.changes for hint in hints) else WITHOUT
                 self._refuse(0, at, "to be told what it says of the order of rows", hints, words)
         for at in self.gone:
@@ -234,41 +289,48 @@ class Order:
                 )
 
     def _expect_one_series(self) -> None:
-        """Raise a RefusalError if the rows are of several series, or the last is their total."""
-        rows = len(self.table.grid.lines)
-        keys = {}
-        for at in self.others:
-            texts = self._texts(at)
-            distinct = _recurs(texts)
-            if distinct is not None and (not len(_floats(texts)) or _in_turns(texts)):
-                keys[at] = len(distinct)
-            last = texts[-1].decode(errors="replace")
-            if rows > 2 and TOTALS.fullmatch(last):
-                hint = Hint({"skip_rows": str(self.table.grid.lines[-1])}, "skips it")
-                self._refuse(rows - 1, at, "a row of data", [hint])
-        if keys:
-            at = min(keys, key=lambda at: keys[at])
+        """Raise a RefusalError if the rows are of several series."""
+        found = {at: len(np.unique(texts)) for at in self.others if keys.is_key(texts := self._texts(at))}
+        if found:
+            at = min(found, key=lambda at: found[at])
             self._refuse(0, at, "rows of one series", self._picks((at,)), WITHOUT)
 
     # Several series
 
-    def _series(self, columns: tuple[int, ...], dates: np.ndarray) -> list[Hint]:
-        """Return how to pick rows of one series, where dates come again for each."""
-        _, codes = np.unique(dates, return_inverse=True)
-        keys = {}
+    def expect_one(self, time: Time, values: np.ndarray, order: np.ndarray) -> None:
+        """Raise a RefusalError if numbers (N,), which lie in an order of the rows, are of series at different times."""
         for at in self.others:
-            texts = self._texts(at)
-            if at not in columns and (distinct := _recurs(texts)) is not None:
-                keys[at] = (distinct, np.unique(texts, return_inverse=True)[1])
-        fewest = sorted(keys, key=lambda at: (len(keys[at][0]), at))[:8]
-        for many in (1, 2, 3):
-            for chosen in combinations(fewest, many):
-                whole = codes.astype(np.int64)
-                for at in chosen:
-                    whole = whole * len(keys[at][0]) + keys[at][1]
-                if len(np.unique(whole)) == len(whole):
-                    return self._picks(chosen)
-        return self._copies(columns)
+            if at not in time.columns and keys.is_woven(values, self._texts(at)[order]):
+                self._refuse(0, at, "rows of one series", self._picks((at,)), WITHOUT)
+
+    def _apart(self, columns: tuple[int, ...]) -> list[Hint]:
+        """Return what tells rows of the same date apart: a time of the day, another date, or the key of a series."""
+        others = [at for at in self.others if at not in columns]
+        found = {at: texts for at in others if keys.recurs(texts := self._texts(at)) is not None}
+        chosen = keys.telling(self._joined(columns), found)
+        hints: list[Hint] = []
+        for at in others:
+            longer = (*columns, at)
+            rest = {key: texts for key, texts in found.items() if key != at}
+            clock = len(columns) == 1 and when.is_clock(self._texts(at), self._is_time(at))
+            if clock and keys.telling(self._joined(longer), rest) is not None:
+                hints += self._by(longer)
+        if hints or chosen is not None:
+            return hints or self._picks(chosen or ())
+        for at in others:
+            rest = {key: texts for key, texts in found.items() if key != at}
+            if (self._is_date(at) or self._is_likely(at)) and keys.telling(self._texts(at), rest) is not None:
+                hints += self._by((at,))
+        return hints or self._copies(columns)
+
+    def _by(self, columns: tuple[int, ...]) -> list[Hint]:
+        """Return how to date rows by columns, in each form that they may have."""
+        named = {"date_column": ",".join(self.table.names[at] for at in columns)}
+        words = f"dates rows by {named['date_column']}"
+        if self.reading.date_format is None and self._readable(columns) is not None:
+            return [Hint(named, words)]
+        forms = when.guesses(self._joined(columns))
+        return [Hint({**named, "date_format": form}, words) for form in forms] or [Hint(named, words)]
 
     def _picks(self, columns: Sequence[int]) -> list[Hint]:
         """Return how to pick the rows of the series that has the most."""
@@ -281,13 +343,19 @@ class Order:
 
     def _copies(self, columns: tuple[int, ...]) -> list[Hint]:
         """Return how to skip a few rows that are copies of others."""
-        joined = self._joined((*columns, *self.wanted))
-        _, firsts = np.unique(joined, return_index=True)
-        again = np.setdiff1d(np.arange(len(joined)), firsts)
-        dates = self._joined(columns)
-        if not 0 < len(again) <= FEW_LINES or len(np.unique(dates)) != len(firsts):
+        _, firsts = np.unique(self._joined(range(len(self.table.names))), return_index=True)
+        kept = np.sort(firsts)
+        again = np.setdiff1d(np.arange(len(self.table.grid.lines)), kept)
+        if not 0 < len(again) <= FEW_LINES:
             return []
-        return [Hint({"skip_rows": ranges(self.table.grid.lines[again].tolist())}, "skips what stands there twice")]
+        others = [at for at in self.others if at not in columns]
+        found = {at: texts for at in others if keys.recurs(texts := self._texts(at)[kept]) is not None}
+        chosen = keys.telling(self._joined(columns)[kept], found)
+        if chosen is None:
+            return []
+        one = self._picks(chosen)[0].changes if chosen else {}
+        lines = ranges(self.table.grid.lines[again].tolist())
+        return [Hint({**one, "skip_rows": lines}, "skips what stands there twice")]
 
     def _refuse(self, row: int, column: int, expected: str, hints: Sequence[Hint] = (), words: str = "") -> NoReturn:
         place = f"{self.table.grid.lines[row]}, column {self.table.names[column]}"
@@ -309,52 +377,21 @@ def _twice(values: np.ndarray) -> tuple[int, int] | None:
     return (int(order[again[0]]), int(order[again[0] + 1])) if len(again) else None
 
 
-def _floats(texts: np.ndarray) -> np.ndarray:
-    """Return the numbers of those texts that are any, if most are, else none."""
-    values, plain = cells.plain(texts)
-    for mark in (cells.POINT, cells.COMMA):
-        more, fits = cells.plain(texts, mark)
-        if fits.any():
-            values, plain = np.where(fits, more, values), plain | fits
-            break
-    values = values[plain]
-    return values if len(values) >= 0.9 * np.count_nonzero(texts != b"") else values[:0]
+def _is_counted(texts: np.ndarray) -> bool:
+    """Tell whether texts are numbers, or written in few ways, as dates are."""
+    return _is_numeric(texts) or when.is_uniform(texts)
 
 
 def _is_numeric(texts: np.ndarray) -> bool:
-    return len(_floats(texts)) == len(texts) > 0
-
-
-def _recurs(texts: np.ndarray) -> np.ndarray | None:
-    """Return the distinct texts of a column of few that come again and again, texts or whole numbers, or None."""
-    if len(texts) < 4 or len(np.unique(texts[: when.BLOCK])) > len(texts) // 2:
-        return None
-    distinct = np.unique(texts)
-    if not 2 <= len(distinct) <= len(texts) // 2:
-        return None
-    values = _floats(distinct)
-    return None if len(values) and (values % 1 != 0).any() else distinct
-
-
-def _in_turns(texts: np.ndarray) -> bool:
-    """Tell whether values follow one another in turns, or each has its rows in one block."""
-    _, codes, counts = np.unique(texts, return_inverse=True, return_counts=True)
-    kinds = len(counts)
-    changes = np.flatnonzero(codes[1:] != codes[:-1])
-    if len(changes) == kinds - 1:
-        return counts.min() >= 0.5 * counts.max()
-    follows = np.zeros((kinds, kinds), int)
-    if kinds > 1000:
-        return False
-    np.add.at(follows, (codes[:-1], codes[1:]), 1)
-    likely = follows.argmax(axis=1)
-    return bool((likely != np.arange(kinds)).all() and follows.max(axis=1).sum() >= 0.9 * (len(codes) - 1))
+    return len(keys.floats(texts)) == len(texts) > 0
 
 
 def _speaks(texts: np.ndarray) -> bool:
     """Tell whether a column could say when: a text with digits, or numbers in order or at an even pace."""
     texts = texts[texts != b""]
-    values = _floats(texts)
+    if len(texts) > 1 and (texts == texts[0]).all():
+        return False  # such as of --where
+    values = keys.floats(texts)
     if not len(values):
         words = [text.decode(errors="replace") for text in texts.tolist() if re.search(b"[0-9]", text)]
         return 2 * sum(not cells.is_number(word) for word in words) >= len(texts) > 0
@@ -375,7 +412,7 @@ def _speaks(texts: np.ndarray) -> bool:
 
 
 def _ascends(texts: np.ndarray) -> bool:
-    values = _floats(texts)
+    values = keys.floats(texts)
     if len(values) == len(texts):
         return bool((np.diff(values) > 0).all())
     return when.orders(texts) is True and not any(_falls(form, texts) for form in when.guesses(texts))
@@ -383,7 +420,7 @@ def _ascends(texts: np.ndarray) -> bool:
 
 def _contradicts(texts: np.ndarray) -> bool:
     """Tell whether a column says that the rows lie in another order than that of time."""
-    values = _floats(texts)
+    values = keys.floats(texts)
     if len(values):
         return len(values) >= SOME and bool(
             (np.diff(values) < 0).all() or (_speaks(texts) and (np.diff(values) < 0).any())

@@ -16,7 +16,7 @@ import numpy as np
 from bench.grid.cases import ChoiceError
 from bench.tasks.forecast import cells, doubts, kinds
 from bench.tasks.forecast.hints import AS_IT_LIES, Hint, Reading, RefusalError, count, refusal
-from bench.tasks.forecast.layout import Layout, lay_out
+from bench.tasks.forecast.layout import Layout, lay_out, ranges
 from bench.tasks.forecast.order import Order
 
 __all__ = ["AS_IT_LIES", "Columns", "Reading", "Sheet", "parse", "read"]
@@ -101,11 +101,13 @@ class Sheet(NamedTuple):
             at = wanted[column]
             hints = [*self._without(wanted, at), Hint({"missing": [table.grid.text(row, at)]}, "leaves out such rows")]
             self._refuse(table, row, at, "a number", hints)
-        time = Order(table, self.reading, wanted, self.gone).time()
+        rows_of = Order(table, self.reading, wanted, self.gone)
+        time = rows_of.time()
         order = np.argsort(time.labels, kind="stable")
         in_order = bool((order[1:] > order[:-1]).all())
         labels = time.labels if in_order else time.labels[order]
         values = values if in_order else values[order]
+        rows_of.expect_one(time, values[:, 0], order)
         self._expect_numbers(table, wanted, values, order, dated=bool(time.columns))
         if positive:
             for row, column in np.argwhere(~(values > 0))[:1]:
@@ -155,11 +157,16 @@ class Sheet(NamedTuple):
                 odd[text] = odd.get(text, 0) + 1
         odd = {text: times for text, times in odd.items() if text.lower() not in cells.NOTHING}
         hints = self._without(wanted, at)
+        heads = np.flatnonzero(texts == self.table.names[at].encode())
+        odd.pop(self.table.names[at], None)
+        if row in heads and len(heads) <= min(FEW_LINES, len(texts) // 4):
+            lines = ranges(grid.lines[heads].tolist())
+            return [Hint({"skip_rows": lines}, "skips the names that come again"), *hints]
         edge = [place for place in (0, len(texts) - 1) if place == row]
         words = all(re.fullmatch(r"[^0-9]+|#.+|\?[0-9.,]+|[0-9.,]+\?", text) for text in odd)
-        if edge and not re.search("[0-9]", grid.text(row, at)):
+        if edge and odd.get(grid.text(row, at), 0) <= 1 and not re.search("[0-9]", grid.text(row, at)):
             hints.insert(0, Hint({"skip_rows": str(grid.lines[row])}, "skips a row of no data"))
-        elif words and len(odd) <= FEW_TEXTS and 2 * sum(odd.values()) < len(texts):
+        elif (words or len(odd) == 1) and len(odd) <= FEW_TEXTS and 2 * sum(odd.values()) < len(texts):
             hints.insert(0, Hint({"missing": list(odd)}, "leaves out such rows"))
         if self.reading.decimal:
             hints.append(Hint({"decimal": {",": ".", ".": ","}[self.reading.decimal]}, "reads them"))
@@ -179,6 +186,10 @@ class Sheet(NamedTuple):
             self._refuse(table, len(values) - 1, wanted[0], "a row of data, not the sum of those before it", [hint])
         if NONE in (self.reading.missing or ()):
             return
+        if not dated and any(doubts.ends_apart(column) for column in values.T):
+            hint = Hint({"skip_rows": str(table.grid.lines[-1])}, "skips it")
+            words = "--missing none says that every number is one"
+            self._refuse(table, len(values) - 1, wanted[0], "a row of data like the others", [hint], words)
         found: dict[str, tuple[int, int]] = {}
         for column, at in enumerate(wanted):
             for number in doubts.stand_ins(values[:, column]):

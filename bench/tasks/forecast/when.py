@@ -34,6 +34,7 @@ SPELLED = (
     *(form.replace("-", by) for by in "-/." for form in ("%Y-%m-%d", "%d-%m-%Y", "%m-%d-%Y")),
     *("%Y %m %d", "%d %m %Y", "%m %d %Y", "%Y %m", "%m %Y", "%Y %j"),  # of several columns
     *("%Y %m %d %H %M", "%Y %m %d %H %M %S", "%Y %j %H"),
+    *("%Y %b %d %H %M", "%Y %B %d %H %M", "%d. %m. %Y"),
     *("%Y-%m", "%Y/%m", "%m/%Y", "%m-%Y", "%YM%m", "%Y-%j"),
     *("%G-W%V-%u", "%G-W%V", "%GW%V", "%GW%V%u", "%G W%V", "%YQ%q", "%Y-Q%q", "%Y Q%q", "Q%q %Y", "Q%q-%Y", "Q%q/%Y"),
     *("%a %b %d %H:%M:%S %Y", "%Y-%m-%d-%H.%M.%S"),
@@ -62,6 +63,8 @@ GUESSED = {  # digits that are taken for nothing until somebody says so
     "%y%m%d": re.compile("[0-9]{6}"),
     "%d%m%y": re.compile("[0-9]{6}"),
     "%m%d%y": re.compile("[0-9]{6}"),
+    "%y%m%d%H%M": re.compile("[0-9]{10}"),
+    "%y%m%d%H%M%S": re.compile("[0-9]{12}"),
     "%Y.%m": re.compile(rf"{_YEAR}\.[0-9]{{2}}"),
     "%m.%Y": re.compile(rf"[0-9]{{1,2}}\.{_YEAR}"),
 }
@@ -83,6 +86,11 @@ YEARS, NUMBER = "years", "number"  # decimal years; any number, which orders the
 FORMS = (*COUNTED, YEARS, NUMBER)
 MOST = 1000 * 365.25 * 86400e6  # microseconds that a date may be counted
 MOST_SHAPES = 500
+MOST_WAYS = 20  # to write dates in one column
+MOST_CLOCKS = 86400  # in a column
+NAMES_OF_DAYS = frozenset(["mon", "tue", "wed", "thu", "fri", "sat", "sun"])
+NAMES_OF_MONTHS = frozenset(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])
+ALIKE = 0.25  # paces that tell no form from another
 SOME = 10  # rows whose order is no chance
 BLOCK = 2**16
 
@@ -95,6 +103,7 @@ _COMPACT = re.compile(r"(?P<gap>[T_ ]|  +)(?:(?P<six>[0-9]{6})|[0-9]{4})(?P<zone
 _CLOCK_ALONE = re.compile(
     r"(?:[01]?[0-9]|2[0-3])([:.])[0-5][0-9](?:\1[0-5][0-9](?:[.,][0-9]{1,9})?)?"
     r"(?: ?[AaPp][Mm])?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+    r"|(?:[01]?[0-9]|2[0-3])(?: ?[AaPp][Mm])?"
     r"|(?:[01][0-9]|2[0-3])[0-5][0-9](?:[0-5][0-9])?"
 )
 _SHAPE = bytes.maketrans(
@@ -123,9 +132,16 @@ def says(text: str) -> bool:
     return bool(_Groups(np.array([text.encode()])).fitting(SPELLED))
 
 
-def is_clock(texts: np.ndarray) -> bool:
-    """Tell whether all texts are times of a day."""
-    return len(texts) > 0 and all(_CLOCK_ALONE.fullmatch(text.decode(errors="replace")) for text in set(texts.tolist()))
+def is_clock(texts: np.ndarray, digits: bool) -> bool:
+    """Tell whether all texts are times of a day; with `digits` they may be 1630 or hours."""
+    known = set(texts[:BLOCK].tolist())
+    if not 0 < len(known) <= MOST_CLOCKS or not all(_CLOCK_ALONE.fullmatch(_text(text)) for text in known):
+        return False
+    return digits or all(re.search("[:AaPp]", _text(text)) for text in known)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def read(texts: np.ndarray, form: str | None = None, digits: bool = True) -> Dates:
@@ -170,6 +186,8 @@ def guesses(texts: np.ndarray) -> list[str]:
     groups = _Groups(texts)
     found = groups.whole((*SPELLED, *DIGITS, *GUESSED, *SHORT))
     found = {whole: values for form, values in found.items() if (whole := groups.one_form(form))}
+    if any(form.startswith("%Y %m") for form in found):  # a day of the year would go beyond 12
+        found = {form: values for form, values in found.items() if not form.startswith("%Y %j")}
     for form in (*COUNTED, YEARS):
         try:
             values = _floats(texts)
@@ -182,7 +200,13 @@ def guesses(texts: np.ndarray) -> list[str]:
     for form, values in found.items():
         distinct.setdefault(values.astype("datetime64[us]").tobytes(), form)
     even = {form: evenness(found[form]) for form in distinct.values()}
-    return [form for form in even if even[form] >= max(even.values()) - 0.05]
+    best = sorted(even, key=lambda form: -even[form])
+    return [form for form in best if even[form] >= even[best[0]] - (0.05 if form in FORMS else ALIKE)]
+
+
+def is_uniform(texts: np.ndarray) -> bool:
+    """Tell whether texts are written in few ways, as dates are and what somebody counted, and no checksums."""
+    return 0 < len(_Groups(texts).examples) <= MOST_WAYS
 
 
 def orders(texts: np.ndarray) -> bool | None:
@@ -256,8 +280,8 @@ class _Groups:
 
 def _with_clock(texts: np.ndarray, form: str, clock: str) -> np.ndarray:
     """Return texts as dates of a form, with a time behind it: each day and each time of a day is read once."""
-    if not clock:
-        return _strptime(texts, form)
+    if not clock or form == "%Y-%m-%d":  # which pandas reads at once
+        return _strptime(texts, form + clock)
     gap, before = clock[: clock.index("%")].encode(), form.count(clock[: clock.index("%")])
     found = np.empty(len(texts), "datetime64[us]")
     known: tuple[dict[bytes, np.datetime64], ...] = ({}, {})

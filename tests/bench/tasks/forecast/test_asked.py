@@ -150,12 +150,12 @@ def test_totals_and_units_are_no_rows():
     units = table("date,v,w", ["UTC", *DAYS.strftime("%Y-%m-%d")], ["degC", *WALK], ["m3", *WALK])
     assert refusal(units) == (
         "t.csv, line 2: expected numbers below the names in line 1, got UTC, degC, m3; "
-        "--skip-rows 2 skips what is above the data"
+        "--skip-rows 2 takes the names date, v, w, --skip-rows 1 takes the names UTC, degC, m3"
     )
     np.testing.assert_array_equal(read(units, skip_rows="2").values[:, 0], WALK)
     head = '"TOA5","stn","CR1000","7"\n"TIMESTAMP","v","RECORD"\n"TS","Volts","RN"\n"","Avg",""\n'
     logger = head + units.split("\n", 2)[2]
-    assert "--skip-rows 1,3-4 skips what is above the data" in refusal(logger)
+    assert "--skip-rows 1,3-4 takes the names TIMESTAMP, v, RECORD" in refusal(logger)
     np.testing.assert_array_equal(read(logger, skip_rows="1,3-4").values[:, 0], WALK)
     for wrong in ("0", "x", "3-2", "2,", "999999"):
         assert refusal(units, skip_rows=wrong).startswith("--skip-rows: expected numbers of lines of t.csv, 1 to ")
@@ -202,3 +202,52 @@ def test_files_of_other_kinds_are_named(data, kind, tmp_path):
     with pytest.raises(ChoiceError) as caught:
         sheet.read(tmp_path / "t.csv")
     assert f"--csv: expected a table of separated values, got {tmp_path}/t.csv: {kind}" in str(caught.value)
+
+
+def test_a_key_is_no_time_of_day():
+    dates = np.tile(DAYS.strftime("%Y-%m-%d"), 2)
+    text = table("sensor_id,date,v", np.repeat([1017, 2001], ROWS), dates, [*WALK, *OTHER])
+    assert "--where sensor_id=1017 picks one of 2" in refusal(text)
+
+
+def test_numbers_of_several_places_are_no_series():
+    text = table("lat,v", np.repeat([47.5, -3.25], ROWS), [*WALK, *OTHER])
+    assert "--where lat=-3.25 picks one of 2" in refusal(text)
+    assert "expected rows of one series" in refusal(table("x,v", np.resize([3, 1, 12, 7, 9, 3, 1], ROWS), WALK))
+
+
+def test_series_at_different_times_are_told_apart():
+    walks = np.stack([WALK, WALK + 500], axis=1).ravel()
+    dates = pd.date_range("2020-01-01", periods=2 * ROWS, freq="h").strftime("%Y-%m-%d %H:%M")
+    text = table("date,ticker,v", dates, ["AAA", "BBB"] * ROWS, walks)
+    assert "--where ticker=AAA picks one of 2" in refusal(text)
+    assert len(read(text, where=["ticker=BBB"]).values) == ROWS
+
+
+def test_parts_of_dates_in_other_languages_are_read():
+    days = DAYS[::-1]
+    found = read(table("Tag,Monat,Jahr,v", days.day, days.month, days.year, WALK))
+    np.testing.assert_array_equal(found.labels, DAYS.to_numpy())
+
+
+def test_digits_with_the_even_pace_of_dates_count_no_seconds():
+    hours = pd.date_range("2014-08-01", periods=ROWS, freq="h").strftime("%y%m%d%H%M")
+    message = refusal(table("date,v", hours, WALK))
+    assert "--date-format %y%m%d%H%M" in message
+
+
+def test_a_last_row_far_from_all_others_is_asked_for():
+    text = table("v", [*WALK, 12345.0])
+    assert f"--skip-rows {ROWS + 2} skips it" in refusal(text)
+    assert len(read(text, missing=["none"]).values) == ROWS + 1
+
+
+def test_names_that_come_again_are_skipped():
+    text = table(
+        "date,v", [*DAYS.strftime("%Y-%m-%d")[:9], "date", *DAYS.strftime("%Y-%m-%d")[9:]], [*WALK[:9], "v", *WALK[9:]]
+    )
+    assert "--skip-rows 11 skips the names that come again" in refusal(text)
+
+
+def test_names_in_angle_brackets_are_no_xml():
+    assert len(read(table("<DATE>\t<X>\tv", DAYS.strftime("%Y%m%d"), OTHER, WALK).replace(",", "\t")).values) == ROWS

@@ -116,7 +116,7 @@ def test_three_lines_of_header_are_read():
 def test_a_second_header_line_is_refused():
     assert refusal("date,v\n-,degC\n2020-01-01,5\n") == (
         "t.csv, line 2: expected numbers below the names in line 1, got -, degC; "
-        "--skip-rows 2 skips what is above the data"
+        "--skip-rows 2 takes the names date, v, --skip-rows 1 takes the names -, degC"
     )
 
 
