@@ -181,7 +181,7 @@ def test_a_chain_without_an_end_is_told(monkeypatch, tmp_path):
     assert any(one.startswith("in circles") for one in tables.follow(drawn, tmp_path / "t.csv").failures)
 
 
-@pytest.mark.parametrize("draws", [8, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("draws", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_table_is_misread_whatever_hint_is_followed(draws, tmp_path):
     """That a table is refused for good is no lie, and not judged here: the command tells it."""
     failures = {seed: tables.run(seed, tmp_path)[1].failures for seed in range(draws)}
