@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from bench.grid.cases import ChoiceError
-from tests import tables
+from tests import refusals, tables
 from tests.drawn.dates import FORMS, NAMES
 from tests.drawn.table import draw_table
 
@@ -163,6 +163,7 @@ def test_refusals_are_held_to_their_words(message, failure, monkeypatch, tmp_pat
     drawn = drawn_with("command: series", ODD)
     drawn.known["--decimal"].clear()
     assert tables.follow(drawn, tmp_path / "t.csv").failures[0].startswith(failure)
+    refusals.told.clear()  # its words are foreign on purpose
 
 
 def test_a_chain_without_an_end_is_told(monkeypatch, tmp_path):
