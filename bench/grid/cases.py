@@ -255,7 +255,7 @@ def either(names):
 
 def one_line(text: object) -> str:
     """Return a text in one line without what a terminal obeys: colours go, tabs and line ends are blanks, others ?."""
-    return harmless(re.sub(r"[\t\n]+", " ", re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(text))))
+    return harmless(re.sub(r"[\t\n]+", " ", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(text))))
 
 
 def harmless(text: str) -> str:

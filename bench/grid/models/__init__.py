@@ -285,9 +285,8 @@ def clean(name: str | bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text without what a terminal would obey."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """Return a text in one line of characters that a page can show as well."""
+    return "".join(c if c.isprintable() else "?" for c in one_line(text))
 
 
 def brief(error: object) -> str:
