@@ -31,7 +31,12 @@ def write(runs: Sequence[Run], folder: Path) -> Path:
     """Write everything that is derived from the runs into `folder` and return the path of report.html."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = Facts(runs)
+    with pd.option_context("future.infer_string", False):  # PyArrow's texts hold no path that is not UTF-8
+        _write(Facts(runs), folder)
+    return folder / REPORT
+
+
+def _write(facts: Facts, folder: Path) -> None:
     files.save(folder / "results.csv", facts.rows.to_csv(index=False))
     for sheet in _sheets(facts):
         if sheet.panels:
@@ -40,7 +45,6 @@ def write(runs: Sequence[Run], folder: Path) -> Path:
             charts.save(charts.sheet(draws, size=(width, height)), folder / "charts", sheet.name)
     files.save(folder / "report.md", markdown(facts))
     files.save(folder / REPORT, html(facts))  # the last of all: a run with it is over
-    return folder / REPORT
 
 
 def write_run(run: Run) -> Path:
