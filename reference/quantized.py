@@ -26,7 +26,9 @@ def quantize(params, dtype):
     Those of float64 are rounded to float32 first, and only the sums and what follows them are more precise.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected {' or '.join(map(repr, DTYPES))}, got {dtype!r}")
+        raise ValueError(
+            f"dtype: expected {' or '.join(map(repr, DTYPES))}, got {getattr(dtype, '__name__', repr(dtype))}"
+        )
     kinds = {"bfloat16": (Bfloat16, Bfloat16), "int8": (InputInt8, StateInt8)}[dtype]
     return params._replace(U=kinds[0](params.U, "params.U"), W=kinds[1](params.W, "params.W"))
 

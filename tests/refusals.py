@@ -15,6 +15,7 @@ from bench.grid.cases import ChoiceError
 from bench.grid.models import ModelError
 from bench.implementations import UnsupportedError
 from bench.results.form import ResultsError
+from bench.timing.worker import WorkerError
 
 ROOT = Path(__file__).parents[1]
 OURS = [ROOT / room for room in ("bench", "kernels", "reference")]
@@ -65,7 +66,7 @@ def _telling(init):
 def _catching(leave):
     def left(self, kind, error, trace):
         caught = leave(self, kind, error, trace)
-        failed = isinstance(error, OSError)  # the system's words, which are put into ours where they are told
+        failed = isinstance(error, (OSError, WorkerError))  # the system's words or a peer's, told as theirs
         if caught and not failed and any(_raiser(trace).is_relative_to(room) for room in OURS):
             told.append(str(error))
         return caught

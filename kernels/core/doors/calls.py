@@ -69,6 +69,9 @@ class Cell(NamedTuple):
 _BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
 
 
+_FIELDS = ("weights", "input_size", "hidden_size", "gates", "dtype", "together")
+
+
 class Prepared(tuple):
     """Weights as the kernels read them; they stay the same when the arrays they came from change.
 
@@ -103,6 +106,12 @@ class Prepared(tuple):
             given, weights = weights, aligned_memory(size, kind)
             weights[:] = given
         return super().__new__(cls, (weights, input_size, hidden_size, gates, dtype, together))
+
+    def _asdict(self):
+        return dict(zip(_FIELDS, self, strict=True))
+
+    def _replace(self, **changes):
+        return type(self)(**self._asdict() | changes)
 
     def __repr__(self):
         _, I, H, gates, dtype, together = self

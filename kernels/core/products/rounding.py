@@ -36,7 +36,9 @@ def packed_units(name, a, dtype):
     if dtype is None:
         return a
     if not isinstance(dtype, str) or dtype not in UNITS:
-        raise ValueError(f"dtype: expected None, {' or '.join(map(repr, UNITS))}, got {dtype!r}")
+        raise ValueError(
+            f"dtype: expected None, {' or '.join(map(repr, UNITS))}, got {getattr(dtype, '__name__', repr(dtype))}"
+        )
     if a.dtype != np.float32:
         raise TypeError(f"{name}: expected dtype float32 to be prepared as {dtype}, got {a.dtype}")
     return _quads(name, a) if dtype == "int8" else _pairs(a)
