@@ -276,6 +276,10 @@ def _check_fit(place, H, I, dtype, hidden_size, input_size, first_dtype):
         raise TypeError(f"{place}: expected weights of {first_dtype}, as before it, got {dtype}")
 
 
+def _counted(arrays):
+    return f"{len(arrays)}" if isinstance(arrays, tuple) else type(arrays).__name__
+
+
 def _check_trace(cell, trace, I, H, L, D, dtype):
     """Check a Trace, and return T and B."""
     check_fields("trace", trace, Trace)
@@ -291,7 +295,7 @@ def _check_trace(cell, trace, I, H, L, D, dtype):
         for d, arrays in enumerate(layer):
             place = f"trace.kept[{l}][{d}]"
             if not isinstance(arrays, tuple) or len(arrays) != len(cell.keeps):
-                raise ValueError(f"{place}: expected {len(cell.keeps)} arrays, got {arrays!r:.80}")
+                raise ValueError(f"{place}: expected {len(cell.keeps)} arrays, got {_counted(arrays)}")
             for i, (a, n) in enumerate(zip(arrays, cell.keeps, strict=True)):
                 check_array(f"{place}[{i}]", a, (T, B, n * H), dtype)
     return T, B

@@ -439,10 +439,9 @@ def _foreign(step, error):
         if tb.tb_frame.f_code.co_filename == step.__code__.co_filename:
             line = tb.tb_lineno
         tb = tb.tb_next
-    told = (str(error).splitlines() or [""])[0][:ONE_LINE]
-    text = f"{type(error).__name__}: {told}" if told else type(error).__name__
+    told = (str(error).splitlines() or [""])[0][:ONE_LINE] or "something else"
     return EquationError(
-        f"{step.__code__.co_filename}:{line}: expected operators and functions of reference.equations, got {text}"
+        f"{step.__code__.co_filename}:{line}: expected operators and functions of reference.equations, got: {told}"
     )
 
 

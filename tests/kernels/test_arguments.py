@@ -242,9 +242,11 @@ def test_prepared_weights_of_another_size_are_refused(cell, field, value, error,
     changed = known | {field: value(prepared.weights) if callable(value) else value}
     with refused(error, blamed):
         cell.kernels.Prepared(**changed)
-    make, arguments_of, *_ = prepared.__reduce_ex__(5)  # as a pickle does
     with refused(error, blamed):
-        make(arguments_of[0], *changed.values())
+        cell.kernels.Prepared._make(changed.values())
+    make, _ = prepared.__reduce_ex__(5)  # as a pickle does
+    with refused(error, blamed):
+        make(*changed.values())
 
 
 def elsewhere(value, shift):

@@ -377,11 +377,11 @@ STEPS = {  # the line at fault first, within a step of gates f and n, states h a
     "matmul": ("h = h @ c", r"expected w\.g\(a\) for a product with a matrix"),
     "floor": ("h = h // 2", r"expected \+ - \* / \*\*"),
     "bits": ("h = where((h > 0) & (c > 0), h, c)", "expected one where in another"),
-    "a name": ("h = foo(h)", "NameError: name 'foo' is not defined"),
+    "a name": ("h = foo(h)", "got: name 'foo' is not defined"),
     "a gate": ("h = u.q", r"u\.q: expected one of the gates \(f, n\), got q"),
     "a gate of w": ("h = w.q(h)", r"w\.q: expected one of the gates \(f, n\), got q"),
     "a vector": ("h = v.q * h", r"v\.q: expected one of the vectors \(p\), got q"),
-    "a state": ("h = h + m", "NameError: name 'm' is not defined"),
+    "a state": ("h = h + m", "got: name 'm' is not defined"),
     "two things": ("h = w.f(h) + w.f(c)", r"w\.f: expected one thing to multiply, got a second"),
     "a number": ("h = w.f(1.0)", r"w\.f: expected a state, or what is computed, \(B, H\), got the number 1.0"),
     "nothing": ("h = w.f()", r"w\.f: expected a state, or what is computed, \(B, H\), got nothing"),
@@ -393,7 +393,7 @@ STEPS = {  # the line at fault first, within a step of gates f and n, states h a
     "none": ("h = tanh(None)", "tanh: expected what the step is given or computes, got NoneType"),
     "a bool": ("h = h * True", "expected a number or what the step is given or computes, got bool"),
     "a key": ("{h: 1}", "got a value as a key"),
-    "division": ("h / (1 // 0)", "ZeroDivisionError"),
+    "division": ("h / (1 // 0)", "by zero"),
 }
 
 

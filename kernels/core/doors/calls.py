@@ -107,6 +107,10 @@ class Prepared(tuple):
             weights[:] = given
         return super().__new__(cls, (weights, input_size, hidden_size, gates, dtype, together))
 
+    @classmethod
+    def _make(cls, values):
+        return cls(*values)
+
     def _asdict(self):
         return dict(zip(_FIELDS, self, strict=True))
 

@@ -49,10 +49,7 @@ def check_array(name, a, shape, dtype, aligned=True):
             f"{name}: expected a C-contiguous array (see numpy.ascontiguousarray), got strides {a.strides}"
         )
     if aligned and not a.flags.aligned:
-        raise ValueError(
-            f"{name}: expected an aligned array, as numpy.require(a, requirements='A') makes of one that came from "
-            f"another process, got address {a.ctypes.data:#x}"
-        )
+        raise ValueError(f"{name}: expected an aligned array (see numpy.require), got address {a.ctypes.data:#x}")
 
 
 def check_fields(name, value, kind):
