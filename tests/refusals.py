@@ -49,7 +49,7 @@ def faults() -> list[str]:
 def watch(patch: pytest.MonkeyPatch) -> None:
     """Have all refusals kept in `told`."""
     for kind in KINDS:
-        patch.setattr(kind, "__init__", _telling(kind.__init__))
+        patch.setattr(kind, "__init__", _telling(kind.__init__))  # type: ignore[misc]
     context = type(pytest.raises(ChoiceError))
     patch.setattr(context, "__exit__", _catching(context.__exit__))
     patch.setattr(subprocess.Popen, "communicate", _reading(subprocess.Popen.communicate))
