@@ -24,6 +24,7 @@ from numba.extending import overload
 from kernels.core.code.cache import INLINE, compiled
 from kernels.core.code.compiler import take_read_only
 from kernels.core.doors.calls import (
+    FORMS,
     Cell,
     Gradients,
     Output,
@@ -55,7 +56,8 @@ from kernels.core.walks.walk import even
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
 GATES = np.int64(3)
-BLOCKS = np.int64(4)  # of sums: n's of the inputs, r, z, n's of the state
+FORM = FORMS[GATES]  # with four blocks of sums: n's of the inputs, r, z, n's of the state
+BLOCKS = FORM.blocks
 STATES = np.int64(1)
 
 
@@ -163,14 +165,14 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     h = np.empty((B, H), dtype)
     wanted = (U, W, biases, x, h[None])
     kept = (trace.gates, trace.inner)
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
+    run_bptt(_bptt, FORM, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, *kept)
     return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
 
 
 @cache
 def as_layers():
     """Return what `kernels.stack` needs to know of the cell."""
-    return Cell(_GruKind(0), Params, State, GATES, BLOCKS, (3, 1), prepare, _merge)
+    return Cell(_GruKind(0), Params, State, FORM, (3, 1), prepare, _merge)
 
 
 def _merge(U, W, biases):
@@ -199,6 +201,8 @@ class _GruForward(NamedTuple):
 
 
 class _GruBackward(NamedTuple):
+    INPUTS = (2, 0, 1)
+
     gates: Any  # (T, B, 3H)
     inner: Any  # (T, B, H)
     hs: Any  # (T, B, hs_row)
@@ -211,7 +215,7 @@ class _GruBackward(NamedTuple):
 @compiled
 def _infer(team, weights, I, x, h0, hs, gates, inner):
     cell = _GruForward(pointer(gates), pointer(inner), gates.size > 0, h0.shape[1])
-    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, GATES, BLOCKS), cell, weights, hs)
+    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, FORM), cell, weights, hs)
 
 
 @take_read_only
@@ -223,10 +227,10 @@ def _step(team, weights, I, x_t, h0, h):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, row, b, c):
+def _advance(cell, vectors, sums, apart, previous, row, b, c):
     if is_a(cell, _GruForward):
 
-        def advance(cell, sums, apart, previous, row, b, c):
+        def advance(cell, vectors, sums, apart, previous, row, b, c):
             r, z = sigmoid(load(sums, apart)), sigmoid(load(sums, 2 * apart))
             inner = load(sums, 3 * apart)
             n = tanh(multiply_add(r, inner, load(sums, 0)))
@@ -248,17 +252,17 @@ def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
     grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, inner,
 ):  # fmt: skip
-    source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
+    source = given(x, U, W, U, h0, hs, grad_hs, grad_last, FORM, STATES)
     to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _GruBackward(pointer(gates), pointer(inner), pointer(hs), hs.shape[2], pointer(h0), h0.shape[1])
     back_through(team, even(hs, pointer(team)), source, cell, to, window, scratch)
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+def _retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
     if is_a(cell, _GruBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+        def retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
             H = cell.H
             gates = at(cell.gates, row * 3 * H)
             r, z, n = get(gates, c, H), get(at(gates, H), c, H), get(at(gates, 2 * H), c, H)
@@ -281,12 +285,12 @@ class _GruKind(NamedTuple):
 
 
 @overload(forward_cell, jit_options=INLINE)
-def _forward_cell(kind, H, c, gates, more, keep):
+def _forward_cell(kind, H, c, apart, gates, more, keep):
     if is_a(kind, _GruKind):
-        return lambda kind, H, c, gates, more, keep: _GruForward(gates, more, keep, H)
+        return lambda kind, H, c, apart, gates, more, keep: _GruForward(gates, more, keep, H)
 
 
 @overload(backward_cell, jit_options=INLINE)
-def _backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+def _backward_cell(kind, H, hs, hs_row, h0, c0, apart, gates, more):
     if is_a(kind, _GruKind):
-        return lambda kind, H, hs, hs_row, h0, c0, gates, more: _GruBackward(gates, more, hs, hs_row, h0, H)
+        return lambda kind, H, hs, hs_row, h0, c0, apart, gates, more: _GruBackward(gates, more, hs, hs_row, h0, H)

@@ -26,6 +26,7 @@ from numba.extending import overload
 from kernels.core.code.cache import INLINE, compiled
 from kernels.core.code.compiler import take_read_only
 from kernels.core.doors.calls import (
+    FORMS,
     Cell,
     Gradients,
     Output,
@@ -56,7 +57,8 @@ from kernels.core.walks.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
-GATES = BLOCKS = np.int64(4)
+GATES = np.int64(4)
+FORM = FORMS[GATES]
 STATES = np.int64(2)
 
 
@@ -159,19 +161,19 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None):
     check_truncate(truncate)
 
     U, W = (np.empty(p.shape, dtype) for p in params[:2])
-    biases = np.empty((BLOCKS, H), dtype)
+    biases = np.empty((GATES, H), dtype)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     first = np.empty((STATES, B, H), dtype)
     wanted = (U, W, biases, x, first)
     kept = (trace.gates, trace.cs, trace.initial.c)
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
+    run_bptt(_bptt, FORM, STATES, truncate, params, trace, grad_hs, grad_last, wanted, *kept)
     return Gradients(_merge(U, W, biases), x if x.size else None, State(*(a.copy() for a in first)))
 
 
 @cache
 def as_layers():
     """Return what `kernels.stack` needs to know of the cell."""
-    return Cell(_LstmKind(0), Params, State, GATES, BLOCKS, (4, 1), prepare, _merge)
+    return Cell(_LstmKind(0), Params, State, FORM, (4, 1), prepare, _merge)
 
 
 def _merge(U, W, biases):
@@ -211,7 +213,7 @@ class _LstmBackward(NamedTuple):
 @compiled
 def _infer(team, weights, I, x, h0, hs, c, gates, cs):
     cell = _LstmForward(pointer(c), pointer(gates), pointer(cs), gates.size > 0, c.shape[1])
-    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, GATES, BLOCKS), cell, weights, hs)
+    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, FORM), cell, weights, hs)
 
 
 @take_read_only
@@ -223,10 +225,10 @@ def _step(team, weights, I, x_t, h0, h, c):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, row, b, c):
+def _advance(cell, vectors, sums, apart, previous, row, b, c):
     if is_a(cell, _LstmForward):
 
-        def advance(cell, sums, apart, previous, row, b, c):
+        def advance(cell, vectors, sums, apart, previous, row, b, c):
             H = cell.H
             i, f = sigmoid(load(sums, 0)), sigmoid(load(sums, apart))
             g, o = tanh(load(sums, 2 * apart)), sigmoid(load(sums, 3 * apart))
@@ -251,17 +253,17 @@ def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
     grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, gates, cs, c0,
 ):  # fmt: skip
-    source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
+    source = given(x, U, W, U, h0, hs, grad_hs, grad_last, FORM, STATES)
     to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _LstmBackward(pointer(gates), pointer(cs), pointer(c0), c0.shape[1])
     back_through(team, even(hs, pointer(team)), source, cell, to, window, scratch)
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+def _retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
     if is_a(cell, _LstmBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+        def retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
             H = cell.H
             gates = at(cell.gates, row * 4 * H)
             i, f = get(gates, c, H), get(at(gates, H), c, H)
@@ -287,12 +289,12 @@ class _LstmKind(NamedTuple):
 
 
 @overload(forward_cell, jit_options=INLINE)
-def _forward_cell(kind, H, c, gates, more, keep):
+def _forward_cell(kind, H, c, apart, gates, more, keep):
     if is_a(kind, _LstmKind):
-        return lambda kind, H, c, gates, more, keep: _LstmForward(c, gates, more, keep, H)
+        return lambda kind, H, c, apart, gates, more, keep: _LstmForward(c, gates, more, keep, H)
 
 
 @overload(backward_cell, jit_options=INLINE)
-def _backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+def _backward_cell(kind, H, hs, hs_row, h0, c0, apart, gates, more):
     if is_a(kind, _LstmKind):
-        return lambda kind, H, hs, hs_row, h0, c0, gates, more: _LstmBackward(gates, more, c0, H)
+        return lambda kind, H, hs, hs_row, h0, c0, apart, gates, more: _LstmBackward(gates, more, c0, H)

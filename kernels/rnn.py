@@ -20,6 +20,7 @@ from numba.extending import overload
 from kernels.core.code.cache import INLINE, compiled
 from kernels.core.code.compiler import take_read_only
 from kernels.core.doors.calls import (
+    FORMS,
     Cell,
     Gradients,
     Output,
@@ -50,7 +51,8 @@ from kernels.core.walks.walk import even
 
 __all__ = ["Gradients", "Output", "Params", "Prepared", "State", "Stream", "Trace"]
 
-GATES = BLOCKS = STATES = np.int64(1)
+GATES = STATES = np.int64(1)
+FORM = FORMS[GATES]
 
 
 @sendable
@@ -149,17 +151,17 @@ def bptt(params, trace, grad_hs, grad_state=None, truncate=None, activation="tan
     code = _code(activation)
 
     U, W = (np.empty(p.shape, dtype) for p in params[:2])
-    biases = np.empty((BLOCKS, H), dtype)
+    biases = np.empty((1, H), dtype)
     x = np.empty(trace.x.shape, dtype) if trace.x.ndim == 3 else nothing(dtype)
     h = np.empty((B, H), dtype)
     wanted = (U, W, biases, x, h[None])
-    run_bptt(_bptt, BLOCKS, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
+    run_bptt(_bptt, FORM, STATES, truncate, params, trace, grad_hs, grad_state.h[None], wanted, code)
     return Gradients(_merge(U, W, biases), x if x.size else None, State(h))
 
 
 def as_layers(activation="tanh"):
     """Return what `kernels.stack` needs to know of the cell."""
-    return Cell(_RnnKind(_code(activation)), Params, State, GATES, BLOCKS, (), prepare, _merge)
+    return Cell(_RnnKind(_code(activation)), Params, State, FORM, (), prepare, _merge)
 
 
 def _merge(U, W, biases):
@@ -197,7 +199,7 @@ class _RnnBackward(NamedTuple):
 @compiled
 def _infer(team, weights, I, x, h0, hs, activation):
     cell = _RnnForward(activation)
-    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, GATES, BLOCKS), cell, weights, hs)
+    ahead_through(team, even(hs, pointer(team)), layer(weights, I, x, h0, hs, FORM), cell, weights, hs)
 
 
 @take_read_only
@@ -208,9 +210,9 @@ def _step(team, weights, I, x_t, h0, h, activation):
 
 
 @overload(advance, jit_options=INLINE)
-def _advance(cell, sums, apart, previous, row, b, c):
+def _advance(cell, vectors, sums, apart, previous, row, b, c):
     if is_a(cell, _RnnForward):
-        return lambda cell, sums, apart, previous, row, b, c: activate(load(sums, 0), cell.activation)
+        return lambda cell, vectors, sums, apart, previous, row, b, c: activate(load(sums, 0), cell.activation)
 
 
 @take_read_only
@@ -219,17 +221,17 @@ def _bptt(
     team, x, U, W, h0, hs, grad_hs, grad_last, window,
     grad_U, grad_W, grad_biases, grad_x, grad_first, scratch, activation,
 ):  # fmt: skip
-    source = given(x, U, W, h0, hs, grad_hs, grad_last, GATES, BLOCKS, STATES)
+    source = given(x, U, W, U, h0, hs, grad_hs, grad_last, FORM, STATES)
     to = wanted(grad_U, grad_W, grad_biases, grad_x, grad_first)
     cell = _RnnBackward(pointer(hs), hs.shape[2], hs.shape[2], activation)
     back_through(team, even(hs, pointer(team)), source, cell, to, window, scratch)
 
 
 @overload(retreat, jit_options=INLINE)
-def _retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+def _retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
     if is_a(cell, _RnnBackward):
 
-        def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+        def retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
             """delta = dL/dh_t act'(a_t)"""
             h = get(at(cell.hs, row * cell.hs_row), c, cell.H)
             store(deltas, 0, grad_h * slope(h, cell.activation))
@@ -243,12 +245,12 @@ class _RnnKind(NamedTuple):
 
 
 @overload(forward_cell, jit_options=INLINE)
-def _forward_cell(kind, H, c, gates, more, keep):
+def _forward_cell(kind, H, c, apart, gates, more, keep):
     if is_a(kind, _RnnKind):
-        return lambda kind, H, c, gates, more, keep: _RnnForward(kind.activation)
+        return lambda kind, H, c, apart, gates, more, keep: _RnnForward(kind.activation)
 
 
 @overload(backward_cell, jit_options=INLINE)
-def _backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+def _backward_cell(kind, H, hs, hs_row, h0, c0, apart, gates, more):
     if is_a(kind, _RnnKind):
-        return lambda kind, H, hs, hs_row, h0, c0, gates, more: _RnnBackward(hs, hs_row, H, kind.activation)
+        return lambda kind, H, hs, hs_row, h0, c0, apart, gates, more: _RnnBackward(hs, hs_row, H, kind.activation)

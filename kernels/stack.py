@@ -142,18 +142,31 @@ def bptt(cell, params, trace, grad_hs, grad_state=None, **options):
         start, last = trace.initial[l][d], np.zeros((len(cell.State._fields), B, H), dtype)
         if grad_state is not None:
             last[:] = grad_state[l][d]
-        gradients = (np.empty(U.shape, dtype), np.empty(W.shape, dtype), np.empty((cell.blocks, H), dtype))
+        biases = np.empty((cell.form.blocks + cell.form.vectors, H), dtype)
+        gradients = (np.empty(U.shape, dtype), np.empty(W.shape, dtype), biases)
+        vectors = cell.vectors(params[l][d]) if cell.vectors else nothing(dtype)
         grad_x = nothing(dtype) if l == 0 and one_hot else begin((T, B, U.shape[1]), dtype)
-        gates, more = trace.kept[l][d] or (nothing(dtype), nothing(dtype))
-        held.append((U, W, start[0], hs[l], last, *gradients, grad_x, np.empty_like(last), gates, more, start[-1]))
+        kept = _two(trace.kept[l][d], dtype)
+        first, others = np.empty_like(last), _others(start, dtype)
+        held.append((U, W, vectors, start[0], hs[l], last, *gradients, grad_x, first, *kept, others))
         _note_backward(table, q, *held[-1])
-    net = network.Net(L, D, I, H, cell.gates, cell.blocks, len(cell.State._fields))
+    net = network.Net(L, D, I, H, cell.form, len(cell.State._fields))
     size = network_size(most_threads, L, D, T, B, I, H, cell.gates)
     scratch = np.empty(_back_memory(net, steps, B, one_hot, size[0], vector_lanes(dtype)), dtype)
     on_a_team(_back, size, (cell.kind, net, table, trace.x, grad_hs, places, steps, scratch))
-    found = [cell.merge(*arrays[5:8]) for arrays in held]
-    states = [cell.State(*(a.copy() for a in arrays[9])) for arrays in held]
-    return Gradients(_tree(found, D), None if one_hot else held[0][8], _tree(states, D))
+    found = [cell.merge(*arrays[6:9]) for arrays in held]
+    states = [cell.State(*(a.copy() for a in arrays[10])) for arrays in held]
+    return Gradients(_tree(found, D), None if one_hot else held[0][9], _tree(states, D))
+
+
+def _two(kept, dtype):
+    """Return two arrays of what a cell keeps, empty ones where it keeps fewer."""
+    return (*kept, nothing(dtype), nothing(dtype))[:2]
+
+
+def _others(state, dtype):
+    """Return a copy of the arrays of a state but h, one upon the other."""
+    return np.array(state[1:]) if len(state) > 1 else nothing(dtype)
 
 
 def _forward(cell, params, x, state, lengths, keep):
@@ -167,27 +180,23 @@ def _forward(cell, params, x, state, lengths, keep):
     if state is not None:
         check_states("state", state, cell.State, L, D, (B, H), dtype)
     elif keep:
-        state = _tree([cell.State(*np.zeros((len(cell.State._fields), B, H), dtype)) for _ in weights], D)
+        state = _tree([cell.start((B, H), dtype) for _ in weights], D)
 
     hs = [np.empty((T, B, D * H), dtype) for _ in range(L - 1)]
     hs.append((np.empty if lengths is None else np.zeros)((T, B, D * H), dtype))
-    table, held, kept, zero = np.empty((L * D, network.ROW), np.int64), [], [], None
+    table, held, kept = np.empty((L * D, network.ROW), np.int64), [], []
+    begin = cell.start((B, H), dtype) if state is None else None
     for q, one in enumerate(weights):
         l, d = divmod(q, D)
-        if state is None:
-            zero = np.zeros((B, H), dtype) if zero is None else zero
-            start = (zero, zero)
-        else:
-            start = state[l][d]
-        c = np.array(start[1]) if len(cell.State._fields) > 1 else nothing(dtype)
+        start = begin or state[l][d]
         kept.append(tuple(np.empty((T, B, n * H), dtype) for n in cell.keeps) if keep else ())
-        gates, more = kept[-1] or (nothing(dtype), nothing(dtype))
-        held.append((one.weights, start[0], hs[l], c, gates, more, np.empty((B, H), dtype)))
+        own = _two(kept[-1], dtype)
+        held.append((one.weights, start[0], hs[l], _others(start, dtype), *own, np.empty((B, H), dtype)))
         _note_forward(table, q, *held[-1])
-    net = network.Net(L, D, I, H, cell.gates, cell.blocks, len(cell.State._fields))
+    net = network.Net(L, D, I, H, cell.form, len(cell.State._fields))
     size = network_size(most_threads, L, D, T, B, I, H, cell.gates, weights[0].together)
     on_a_team(_ahead, size, (cell.kind, net, table, weights[0].weights, x, hs[-1], places, steps, keep))
-    last = [cell.State(*(arrays[6], arrays[3])[: len(cell.State._fields)]) for arrays in held]
+    last = [cell.State(arrays[6], *(a.copy() for a in arrays[3][: len(cell.State._fields) - 1])) for arrays in held]
     return hs, _tree(last, D), state, _tree(kept, D)
 
 
@@ -240,7 +249,7 @@ def _check_params(cell, params, aligned=True):
     for l, layer in enumerate(params):
         for d, one in enumerate(layer):
             place = f"params[{l}][{d}]"
-            sizes = _at(place, "params", check_params, one, cell.Params, cell.gates, aligned)
+            sizes = _at(place, "params", check_params, one, cell.Params, *cell.rows, aligned)
             if H is None:
                 (H, I), dtype = sizes, one.W.dtype
             _check_fit(place, *sizes, one.W.dtype, H, D * H if l else I, dtype)

@@ -16,7 +16,14 @@ from kernels.core.products.tiles import whole
 from kernels.core.threads.team import most_threads, on_a_team
 from kernels.core.vectors.simd import ALIGNMENT, vector_lanes
 from kernels.core.walks.backward import layer_memory
-from kernels.core.walks.recurrence import pack, team_size
+from kernels.core.walks.recurrence import Form, gates_of, pack, team_size
+
+# Of the cells that are told by their gates: the RNN, the GRU and the LSTM.
+FORMS = {
+    gates: Form(*map(np.int64, form))
+    for gates, form in {1: (1, 1, 0, 0, 1, 0), 3: (3, 3, 0, 0, 4, 0), 4: (4, 4, 0, 0, 4, 0)}.items()
+}
+_ORDERS = {1: np.zeros(2, np.int64), 3: np.array([2, 0, 1, 0, 1, 2]), 4: np.array([0, 1, 2, 3] * 2)}
 
 
 def aligned(a):
@@ -59,17 +66,29 @@ class Cell(NamedTuple):
     kind: Any  # what compiled code tells the cell by: `kernels.core.walks.network`
     Params: type
     State: type
-    gates: int
-    blocks: int
+    form: Form
     keeps: tuple  # arrays (T, B, n H) that forward keeps for BPTT: each one's n
     prepare: Any
-    merge: Any  # makes Params of U, W and the biases (blocks, H)
+    merge: Any  # makes Params of U, W and the biases and vectors (blocks + vectors, H)
+    vectors: Any = None  # takes Params to the cell's vectors (vectors, H), if it has any
+    begins: tuple = ()  # the numbers that the states begin with, if not all with zero
+    cell: str = ""  # of one from equations, which
+
+    @property
+    def gates(self):
+        return gates_of.py_func(self.form)
+
+    @property
+    def rows(self):
+        """How many gates are in U, and in W."""
+        return int(self.form.u), int(self.form.w + self.form.later)
+
+    def start(self, shape, dtype):
+        """Return the State that a sequence begins with, each array of this shape (B, H)."""
+        return _start(self.State, shape, dtype, self.begins)
 
 
-_BLOCKS = {1: 1, 3: 4, 4: 4}  # of sums, and biases, by the number of gates
-
-
-_FIELDS = ("weights", "input_size", "hidden_size", "gates", "dtype", "together")
+_FIELDS = ("weights", "input_size", "hidden_size", "gates", "dtype", "together", "form", "cell")
 
 
 class Prepared(tuple):
@@ -89,23 +108,28 @@ class Prepared(tuple):
     gates = property(itemgetter(3))
     dtype = property(itemgetter(4))  # of x, the states and the biases
     together = property(itemgetter(5))  # numbers in an element of `weights`: more than one below float32
+    form = property(itemgetter(6))  # of a cell from equations; the others, None, are told by their gates
+    cell = property(itemgetter(7))  # and which one that is
 
-    def __new__(cls, weights, input_size, hidden_size, gates, dtype, together):
+    def __new__(cls, weights, input_size, hidden_size, gates, dtype, together, form=None, cell=""):
         check_size("input_size", input_size)
         check_size("hidden_size", hidden_size)
-        check_size("gates", gates)
-        if gates not in _BLOCKS:
-            raise ValueError(f"gates: expected {', '.join(map(str, _BLOCKS))}, got {gates!r}")
+        if form is None:
+            check_size("gates", gates)
+            if gates not in FORMS:
+                raise ValueError(f"gates: expected {', '.join(map(str, FORMS))}, got {gates!r}")
+        else:
+            form = check_form(form)
         kind = next((kind for kind, of in KINDS.items() if of[:2] == (dtype, together)), None)
         if kind is None:
             known = ", ".join(f"{of.dtype} and {of.together}" for of in KINDS.values())
             raise ValueError(f"dtype, together: expected {known}, got {dtype} and {together}")
-        size = _panels_size(input_size, hidden_size, gates, kind)
+        size = _panels_size(input_size, hidden_size, form or FORMS[gates], kind)
         check_array("weights", weights, (size,), kind, aligned=False)
         if weights.ctypes.data % ALIGNMENT:
             given, weights = weights, aligned_memory(size, kind)
             weights[:] = given
-        return super().__new__(cls, (weights, input_size, hidden_size, gates, dtype, together))
+        return super().__new__(cls, (weights, input_size, hidden_size, gates, dtype, together, form, cell))
 
     @classmethod
     def _make(cls, values):
@@ -118,11 +142,25 @@ class Prepared(tuple):
         return type(self)(**self._asdict() | changes)
 
     def __repr__(self):
-        _, I, H, gates, dtype, together = self
+        _, I, H, gates, dtype, together = self[:6]
         return f"Prepared({I} inputs, {H} hidden units, {gates} gates, {dtype}, {together} together)"
 
     def __reduce__(self):  # without which protocols 0 and 1 of pickle go past `__new__`
         return type(self), tuple(self)
+
+
+def check_form(form):
+    """Return a Form as compiled code takes it, or raise a ValueError for one that cannot be."""
+    form = Form(*form)
+    for name, n in zip(form._fields, form, strict=True):
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+            raise ValueError(f"form.{name}: expected an integer >= 0, got {n!r}")
+    u, w, later, middles, blocks, _ = form
+    if not max(u, w + later) <= blocks <= u + w + later:
+        raise ValueError(f"form.blocks: expected {max(u, w + later)} to {u + w + later}, got {blocks}")
+    if (later > 0) != (middles > 0) or middles > later:
+        raise ValueError(f"form.middles: expected 1 to {later} for {later} gates behind them, got {middles}")
+    return Form(*map(np.int64, form))
 
 
 def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
@@ -138,43 +176,54 @@ def draw_params(kind, gates, input_size, hidden_size, rng, dtype):
     return kind(*(rng.uniform(-bound, bound, shapes[name]).astype(dtype) for name in kind._fields))
 
 
-def zero_state(kind, params, batch_size):
-    """Return a state of zeros, each array (B, H), for Params or Prepared."""
+def zero_state(kind, params, batch_size, begins=()):
+    """Return the state that a sequence begins with, each array (B, H), for Params or Prepared: zero, if not told."""
     check_size("batch_size", batch_size)
     if isinstance(params, Prepared):
-        return _zeros(kind, (batch_size, params.hidden_size), params.dtype)
+        return _start(kind, (batch_size, params.hidden_size), params.dtype, begins)
     if not hasattr(params, "W"):
         raise TypeError(f"params: expected Params or Prepared, got {type(params).__name__}")
     check_float("params.W", params.W)
     check_array("params.W", params.W, ("GH", "H"), params.W.dtype, aligned=False)
-    return _zeros(kind, (batch_size, params.W.shape[1]), params.W.dtype)
+    return _start(kind, (batch_size, params.W.shape[1]), params.W.dtype, begins)
 
 
-def _zeros(kind, shape, dtype):
-    return kind._make([np.zeros(shape, dtype) for _ in kind._fields])
+def _start(kind, shape, dtype, begins=()):
+    if not begins:
+        return kind._make([np.zeros(shape, dtype) for _ in kind._fields])
+    return kind._make([np.full(shape, number, dtype) for number in begins])
 
 
-def lay_out(U, W, biases, dtype=None):
-    """Return the Prepared of U (G H, I), W (G H, H) and biases (blocks, H), of their own dtype or below float32."""
+def lay_out(U, W, biases, dtype=None, form=None, order=None, cell=""):
+    """Return the Prepared of U (G_u H, I), W (G_w H, H) and biases (blocks + vectors, H), of their dtype or below.
+
+    `form` and `order` (see `kernels.core.walks.recurrence.pack`) are those of a `cell` from equations; the others' are
+    told by their gates.
+    """
     H, I = W.shape[1], U.shape[1]
-    gates = W.shape[0] // H
+    gates = W.shape[0] // H if form is None else gates_of.py_func(form)
     U, W = packed_units("params.U", aligned(U), dtype), packed_units("params.W", aligned(W), dtype)
-    weights = aligned_memory(_panels_size(I, H, gates, W.dtype), W.dtype)
-    pack(U, W, aligned(biases), weights)
-    return tuple.__new__(Prepared, (weights, I, H, gates, *KINDS[W.dtype][:2]))  # which are right, and need no check
+    weights = aligned_memory(_panels_size(I, H, form or FORMS[gates], W.dtype), W.dtype)
+    pack(U, W, aligned(biases), _ORDERS[gates] if order is None else order, weights)
+    # Which are right, and need no check.
+    return tuple.__new__(Prepared, (weights, I, H, gates, *KINDS[W.dtype][:2], form, cell))
 
 
-def _panels_size(I, H, gates, dtype):
+def _panels_size(I, H, form, dtype):
     n = vector_lanes(dtype)
-    return ((panel_rows(I, dtype) + panel_rows(H, dtype)) * gates + _BLOCKS[gates]) * whole.py_func(H, n) * n
+    u, w, later, _, blocks, vectors = form
+    rows = panel_rows(I, dtype) * u + panel_rows(H, dtype) * (w + later) + blocks + vectors
+    return int(rows * whole.py_func(H, n) * n)
 
 
-def prepared(params, prepare, gates):
+def prepared(params, prepare, gates, cell=""):
     """Return `params` if they are prepared, and of a cell with so many gates, else prepare them."""
     if not isinstance(params, Prepared):
         return prepare(params)
     if params.gates != gates:
         raise ValueError(f"params: expected weights of {gates} gates, got weights prepared for {params.gates}")
+    if params.cell != cell:
+        raise ValueError("params: expected weights prepared for this cell, got weights prepared for another one")
     return params
 
 
@@ -184,49 +233,49 @@ def check_full(params):
         raise ValueError(f"params: expected weights of {params.dtype} for forward, got weights prepared below it")
 
 
-def check_start(kind, weights, x, state):
-    """Check the input x (T, B, I) and the state before it, a `kind` or None; return the state, zero for None."""
+def check_start(kind, weights, x, state, begins=()):
+    """Check the input x (T, B, I) and the state before it, a `kind` or None; return the state, of None the first."""
     _, B = check_input("x", x, ("T", "B"), weights.input_size, weights.dtype)
     shape, dtype = (B, weights.hidden_size), weights.dtype
     if state is None:
-        return _zeros(kind, shape, dtype)
+        return _start(kind, shape, dtype, begins)
     check_state("state", state, kind, shape, dtype)
     return kind(*state)
 
 
 def check_step(kind, weights, x_t, state):
     """Check the input x_t (B, I) of a single step and the state before it."""
-    _, I, H, _, dtype, _ = weights
+    _, I, H, _, dtype = weights[:5]
     (B,) = check_input("x_t", x_t, ("B",), I, dtype)
     check_state("state", state, kind, (B, H), dtype)
 
 
 def run_step(work, prepared, x_t, h0, *arrays):
     """Call a cell's compiled step on a team; `arrays` are the cell's own, h (B, H) the first."""
-    weights, I, H, gates, _, together = prepared
+    weights, I, H, gates, _, together = prepared[:6]
     size = team_size(most_threads, 1, len(x_t), I, H, gates, together)
     on_a_team(work, size, (weights, I, x_t, h0, *arrays))
 
 
 def run_forward(work, prepared, x, h0, *arrays):
     """Call a cell's compiled forward on a team; `arrays` are the cell's own, hs (T, B, H) the first."""
-    weights, I, H, gates, _, together = prepared
+    weights, I, H, gates, _, together = prepared[:6]
     T, B = x.shape[:2]
     size = team_size(most_threads, T, B, I, H, gates, together)
     on_a_team(work, size, (weights, I, x, h0, *arrays))
 
 
-def run_bptt(work, blocks, states, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
+def run_bptt(work, form, states, truncate, params, trace, grad_hs, grad_last, wanted, *kept):
     """Call a cell's compiled bptt on a team.
 
     `states` is how many arrays a state has, `wanted` are the gradients' arrays (U, W, biases, x, the initial state's),
     and `kept` what the cell needs to know of its forward pass.
     """
     U, W, x, hs = params.U, params.W, trace.x, trace.hs
-    (T, B, H), I, gates = hs.shape, U.shape[1], W.shape[0] // W.shape[1]
+    (T, B, H), I = hs.shape, U.shape[1]
     window = -1 if truncate is None or truncate >= T - 1 else int(truncate)
-    size = team_size(most_threads, T, B, I, H, gates)
-    sizes = (T, B, I, H, gates, blocks, states, x.ndim == 2, window, size[0], vector_lanes(hs.dtype))
+    size = team_size(most_threads, T, B, I, H, gates_of.py_func(form))
+    sizes = (T, B, I, H, form, states, x.ndim == 2, window, size[0], vector_lanes(hs.dtype))
     scratch = _scratch(_bptt_memory(*sizes), hs.dtype)
     # Arrays one by one: a NamedTuple of them takes 1.5 µs more to cross from Python, a tenth of a small call.
     arguments = (x, U, W, trace.initial.h, hs, grad_hs, grad_last, window, *wanted, scratch, *kept)

@@ -91,22 +91,45 @@ def check_dtype(name, dtype):
         raise TypeError(f"{name}: expected float32 or float64, got {getattr(dtype, '__name__', repr(dtype))}")
 
 
-def check_params(params, kind, gates, aligned=True):
-    """Check the fields U (gates H, I), W (gates H, H), b (gates H,), and c (H,) if there is one; return H and I.
+def check_params(params, kind, gates, recurrent=None, aligned=True):
+    """Check the fields U (gates H, I), W (recurrent H, H), b (gates H,), and vectors (H,) behind; return H and I.
 
-    Those of another cell with the same fields, rnn and lstm, differ by their shapes.
+    `recurrent` is `gates` if None. Of no gates an array has no rows, and is the only one that may be empty. Params of
+    another cell with the same fields, rnn and lstm, differ by their shapes.
     """
     check_fields("params", params, kind)
-    U, W, b, *c = params
+    recurrent = gates if recurrent is None else recurrent
+    U, W, b, *vectors = params
     check_float("params.W", W)
-    H = W.shape[1] if W.ndim == 2 and W.size else "H"
-    check_array("params.W", W, (f"{gates}H" if gates > 1 and H == "H" else gates * H, H), W.dtype, aligned)
-    I = U.shape[1] if isinstance(U, np.ndarray) and U.ndim == 2 and U.size else "I"
-    check_array("params.U", U, (gates * H, I), W.dtype, aligned)
-    check_array("params.b", b, (gates * H,), W.dtype, aligned)
-    for a in c:
-        check_array("params.c", a, (H,), W.dtype, aligned)
+    H = W.shape[1] if W.ndim == 2 and W.shape[1] and (W.size or not recurrent) else "H"
+    _check_rows("params.W", W, recurrent, H, H, W.dtype, aligned)
+    I = U.shape[1] if isinstance(U, np.ndarray) and U.ndim == 2 and U.shape[1] and (U.size or not gates) else "I"
+    _check_rows("params.U", U, gates, H, I, W.dtype, aligned)
+    if gates:
+        check_array("params.b", b, (gates * H,), W.dtype, aligned)
+    else:
+        _check_empty("params.b", b, (0,), W.dtype)
+    for name, a in zip(kind._fields[3:], vectors, strict=True):
+        check_array(f"params.{name}", a, (H,), W.dtype, aligned)
     return H, I
+
+
+def _check_rows(name, a, gates, H, columns, dtype, aligned):
+    """Check an array of so many gates, (gates H, columns)."""
+    if gates:
+        check_array(name, a, (f"{gates}H" if gates > 1 and H == "H" else gates * H, columns), dtype, aligned)
+    else:
+        _check_empty(name, a, (0, columns), dtype)
+
+
+def _check_empty(name, a, shape, dtype):
+    """Raise unless `a` is an array of this dtype and shape, which has no rows."""
+    if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(a).__name__}")
+    if a.dtype != dtype:
+        raise TypeError(f"{name}: expected dtype {dtype}, got {a.dtype}")
+    if a.shape != shape:
+        raise ValueError(f"{name}: expected shape ({', '.join(map(str, shape))}), got {a.shape}")
 
 
 def check_state(name, state, kind, shape, dtype):

@@ -37,6 +37,7 @@ class Stream:
     __slots__ = (
         "_address",
         "_again",
+        "_begins",
         "_h",
         "_infer",
         "_keeps",
@@ -65,17 +66,19 @@ class Stream:
             self._step = Shared(shared, most, (1, B, I, H, cell.gates, first.together))
 
         states = len(cell.State._fields)
-        inside = (max(I, H) if L > 1 else I, H, cell.gates, cell.blocks)
+        inside = (max(I, H) if L > 1 else I, H, cell.form)
         scratch = max(room(first.weights, B, members, *inside) for members in range(1, most + 1))
         numbers = -(-states * L * B * H * number.itemsize // ALIGNMENT) * ALIGNMENT // number.itemsize  # whole vectors
         head, own, before, rest = _lay_out((ADDRESS, WEIGHTS + L), *((number, n) for n in (numbers, numbers, scratch)))
-        head[LAYERS:WEIGHTS] = L, B, I, H, cell.gates, cell.blocks, numbers, *map(_address, (own, before, rest))
+        head[LAYERS:WEIGHTS] = L, B, I, H, numbers, *map(_address, (own, before, rest)), *cell.form
         head[OPTION] = cell.kind[0]
         head[WEIGHTS:] = [_address(one.weights) for one in weights]
         self._address, self._keeps = _address(head), (head, before, rest, weights)
         arrays = own[: states * L * B * H].reshape(states, L, B, H)
         self._states = [self._kind(*arrays[:, l]) for l in range(L)]
-        self._h = self._states[-1].h
+        self._h = self._states[-1][0]
+        self._begins = cell.begins or (0,) * states
+        self.reset()
 
     def step(self, x_t):
         """Return h (B, H) of the last layer after one more step, from x_t (B, I), or from indices (B,).
@@ -122,11 +125,11 @@ class Stream:
                     to[:] = a
 
     def reset(self):
-        """Begin anew, from the zero state."""
+        """Begin anew: from the zero state, or where the cell has its states begin."""
         with _Held(self._address):
             for state in self._states:
-                for a in state:
-                    a[:] = 0
+                for a, number in zip(state, self._begins, strict=True):
+                    a[:] = number
 
     def _as_array(self, x_t):
         check_input("x_t", x_t, ("B",), self._shape[1], self._number)

@@ -135,6 +135,24 @@ def _enter_states(w, h0, h0_row, H, rows, to, to_row):
     return enter_states
 
 
+def enter_middle(w, middle, middle_row, H, rows, to, to_row):
+    """Return where rows (rows, H) of a second stage lie as they are multiplied with `w`, their distance, a fault."""
+
+
+@overload(enter_middle, jit_options=INLINE)
+def _enter_middle(w, middle, middle_row, H, rows, to, to_row):
+    if w.dtype not in TOGETHER:
+        return lambda w, middle, middle_row, H, rows, to, to_row: (middle, middle_row, 0)
+
+    def enter_middle(w, middle, middle_row, H, rows, to, to_row):
+        fault = 0
+        for r in range(rows):
+            fault |= enter_inputs(at(to, r * to_row), to_row, at(middle, r * middle_row), 1, H)
+        return to, to_row, STATE if fault else 0
+
+    return enter_middle
+
+
 def begin_states(to, rows, to_row, numbers):
     """Write the scale of states before each row that is to hold some."""
 

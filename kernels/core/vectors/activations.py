@@ -15,8 +15,12 @@ from kernels.core.vectors.simd import (
     copysign,
     full,
     multiply_add,
+    natural_log,
     polynomial,
     power_of_two,
+    raised,
+    square_root,
+    where_equal,
     where_less,
 )
 
@@ -78,6 +82,8 @@ _t = polynomial(
 
 _sigmoid_least = constant(-104.0, -746.0)  # below it sigmoid(x) = 0
 _sigmoid_most = constant(40.0, 60.0)  # above it sigmoid(x) = 1
+_exp_least = constant(-104.0, -746.0)  # below it e^x = 0
+_exp_most = constant(89.0, 710.0)  # above it e^x is infinite
 _room = constant(64.0, 512.0)
 _down = constant(2.0**-64, 2.0**-512)
 
@@ -121,6 +127,64 @@ def relu(x):
     """Return max(x, 0), and NaN for NaN."""
     zero = full(x, 0.0)
     return where_less(x, zero, zero, x)
+
+
+@inlined
+def exp(x):
+    """Return e^x: 2^n (1 + p) in two factors, so that neither is out of range before the product is."""
+    y = where_less(x, _exp_least(x), _exp_least(x), x)
+    y = where_less(_exp_most(x), y, _exp_most(x), y)
+    p, shifted = _split_exp(y)
+    n = shifted - _round_bias(x)
+    half = multiply_add(n, full(x, 0.5), _round_bias(x))
+    s = power_of_two(half)
+    rest = power_of_two(_round_bias(x) + (n - (half - _round_bias(x))))
+    return s * multiply_add(rest, p, rest)
+
+
+@inlined
+def log(x):
+    return natural_log(x)
+
+
+@inlined
+def sqrt(x):
+    return square_root(x)
+
+
+@inlined
+def softplus(x):
+    """Return log(1 + e^x): max(x, 0) + log1p(e^-|x|), where log1p(z) = log(w) z / (w - 1) for w = 1 + z (Kahan)."""
+    z = exp(-1.0 * absolute(x))
+    w = 1.0 + z
+    one = full(x, 1.0)
+    gone = w - 1.0
+    more = where_equal(w, one, z, log(w) * (z / where_equal(w, one, one, gone)))
+    return relu(x) + more
+
+
+@inlined
+def power(a, b):
+    return raised(a, b)
+
+
+@inlined
+def maximum(a, b):
+    """Return the larger, and NaN if either is."""
+    return where_less(a, b, b, where_equal(b, b, a, b))
+
+
+@inlined
+def minimum(a, b):
+    """Return the smaller, and NaN if either is."""
+    return where_less(b, a, b, where_equal(b, b, a, b))
+
+
+@inlined
+def sign(x):
+    """Return 1, -1, or 0 and NaN as they are."""
+    zero = full(x, 0.0)
+    return where_less(zero, x, full(x, 1.0), where_less(x, zero, full(x, -1.0), x))
 
 
 @inlined

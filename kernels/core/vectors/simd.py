@@ -257,15 +257,48 @@ def copysign(typingctx, a, sign):
     return a(a, a), codegen
 
 
+def _where(comparison, name):
+    @intrinsic
+    @named(f"where_{name}")
+    def where(typingctx, x, y, a, b):
+        def codegen(context, builder, signature, args):
+            x, y, a, b = args
+            return builder.select(builder.fcmp_ordered(comparison, x, y), a, b)
+
+        return x(x, x, x, x), codegen
+
+    return where
+
+
+# where(x, y, a, b) is a where x < y, x <= y or x == y, else b; so b where x or y is NaN.
+where_less, where_less_equal, where_equal = (
+    _where(comparison, name) for comparison, name in (("<", "less"), ("<=", "less_equal"), ("==", "equal"))
+)
+
+
+def _by_lanes(name):
+    @intrinsic
+    @named(f"lanes_{name}")
+    def apply(typingctx, a):
+        def codegen(context, builder, signature, args):
+            return llvm(builder, f"llvm.{name}.{suffix(args[0].type)}", args[0].type, args)
+
+        return a(a), codegen
+
+    return apply
+
+
+square_root, natural_log = _by_lanes("sqrt"), _by_lanes("log")  # the latter a lane at a time, by the C library
+
+
 @intrinsic
-def where_less(typingctx, x, y, a, b):
-    """Return a where x < y, else b; so b where x or y is NaN."""
+def raised(typingctx, a, b):
+    """Return a to the power of b, a lane at a time, by the C library."""
 
     def codegen(context, builder, signature, args):
-        x, y, a, b = args
-        return builder.select(builder.fcmp_ordered("<", x, y), a, b)
+        return llvm(builder, f"llvm.pow.{suffix(args[0].type)}", args[0].type, args)
 
-    return x(x, x, x, x), codegen
+    return a(a, a), codegen
 
 
 def constant(single, double):

@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from kernels.core.code.cache import INLINE, compiled
+from kernels.core.code.cache import INLINE, compiled, inlined
 from kernels.core.products.tiles import (
     ADD,
     ONE,
@@ -40,8 +40,18 @@ from kernels.core.products.tiles import (
     write_rows,
 )
 from kernels.core.threads.team import assembled, available, meet, part, post, share_out
-from kernels.core.vectors.simd import ALIGNMENT, align, at, lanes, load, pointer
-from kernels.core.walks.recurrence import by_rows, chunk_rows, columns_of, input_gate
+from kernels.core.vectors.simd import ALIGNMENT, align, at, full, lanes, load, pointer, store
+from kernels.core.walks.recurrence import (
+    by_rows,
+    chunk_rows,
+    columns_of,
+    count_middles,
+    gate_of_u,
+    gate_of_w,
+    gates_behind,
+    gates_of,
+    later_of,
+)
 from kernels.core.walks.walk import all_rows_at, row_at, rows_at, section, sequence, side_by_side, steps_of
 
 ROWS = np.int64(256)  # of the weights' gradients at a time: enough to hide their sums' way to memory and back
@@ -52,15 +62,55 @@ _LONG = 16  # steps, from which on it pays to pack the weights for every lot
 _NARROW = 200_000  # weights: what keeps in a core's own cache
 
 
-def retreat(cell, grad_h, carry, carry_apart, deltas, apart, row, before, b, c):
+def retreat(cell, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c):
     """Write the deltas of a step, dL/d(each block's sums), of the units from c on, of sequence b.
 
-    grad_h is dL/dh_t, complete. `carry` is where the gradients lie that reach the state past the products, one for
-    each array of the state: dL/dc_t for the LSTM; they are to be replaced by those of step t-1, and that of h is
-    zero unless the cell says otherwise. `row` is that of the step in arrays (T B, ...), `before` that of the step
-    before, negative for the first. Overloaded for the type of `cell`.
+    grad_h is dL/dh_t, complete; dL/d(each middle) lie at `middles`. Behind the blocks come the deltas of the cell's
+    vectors, which lie at `vectors` in rows of H.
+    `carry` is where the gradients lie that reach the state past the products, one for each array of the state: dL/dc_t
+    for the LSTM; they are to be replaced by those of step t-1, and that of h is zero unless the cell says otherwise.
+    `row` is that of the step in arrays (T B, ...), `before` that of the step before, negative for the first.
+    Overloaded for the type of `cell`.
     """
     raise NotImplementedError
+
+
+def retreat_last(
+    cell, which, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c
+):
+    """Write the deltas of the blocks of one middle alone, from which dL/d(middle) follows; those after it are there.
+
+    Overloaded for the type of a `cell` that has some.
+    """
+    raise NotImplementedError
+
+
+def middle_of(cell, hs, which, row):
+    """Return where row `row` of a middle was kept (H numbers); hs is an address like it.
+
+    Overloaded for the type of a `cell` that has some.
+    """
+    raise NotImplementedError
+
+
+@overload(retreat_last, jit_options=INLINE)
+def _retreat_last(
+    cell, which, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c
+):
+    if not later_of(cell):
+
+        def skip(
+            cell, which, vectors, grad_h, middles, middle_apart, carry, carry_apart, deltas, apart, row, before, b, c
+        ):
+            pass
+
+        return skip
+
+
+@overload(middle_of, jit_options=INLINE)
+def _middle_of(cell, hs, which, row):
+    if not later_of(cell):
+        return lambda cell, hs, which, row: hs
 
 
 class Given(NamedTuple):
@@ -69,6 +119,7 @@ class Given(NamedTuple):
     x: Any  # (T, B, I), or (T, B) indices
     U: Any  # (G H, I)
     W: Any  # (G H, H)
+    vectors: Any  # (vectors, H)
     h0: Any  # (B, H)
     hs: Any  # (T, B, hs_row)
     grad_hs: Any  # (T, B, hs_row)
@@ -78,8 +129,7 @@ class Given(NamedTuple):
     grad_last: Any  # (states, B, H)  of the last state
     I: Any
     H: Any
-    gates: Any
-    blocks: Any
+    form: Any  # `kernels.core.recurrence.Form`
     states: Any
 
 
@@ -88,7 +138,7 @@ class Wanted(NamedTuple):
 
     U: Any  # (G H, I)
     W: Any  # (G H, H)
-    biases: Any  # (blocks, H)
+    biases: Any  # (blocks + vectors, H)
     x: Any  # (T, B, I), or nothing if x is one-hot
     first: Any  # (states, B, H)  of the initial state
 
@@ -103,11 +153,12 @@ class Crew(NamedTuple):
 
 
 @compiled
-def given(x, U, W, h0, hs, grad_hs, grad_last, gates, blocks, states):
+def given(x, U, W, vectors, h0, hs, grad_hs, grad_last, form, states):
     """Return the Given of these arrays, hs (T, B, H)."""
     H = hs.shape[2]
-    addresses = (pointer(x), pointer(U), pointer(W), pointer(h0), pointer(hs), pointer(grad_hs), pointer(grad_hs))
-    return Given(*addresses, ZERO, H, pointer(grad_last), U.shape[1], H, gates, blocks, states)
+    weights = (pointer(x), pointer(U), pointer(W), pointer(vectors))
+    addresses = (pointer(h0), pointer(hs), pointer(grad_hs), pointer(grad_hs))
+    return Given(*weights, *addresses, ZERO, H, pointer(grad_last), U.shape[1], H, form, states)
 
 
 @compiled
@@ -129,8 +180,13 @@ def _is_one_hot(x):
 class _Sizes(NamedTuple):
     I: Any
     H: Any
-    gates: Any
+    u: Any  # gates of U,
+    w: Any  # of W in the first stage,
+    later: Any  # and behind middles,
+    middles: Any  # of which there are so many
+    first_w: Any  # the block of W's first gate
     blocks: Any
+    sums: Any  # the blocks, and the vectors behind them
     states: Any
     one_hot: Any
     rows: Any  # of a step, at most,
@@ -146,21 +202,25 @@ class _Places(NamedTuple):
     """Where things lie in `scratch`; also in the user's arrays, for sums whose rows are whole vectors."""
 
     W: Any  # packed, gate by gate
+    later_W: Any  # those behind middles
     U: Any
     sum_W: Any  # (G H, W_row)
     W_row: Any
     sum_U: Any  # (G H, U_row), or for indices (I, gates, row)
     U_row: Any
-    sum_b: Any  # (blocks, row)
+    sum_b: Any  # (blocks + vectors, row)
     inputs: Any  # packed x_t of a chunk
     states_in: Any  # packed h_{t-1}
+    middle_in: Any  # packed, each middle
     grad_x: Any  # (most, x_row)
     tiles: Any  # the deltas, transposed
-    deltas: Any  # (blocks, most + rows, row): the last are the later chunk's
+    deltas: Any  # (blocks + vectors, most + rows, row): the last rows are the later chunk's
     carry: Any  # (states, rows, row)
-    lagged: Any  # (blocks, most + rows, row), of one lag
+    lagged: Any  # (blocks + vectors, most + rows, row), of one lag
     lagged_carry: Any  # (states, most + rows, row)
-    edges: Any  # (window, blocks + states, rows, row): the first block of each lag
+    edges: Any  # (window, blocks + vectors + states, rows, row): the first rows of each lag
+    grad_middles: Any  # (middles, rows, row)
+    lagged_middles: Any  # (middles, most + rows, row), of one lag
 
 
 class _Part(NamedTuple):
@@ -190,63 +250,67 @@ def _sums_size(size):
 
     For indices the latter are (I, gates, H), transposed.
     """
-    w = ZERO if size.H % size.n == 0 else size.gates * size.H * size.row
-    u = ZERO if size.I % size.n == 0 else size.gates * size.H * size.x_row
-    return w, size.gates * size.I * size.row if size.one_hot else u
+    w = ZERO if size.H % size.n == 0 else (size.w + size.later) * size.H * size.row
+    u = ZERO if size.I % size.n == 0 else size.u * size.H * size.x_row
+    return w, size.u * size.I * size.row if size.one_hot else u
 
 
 @compiled
-def _sizes(steps, rows, I, H, gates, blocks, states, one_hot, at_a_time, n):
+def _sizes(steps, rows, I, H, form, states, one_hot, at_a_time, n):
     most, row = chunk_rows(steps, rows, at_a_time), padded(H, n)
-    return _Sizes(
-        I, H, gates, blocks, states, one_hot, rows, most, n, row, padded(I, n), rows * row, (most + rows) * row
-    )  # fmt: skip
+    first_w, sums = form.blocks - form.w - form.later, form.blocks + form.vectors
+    blocks = (form.u, form.w, form.later, form.middles, first_w, form.blocks, sums)
+    return _Sizes(I, H, *blocks, states, one_hot, rows, most, n, row, padded(I, n), rows * row, (most + rows) * row)
 
 
 @compiled
 def _size(size, window):
     """Return the size of the scratch of a walk back, through a window if it is not negative: see `_places`."""
     k, row, rows, n = size.most, size.row, size.rows, size.n
-    H, I, blocks, states = size.H, size.I, size.blocks, size.states
-    weights = size.gates * (packed_size(H, H, n) + packed_size(H, I, n))
+    H, I, blocks, states = size.H, size.I, size.sums, size.states
+    weights = (size.w + size.later) * packed_size(H, H, n) + size.u * packed_size(H, I, n)
     sum_w, sum_u = _sums_size(size)
     sums = sum_w + blocks * row + sum_u
-    walk = blocks * (k + rows) + states * rows
+    walk = blocks * (k + rows) + (states + size.middles) * rows
     if window >= 0:
-        walk += (blocks + states) * (k + rows) + window * rows * (blocks + states)
-    products = packed_size(k, H, n) + packed_size(k, I, n) + k * size.x_row + blocks * k * row
+        walk += (blocks + states) * (k + rows) + window * rows * (blocks + states) + size.middles * (k + rows)
+    products = (1 + size.middles) * packed_size(k, H, n) + packed_size(k, I, n) + k * size.x_row + size.blocks * k * row
     return weights + sums + walk * row + products
 
 
 @compiled
-def memory(steps, rows, I, H, gates, blocks, states, one_hot, at_a_time, n):
+def memory(steps, rows, I, H, form, states, one_hot, at_a_time, n):
     """Return how much memory a walk back through time needs: the `scratch` of `backward`."""
-    return _size(_sizes(steps, rows, I, H, gates, blocks, states, one_hot, at_a_time, n), -1)
+    return _size(_sizes(steps, rows, I, H, form, states, one_hot, at_a_time, n), -1)
 
 
 @compiled
 def _places(size, wanted, scratch):
     most, row, n = size.most, size.row, size.n
     W = scratch
-    U = at(W, size.gates * packed_size(size.H, size.H, n))
-    sums = at(U, size.gates * packed_size(size.H, size.I, n))
+    later_W = at(W, size.w * packed_size(size.H, size.H, n))
+    U = at(later_W, size.later * packed_size(size.H, size.H, n))
+    sums = at(U, size.u * packed_size(size.H, size.I, n))
     spare_w, spare_u = _sums_size(size)
     sum_W, W_row = (sums, row) if spare_w else (wanted.W, size.H)
     sum_b = at(sums, spare_w)
-    more = at(sum_b, size.blocks * row)
+    more = at(sum_b, size.sums * row)
     sum_U, U_row = (more, size.x_row) if spare_u else (wanted.U, size.I)
     inputs = at(more, spare_u)
     states_in = at(inputs, packed_size(most, size.I, n))
-    grad_x = at(states_in, packed_size(most, size.H, n))
+    middle_in = at(states_in, packed_size(most, size.H, n))
+    grad_x = at(middle_in, size.middles * packed_size(most, size.H, n))
     tiles = at(grad_x, most * size.x_row)
-    deltas = at(tiles, size.blocks * most * row)
-    carry = at(deltas, size.blocks * size.apart)
+    grad_middles = at(tiles, size.blocks * most * row)
+    deltas = at(grad_middles, size.middles * size.block)
+    carry = at(deltas, size.sums * size.apart)
     lagged = at(carry, size.states * size.block)
-    lagged_carry = at(lagged, size.blocks * size.apart)
-    edges = at(lagged_carry, size.states * size.apart)
+    lagged_carry = at(lagged, size.sums * size.apart)
+    lagged_middles = at(lagged_carry, size.states * size.apart)
+    edges = at(lagged_middles, size.middles * size.apart)
     return _Places(
-        W, U, sum_W, W_row, sum_U, U_row, sum_b, inputs, states_in, grad_x, tiles, deltas, carry, lagged, lagged_carry,
-        edges,
+        W, later_W, U, sum_W, W_row, sum_U, U_row, sum_b, inputs, states_in, middle_in, grad_x, tiles, deltas, carry,
+        lagged, lagged_carry, edges, grad_middles, lagged_middles,
     )  # fmt: skip
 
 
@@ -273,25 +337,25 @@ def lots_of(steps, rows, I, H, gates):
 
 
 @compiled
-def sums_size(I, H, gates, blocks):
+def sums_size(I, H, form):
     """Return how many elements the gradients of a layer's params are, in a direction."""
-    return gates * H * (I + H) + blocks * H
+    return (form.u * I + (form.w + form.later) * H + form.blocks + form.vectors) * H
 
 
 @compiled
-def sums_at(wanted, p, I, H, gates):
+def sums_at(wanted, p, I, H, form):
     """Return `wanted` with the gradients of the params at p."""
-    W = at(p, gates * H * I)
-    return Wanted(p, W, at(W, gates * H * H), wanted.x, wanted.first)
+    W = at(p, form.u * H * I)
+    return Wanted(p, W, at(W, (form.w + form.later) * H * H), wanted.x, wanted.first)
 
 
 @compiled
-def add_lots(member, members, wanted, p, apart, lots, I, H, gates, blocks):
+def add_lots(member, members, wanted, p, apart, lots, I, H, form):
     """Add one member's part of the other lots' sums, `apart` elements from one to the next, to those of the first."""
-    source = sums_at(wanted, p, I, H, gates)
-    _add_lots(member, members, wanted.U, source.U, apart, lots, gates * H * I)
-    _add_lots(member, members, wanted.W, source.W, apart, lots, gates * H * H)
-    _add_lots(member, members, wanted.biases, source.biases, apart, lots, blocks * H)
+    source = sums_at(wanted, p, I, H, form)
+    _add_lots(member, members, wanted.U, source.U, apart, lots, form.u * H * I)
+    _add_lots(member, members, wanted.W, source.W, apart, lots, (form.w + form.later) * H * H)
+    _add_lots(member, members, wanted.biases, source.biases, apart, lots, (form.blocks + form.vectors) * H)
 
 
 @compiled
@@ -308,11 +372,11 @@ def _add_lots(member, members, to, source, apart, lots, size):
 
 
 @compiled
-def layer_memory(T, B, I, H, gates, blocks, states, one_hot, window, members, n):
+def layer_memory(T, B, I, H, form, states, one_hot, window, members, n):
     """Return the size of the `scratch` of `back_through`; what is enough for more members is enough for one."""
-    lots = lots_of(T, B, I, H, gates) if window < 0 else 1
-    each = _size(_sizes(T, (B + lots - 1) // lots, I, H, gates, blocks, states, one_hot, ROWS, n), window)
-    return min(lots, members) * aligned(each) + (lots - 1) * sums_size(I, H, gates, blocks)
+    lots = lots_of(T, B, I, H, gates_of(form)) if window < 0 else 1
+    each = _size(_sizes(T, (B + lots - 1) // lots, I, H, form, states, one_hot, ROWS, n), window)
+    return min(lots, members) * aligned(each) + (lots - 1) * sums_size(I, H, form)
 
 
 @compiled
@@ -334,24 +398,24 @@ def aligned(size):
 def _backward_layer(member, team, walk, given, cell, wanted, scratch):
     """Compute one member's part of the gradients of one layer alone, by full BPTT."""
     members, meetings = len(team), pointer(team)
-    B, I, H, gates, blocks = walk.B, given.I, given.H, given.gates, given.blocks
-    lots = lots_of(walk.steps, B, I, H, gates)
+    B, I, H, form = walk.B, given.I, given.H, given.form
+    lots = lots_of(walk.steps, B, I, H, gates_of(form))
     scratch = align(pointer(scratch))
     if lots == 1:
-        crew = Crew(member, members, by_rows(B, members, given.H, given.gates, False), meetings)
+        crew = Crew(member, members, by_rows(B, members, H, gates_of(form), False), meetings)
         backward(crew, walk, given, cell, wanted, scratch, ROWS, None, None)
         return
     rows = (B + lots - 1) // lots
     n = lanes(scratch)
-    each = aligned(memory(walk.steps, rows, I, H, gates, blocks, given.states, is_one_hot(given.x), ROWS, n))
-    sums, apart = at(scratch, min(lots, members) * each), sums_size(I, H, gates, blocks)
+    each = aligned(memory(walk.steps, rows, I, H, form, given.states, is_one_hot(given.x), ROWS, n))
+    sums, apart = at(scratch, min(lots, members) * each), sums_size(I, H, form)
     crew = Crew(ZERO, ONE, True, meetings)
     for lot in range(member, lots, members):
-        to = wanted if lot == 0 else sums_at(wanted, at(sums, (lot - 1) * apart), I, H, gates)
+        to = wanted if lot == 0 else sums_at(wanted, at(sums, (lot - 1) * apart), I, H, form)
         own = section(walk, lot, lots)
         backward(crew, own, given, cell, to, at(scratch, member * each), ROWS, None, None)
     meet(meetings, members)
-    add_lots(member, members, wanted, sums, apart, lots, I, H, gates, blocks)
+    add_lots(member, members, wanted, sums, apart, lots, I, H, form)
 
 
 @compiled
@@ -362,15 +426,14 @@ def backward(crew, walk, given, cell, wanted, scratch, at_a_time, leader, follow
     """
     steps = steps_of(walk)
     I, H, among, meetings = given.I, given.H, crew.among, crew.meetings
-    gates, blocks, n = given.gates, given.blocks, lanes(scratch)
-    size = _sizes(walk.steps, walk.rows, I, H, gates, blocks, given.states, is_one_hot(given.x), at_a_time, n)
+    size = _sizes(walk.steps, walk.rows, I, H, given.form, given.states, is_one_hot(given.x), at_a_time, lanes(scratch))
     own, first, stride = walk, ZERO, ONE
     if crew.by_rows and among > 1:
         own = section(walk, crew.me, among)
         first, stride = own.first, own.stride
     mine, places = _part(crew, size, first, stride), _places(size, wanted, scratch)
 
-    _begin(size, mine, own, places, given)
+    _begin(size, mine, own, places, given, cell)
     meet(meetings, among)
     t1 = steps
     while t1 > 0:
@@ -378,11 +441,11 @@ def backward(crew, walk, given, cell, wanted, scratch, at_a_time, leader, follow
         available(leader, steps - t0 - 1, steps)
         _walk_back(t0, t1, many, steps, size, mine, own, walk, places, given, cell, meetings)
         meet(meetings, among if crew.by_rows else ONE)
-        _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, wanted)
+        _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, cell, wanted)
         meet(meetings, among)
         post(follower, steps - t0, crew.me)
         t1 = t0
-    _end(size, mine, own, places, given, wanted)
+    _end(size, mine, own, places, cell, wanted)
     meet(meetings, among)
 
 
@@ -398,17 +461,18 @@ def _chunk_before(walk, t1, most):
 
 
 @compiled
-def _begin(size, mine, own, places, given):
+def _begin(size, mine, own, places, given, cell):
     """Pack the weights, start the sums from zero, and the carries from dL/d(last state)."""
     I, H, row, n = size.I, size.H, size.row, size.n
-    for g in range(size.gates):
-        w, to = at(given.W, g * H * H), at(places.W, g * packed_size(H, H, n))
+    for g in range(size.w + size.later):
+        w, to = at(given.W, gate_of_w(cell, g) * H * H), at(places.W, g * packed_size(H, H, n))
         pack_rows(to, w, H, ZERO, H, H, H, mine.p0, mine.p1)
-        u = at(given.U, input_gate(g, size.gates, size.blocks) * H * I)
+    for g in range(size.u):
+        u = at(given.U, gate_of_u(cell, g) * H * I)
         pack_rows(at(places.U, g * packed_size(H, I, n)), u, I, ZERO, H, H, I, mine.q0, mine.q1)
-    fill_rows_zero(places.sum_b, row, size.blocks, mine.v0, mine.v1)
+    fill_rows_zero(places.sum_b, row, size.sums, mine.v0, mine.v1)
     if size.one_hot:
-        fill_rows_zero(places.sum_U, row, size.gates * I, mine.v0, mine.v1)
+        fill_rows_zero(places.sum_U, row, size.u * I, mine.v0, mine.v1)
     for i in range(size.states):
         for r in range(own.rows):
             to = at(places.carry, i * size.block + (mine.first + r * mine.stride) * row)
@@ -419,44 +483,73 @@ def _begin(size, mine, own, places, given):
 @compiled
 def _walk_back(t0, t1, many, steps, size, mine, own, walk, places, given, cell, meetings):
     """Compute the deltas of a chunk, step by step: dL/dh_t = what the loss sees of it + delta_{t+1} W."""
-    H, row, apart, extra = size.H, size.row, size.apart, size.blocks - size.gates
-    deltas, carry, hs_row = places.deltas, places.carry, given.hs_row
+    H, row, apart, block = size.H, size.row, size.apart, size.block
+    deltas, carry, grad_middles, vectors = places.deltas, places.carry, places.grad_middles, given.vectors
     start, stride = mine.first * row, mine.stride * row
     if t1 < steps:
-        for g in range(size.blocks):
+        for g in range(size.sums):
             to = at(deltas, g * apart + start)
             copy_rows(at(to, many * row), stride, to, stride, rows_at(own, t1), mine.c0, mine.c1)
         meet(meetings, mine.among)
     here = many  # the row of the step in this chunk
     for t in range(t1 - 1, t0 - 1, -1):
         if t < steps - 1:
-            a, rows = at(deltas, extra * apart + here * row + start), rows_at(own, t + 1)
+            a, rows = at(deltas, size.first_w * apart + here * row + start), rows_at(own, t + 1)
             to, everyone = at(carry, start), all_rows_at(walk, t + 1)
-            multiply(
-                to, ZERO, stride, a, apart, stride, places.W, size.gates, rows, H, H, mine.w0, mine.w1, t, everyone
-            )  # fmt: skip
+            multiply(to, ZERO, stride, a, apart, stride, places.W, size.w, rows, H, H, mine.w0, mine.w1, t, everyone)
         here -= rows_at(walk, t)
+        first, w = size.blocks, at(places.later_W, size.later * packed_size(H, H, size.n))
+        for k in range(count_middles(cell) - 1, -1, -1):
+            for r in range(rows_at(own, t)):
+                b, at_t = sequence(own, r), row_at(own, t, r)
+                before = row_at(own, t - 1, r) if t > 0 else -1
+                to = start + r * stride
+                for c in range(mine.c0, mine.c1, size.n):
+                    past, delta, seen = at(carry, to + c), at(deltas, here * row + to + c), at(grad_middles, to + c)
+                    grad_h = _seen(given, past, at_t, c, H)
+                    retreat_last(cell, k, vectors, grad_h, seen, block, past, block, delta, apart, at_t, before, b, c)
+                    store(at(seen, k * block), 0, full(grad_h, 0.0))
+            meet(meetings, mine.among)
+            more = gates_behind(cell, k)
+            first, w = first - more, at(w, -more * packed_size(H, H, size.n))
+            a, to = at(deltas, first * apart + here * row + start), at(grad_middles, k * block + start)
+            rows, everyone = rows_at(own, t), all_rows_at(walk, t)
+            multiply(to, ZERO, stride, a, apart, stride, w, more, rows, H, H, mine.w0, mine.w1, t, everyone)
         for r in range(rows_at(own, t)):
             b, at_t = sequence(own, r), row_at(own, t, r)
             before = row_at(own, t - 1, r) if t > 0 else -1
-            seen, more = at(given.grad_hs, at_t * hs_row), at(given.more, at_t * hs_row)
             to = start + r * stride
             for c in range(mine.c0, mine.c1, size.n):
-                past = at(carry, to + c)
-                grad_h = load(past, 0) + get(seen, c, H)
-                if given.has_more:
-                    grad_h = grad_h + get(more, c, H)
-                retreat(cell, grad_h, past, size.block, at(deltas, here * row + to + c), apart, at_t, before, b, c)
+                past, delta, seen = at(carry, to + c), at(deltas, here * row + to + c), at(grad_middles, to + c)
+                grad_h = _seen(given, past, at_t, c, H)
+                retreat(cell, vectors, grad_h, seen, block, past, block, delta, apart, at_t, before, b, c)
         meet(meetings, mine.among)
 
 
+@inlined
+def _seen(given, past, at_t, c, H):
+    """Return dL/dh_t: what comes back through time, and what the loss sees of h_t."""
+    grad_h = load(past, 0) + get(at(given.grad_hs, at_t * given.hs_row), c, H)
+    if given.has_more:
+        grad_h = grad_h + get(at(given.more, at_t * given.hs_row), c, H)
+    return grad_h
+
+
 @compiled
-def _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, wanted):
+def _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, cell, wanted):
     """Multiply a chunk's deltas: dW += deltaᵀ h_{t-1}, dU += deltaᵀ x_t, db += sum of delta, dx = delta U."""
     I, H, row, apart, n = size.I, size.H, size.row, size.apart, size.n
-    most, extra = size.most, size.blocks - size.gates
-    _pack_states(t0, t1, many, size, mine, walk, places, given)
-    for g in range(size.blocks):
+    most = size.most
+    if size.w:
+        _pack_states(t0, t1, many, size, mine, walk, places, given)
+    for i in range(count_middles(cell)):
+        to, k = at(places.middle_in, i * packed_size(most, H, n)), ZERO
+        for t in range(t0, t1):
+            for r in range(rows_at(walk, t)):
+                source = middle_of(cell, given.hs, i, row_at(walk, t, r))
+                pack_rows(to, source, ZERO, k, k + 1, many, H, mine.p0, mine.p1)
+                k += 1
+    for g in range(size.sums):
         to = at(places.sum_b, g * row)
         for k in range(many):
             add_rows(to, ZERO, at(places.deltas, g * apart + k * row), ZERO, ONE, mine.v0, mine.v1)
@@ -466,20 +559,23 @@ def _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given,
     for g in range(size.blocks):
         tile = at(places.tiles, size.blocks * most * mine.u0 + g * most * (mine.u1 - mine.u0))
         pack_tiles(tile, at(places.deltas, g * apart + mine.u0), row, many, mine.own)
-        if g >= extra:
-            to = at(places.sum_W, ((g - extra) * H + mine.u0) * places.W_row)
-            multiply_transposed(
-                to, places.W_row, tile, places.states_in, mine.own, many, H, ZERO, panel_count(H, n), how
-            )  # fmt: skip
-        if g < size.gates and not size.one_hot:
-            to = at(places.sum_U, (input_gate(g, size.gates, size.blocks) * H + mine.u0) * places.U_row)
+        if g >= size.first_w:
+            to = at(places.sum_W, (gate_of_w(cell, g - size.first_w) * H + mine.u0) * places.W_row)
+            by, last = places.states_in, size.first_w + size.w
+            for i in range(count_middles(cell)):
+                if g >= last:
+                    by = at(places.middle_in, i * packed_size(most, H, n))
+                last += gates_behind(cell, i)
+            multiply_transposed(to, places.W_row, tile, by, mine.own, many, H, ZERO, panel_count(H, n), how)
+        if g < size.u and not size.one_hot:
+            to = at(places.sum_U, (gate_of_u(cell, g) * H + mine.u0) * places.U_row)
             multiply_transposed(to, places.U_row, tile, places.inputs, mine.own, many, I, ZERO, panel_count(I, n), how)
     if not size.one_hot:
         k0, k1 = part(many, crew.me, crew.among)
         to, x_row = at(places.grad_x, k0 * size.x_row), size.x_row
         fill_rows_zero(to, x_row, k1 - k0, ZERO, whole(I, n) * n)
         a, panels = at(places.deltas, k0 * row), panel_count(I, n)
-        multiply(to, ZERO, x_row, a, apart, row, places.U, size.gates, k1 - k0, H, I, ZERO, panels, ZERO, many)
+        multiply(to, ZERO, x_row, a, apart, row, places.U, size.u, k1 - k0, H, I, ZERO, panels, ZERO, many)
         _write_grad_x(t0, t1, k0, k1, size, walk, places, wanted)
 
 
@@ -525,8 +621,8 @@ def _add_to_indices(t0, t1, many, size, mine, walk, places, given):
     row, k = size.row, ZERO
     for t in range(t0, t1):
         for r in range(rows_at(walk, t)):
-            to = at(places.sum_U, given.x[row_at(walk, t, r)] * size.gates * row)
-            for g in range(size.gates):
+            to = at(places.sum_U, given.x[row_at(walk, t, r)] * size.u * row)
+            for g in range(size.u):
                 delta = at(places.deltas, g * size.apart + k * row)
                 add_rows(at(to, g * row), ZERO, delta, ZERO, ONE, mine.v0, mine.v1)
             k += 1
@@ -548,34 +644,34 @@ def _write_grad_x(t0, t1, k0, k1, size, walk, places, wanted):
 
 
 @compiled
-def _end(size, mine, own, places, given, wanted):
+def _end(size, mine, own, places, cell, wanted):
     """Write dL/dh_0 = delta_1 W, with what comes past the products, and the sums that are not in their place yet."""
     I, H, row = size.I, size.H, size.row
     stride = mine.stride * row
     for i in range(size.states):
         to = at(places.carry, i * size.block + mine.first * row)
         if i == 0:
-            a = at(places.deltas, (size.blocks - size.gates) * size.apart + mine.first * row)
+            a = at(places.deltas, size.first_w * size.apart + mine.first * row)
             w, rows = places.W, own.rows
-            multiply(to, ZERO, stride, a, size.apart, stride, w, size.gates, rows, H, H, mine.w0, mine.w1, ZERO, own.B)
+            multiply(to, ZERO, stride, a, size.apart, stride, w, size.w, rows, H, H, mine.w0, mine.w1, ZERO, own.B)
         for r in range(own.rows):
             first = at(wanted.first, (i * own.B + sequence(own, r)) * H)
             write_rows(first, H, at(to, r * stride), row, ONE, mine.c0, mine.c1, H)
 
     spare_w, spare_u = _sums_size(size)
-    for g in range(size.gates):
+    for g in range(size.w + size.later if spare_w else ZERO):
         for r in range(g * H + mine.u0, g * H + mine.u0 + mine.own):
-            if spare_w:
-                write_rows(at(wanted.W, r * H), H, at(places.sum_W, r * row), ZERO, ONE, ZERO, H, H)
-            if spare_u and not size.one_hot:
-                write_rows(at(wanted.U, r * I), I, at(places.sum_U, r * size.x_row), ZERO, ONE, ZERO, I, I)
-    write_rows(wanted.biases, H, places.sum_b, row, size.blocks, mine.v0, mine.v1, H)
+            write_rows(at(wanted.W, r * H), H, at(places.sum_W, r * row), ZERO, ONE, ZERO, H, H)
+    for g in range(size.u if spare_u and not size.one_hot else ZERO):
+        for r in range(g * H + mine.u0, g * H + mine.u0 + mine.own):
+            write_rows(at(wanted.U, r * I), I, at(places.sum_U, r * size.x_row), ZERO, ONE, ZERO, I, I)
+    write_rows(wanted.biases, H, places.sum_b, row, size.sums, mine.v0, mine.v1, H)
     if size.one_hot:
-        for g in range(size.gates):
+        for g in range(size.u):
             for c in range(mine.v0, min(mine.v1, H)):
                 for i in range(I):
-                    unit = input_gate(g, size.gates, size.blocks) * H + c
-                    wanted.U[unit * I + i] = places.sum_U[(i * size.gates + g) * row + c]
+                    unit = gate_of_u(cell, g) * H + c
+                    wanted.U[unit * I + i] = places.sum_U[(i * size.u + g) * row + c]
 
 
 # Through a window: what the loss of a step reaches.
@@ -588,19 +684,18 @@ def _look_back_layer(member, team, walk, given, cell, wanted, window, scratch):
     scratch = align(pointer(scratch))
     n = lanes(scratch)
     crew = Crew(member, members, False, meetings)
-    I, H, gates, blocks = given.I, given.H, given.gates, given.blocks
-    size = _sizes(steps, walk.rows, I, H, gates, blocks, given.states, is_one_hot(given.x), ROWS, n)
+    size = _sizes(steps, walk.rows, given.I, given.H, given.form, given.states, is_one_hot(given.x), ROWS, n)
     mine, places = _part(crew, size, ZERO, ONE), _places(size, wanted, scratch)
-    _begin(size, mine, walk, places, given)
+    _begin(size, mine, walk, places, given, cell)
     meet(meetings, members)
     t1 = steps
     while t1 > 0:
         t0, many = _chunk_before(walk, t1, size.most)
         _look_back(t0, t1, steps, size, mine, walk, places, given, cell, window, meetings)
-        _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, wanted)
+        _multiply_inputs(t0, t1, many, steps, crew, size, mine, walk, places, given, cell, wanted)
         meet(meetings, members)
         t1 = t0
-    _end(size, mine, walk, places, given, wanted)
+    _end(size, mine, walk, places, cell, wanted)
 
 
 @compiled
@@ -611,8 +706,9 @@ def _look_back(t0, t1, steps, size, mine, walk, places, given, cell, window, mee
     its end by way of the edge; at the very end there is none.
     """
     B, H, row, block, apart, count = size.rows, size.H, size.row, size.block, size.apart, t1 - t0
-    blocks, states, c0, c1 = size.blocks, size.states, mine.c0, mine.c1
-    carry, lagged, lagged_carry = places.carry, places.lagged, places.lagged_carry
+    blocks, states, c0, c1 = size.sums, size.states, mine.c0, mine.c1
+    carry, lagged, lagged_carry, vectors = places.carry, places.lagged, places.lagged_carry, given.vectors
+    middles_back = places.lagged_middles
     fill_rows_zero(lagged_carry, row, states * (size.most + B), c0, c1)
     if t1 == steps:
         for i in range(states):
@@ -635,11 +731,31 @@ def _look_back(t0, t1, steps, size, mine, walk, places, given, cell, window, mee
             for i in range(states):
                 to = at(lagged_carry, i * apart)
                 copy_rows(to, row, at(to, block), row, many, c0, c1)
-            a = at(lagged, (blocks - size.gates) * apart + block)
+            a = at(lagged, size.first_w * apart + block)
             multiply(
-                lagged_carry, ZERO, row, a, apart, row, places.W, size.gates, many, H, H, mine.w0, mine.w1, ZERO, many
+                lagged_carry, ZERO, row, a, apart, row, places.W, size.w, many, H, H, mine.w0, mine.w1, ZERO, many
             )  # fmt: skip
             meet(meetings, mine.among)
+        first, w = size.blocks, at(places.later_W, size.later * packed_size(H, H, size.n))
+        for k in range(count_middles(cell) - 1, -1, -1):
+            for t in range(t0, t0 + reached):
+                for r in range(B):
+                    here, to = row_at(walk, t, r), (t - t0) * block + r * row
+                    before = row_at(walk, t - 1, r) if t > 0 else -1
+                    for c in range(c0, c1, size.n):
+                        past, delta, seen = at(lagged_carry, to + c), at(lagged, to + c), at(middles_back, to + c)
+                        grad_h = load(past, 0)
+                        if lag == 0:
+                            grad_h = grad_h + get(at(given.grad_hs, here * given.hs_row), c, H)
+                        retreat_last(
+                            cell, k, vectors, grad_h, seen, apart, past, apart, delta, apart, here, before, r, c
+                        )  # fmt: skip
+                        store(at(seen, k * apart), 0, full(grad_h, 0.0))
+            meet(meetings, mine.among)
+            more = gates_behind(cell, k)
+            first, w = first - more, at(w, -more * packed_size(H, H, size.n))
+            a, to, rows = at(lagged, first * apart), at(middles_back, k * apart), reached * B
+            multiply(to, ZERO, row, a, apart, row, w, more, rows, H, H, mine.w0, mine.w1, ZERO, rows)
         for t in range(t0, t0 + reached):
             for r in range(B):
                 here = row_at(walk, t, r)
@@ -650,7 +766,8 @@ def _look_back(t0, t1, steps, size, mine, walk, places, given, cell, window, mee
                     grad_h = load(past, 0)
                     if lag == 0:
                         grad_h = grad_h + get(seen, c, H)
-                    retreat(cell, grad_h, past, apart, at(lagged, to + c), apart, here, before, r, c)
+                    delta, later = at(lagged, to + c), at(middles_back, to + c)
+                    retreat(cell, vectors, grad_h, later, apart, past, apart, delta, apart, here, before, r, c)
         for g in range(blocks):
             to, source = at(places.deltas, g * apart), at(lagged, g * apart)
             if lag == 0:

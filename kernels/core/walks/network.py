@@ -35,12 +35,12 @@ from kernels.core.walks.backward import memory as backward_memory
 from kernels.core.walks.forward import FOLLOWED, Layer, Share, forward, workspace
 from kernels.core.walks.forward import ROWS as FORWARD_ROWS
 from kernels.core.walks.forward import memory as forward_memory
-from kernels.core.walks.recurrence import KEPT, by_rows
+from kernels.core.walks.recurrence import KEPT, by_rows, gates_of
 from kernels.core.walks.walk import Walk, heading, length_of, ragged, row_at, section, sequence
 
 # Columns of a table.
-WEIGHTS, H0, HS, C, GATES, MORE, LAST_H = range(7)  # forward
-U, W, BACK_H0, BACK_HS, LAST, GRAD_U, GRAD_W, BIASES, GRAD_X, FIRST, BACK_GATES, BACK_MORE, C0 = range(13)  # backward
+WEIGHTS, H0, HS, C, GATES, MORE, LAST_H = range(7)  # forward, and backward
+U, W, VECTORS, BACK_H0, BACK_HS, LAST, GRAD_U, GRAD_W, BIASES, GRAD_X, FIRST, BACK_GATES, BACK_MORE, C0 = range(14)
 
 ROW = 16  # of a table, and of the counters: two cache lines
 _DIRECTION_ROWS = 16  # sequences for each member, from which on the directions need no member of their own
@@ -53,20 +53,19 @@ class Net(NamedTuple):
     directions: Any
     I: Any
     H: Any
-    gates: Any
-    blocks: Any
+    form: Any  # `kernels.core.recurrence.Form`
     states: Any
 
 
-def forward_cell(kind, H, c, gates, more, keep):
+def forward_cell(kind, H, c, apart, gates, more, keep):
     """Return what `advance` takes for its cell, from the addresses of c (B, H), gates (T, B, ...) and another array.
 
-    Overloaded for the type of `kind`.
+    Of states beyond h and c, each lies `apart` elements behind the one before. Overloaded for the type of `kind`.
     """
     raise NotImplementedError
 
 
-def backward_cell(kind, H, hs, hs_row, h0, c0, gates, more):
+def backward_cell(kind, H, hs, hs_row, h0, c0, apart, gates, more):
     """Return what `retreat` takes for its cell. Overloaded for the type of `kind`."""
     raise NotImplementedError
 
@@ -80,10 +79,10 @@ def note_forward(table, q, weights, h0, hs, c, gates, more, last_h):
 
 
 @compiled
-def note_backward(table, q, u, w, h0, hs, last, grad_u, grad_w, biases, grad_x, first, gates, more, c0):
+def note_backward(table, q, u, w, vectors, h0, hs, last, grad_u, grad_w, biases, grad_x, first, gates, more, c0):
     """Write the addresses of a chain's arrays to its row of a table."""
     row = table[q]
-    row[U], row[W], row[LAST] = u.ctypes.data, w.ctypes.data, last.ctypes.data
+    row[U], row[W], row[VECTORS], row[LAST] = u.ctypes.data, w.ctypes.data, vectors.ctypes.data, last.ctypes.data
     row[BACK_H0], row[BACK_HS] = h0.ctypes.data, hs.ctypes.data
     row[GRAD_U], row[GRAD_W], row[BIASES] = grad_u.ctypes.data, grad_w.ctypes.data, biases.ctypes.data
     row[GRAD_X], row[FIRST] = grad_x.ctypes.data, first.ctypes.data
@@ -144,7 +143,7 @@ def _layers_at_once(net):
 
     Where a core cannot keep its W, several would only take the shared cache from each other.
     """
-    return net.layers if net.gates * net.H * net.H <= KEPT else ONE
+    return net.layers if gates_of(net.form) * net.H * net.H <= KEPT else ONE
 
 
 # Forward.
@@ -153,7 +152,7 @@ def _layers_at_once(net):
 @compiled
 def _forward_groups(net, B, members, rounded):
     """Return how many groups share the chains, 0 if every member takes its rows through all of them."""
-    alone = by_rows(B, members, net.H, net.gates, rounded)
+    alone = by_rows(B, members, net.H, gates_of(net.form), rounded)
     if members == 1 or (alone and (net.directions == 1 or _DIRECTION_ROWS * members <= B)):
         return ZERO
     return min(members, net.directions if net.directions > 1 else _layers_at_once(net))
@@ -173,7 +172,7 @@ def ahead(team, kind, net, table, weights, x, hs, places, steps, keep):
     else:
         parts, rows, among = members, (walk.B + members - 1) // members, ONE
     at_a_time = FOLLOWED if groups > 1 and net.directions == 1 else FORWARD_ROWS
-    each = forward_memory(pointer(weights), steps, rows, among, _widest(net), net.H, net.blocks, at_a_time)
+    each = forward_memory(pointer(weights), steps, rows, among, _widest(net), net.H, net.form, at_a_time)
     scratch = workspace(parts * each, weights, hs)
     counters = _counters(net, groups)
     addresses = (pointer(table), pointer(weights), pointer(x), pointer(hs))
@@ -207,13 +206,13 @@ def _ahead_part(member, team, kind, net, walk, table, weights, x, hs, each, grou
         row = at(table, q * ROW)
         w, h0, out = reach(weights, row[WEIGHTS]), reach(hs, row[H0]), at(reach(hs, row[HS]), d * net.H)
         c, gates, more = reach(hs, row[C]), reach(hs, row[GATES]), reach(hs, row[MORE])
-        cell, way = forward_cell(kind, net.H, c, gates, more, keep), heading(walk, d)
+        cell, way = forward_cell(kind, net.H, c, walk.B * net.H, gates, more, keep), heading(walk, d)
         if l == 0:
-            layer = Layer(w, x, h0, out, D * net.H, net.I, net.H, net.gates, net.blocks)
+            layer = Layer(w, x, h0, out, D * net.H, net.I, net.H, net.form)
             forward(share, turn, way, layer, cell, notes, here, at_a_time, leader, follower)
         else:
             below = reach(hs, at(table, (l - 1) * D * ROW)[HS])
-            upper = Layer(w, below, h0, out, D * net.H, D * net.H, net.H, net.gates, net.blocks)
+            upper = Layer(w, below, h0, out, D * net.H, D * net.H, net.H, net.form)
             forward(share, turn, way, upper, cell, notes, here, at_a_time, leader, follower)
         if share.me == 0:
             _keep_last(way, out, D * net.H, net.H, reach(hs, row[LAST_H]))
@@ -239,21 +238,21 @@ def _backward_groups(net, B, members):
     """Return how many groups share the chains."""
     if net.directions > 1:
         return min(members, net.directions)
-    return ONE if by_rows(B, members, net.H, net.gates, False) else min(members, _layers_at_once(net))
+    return ONE if by_rows(B, members, net.H, gates_of(net.form), False) else min(members, _layers_at_once(net))
 
 
 @compiled
 def _plan_back(net, steps, B, one_hot, members, n):
     """Return how much memory a group or a lot needs, how many groups and lots there are, the room for a lot's sums,
     and how many rows to take at a time."""
-    lots = lots_of(steps, B, _widest(net), net.H, net.gates)
+    lots = lots_of(steps, B, _widest(net), net.H, gates_of(net.form))
     groups = _backward_groups(net, B, members)
     followed = net.directions == 1 and net.layers > 1 and B < _FEW
     at_a_time = _FOLLOWED_ROWS if followed else ROWS  # of however many members: the sums depend on it
     rows, sums = (B + lots - 1) // lots, ZERO
     for q in range(net.layers * net.directions):
-        sums += sums_size(_inputs(net, q), net.H, net.gates, net.blocks)
-    inside = (net.H, net.gates, net.blocks, net.states)
+        sums += sums_size(_inputs(net, q), net.H, net.form)
+    inside = (net.H, net.form, net.states)
     each = backward_memory(steps, rows, net.I, *inside, one_hot, at_a_time, n)
     if net.layers > 1:
         each = max(each, backward_memory(steps, rows, net.directions * net.H, *inside, False, at_a_time, n))
@@ -297,21 +296,21 @@ def _back_part(
             for i in range(chains):
                 q = (L - 1 - i // D) * D + i % D
                 _chain_back(q, crew, kind, net, own, table, x, grad_hs, here, lot, to, at_a_time, leader, nobody)
-                to = at(to, sums_size(_inputs(net, q), net.H, net.gates, net.blocks))
+                to = at(to, sums_size(_inputs(net, q), net.H, net.form))
         meet(meetings, members)
         to = others
         for i in range(chains):
             q = (L - 1 - i // D) * D + i % D
             I = _inputs(net, q)
             wanted = _wanted(table, q, grad_hs)
-            add_lots(member, members, wanted, to, sums, lots, I, net.H, net.gates, net.blocks)
-            to = at(to, sums_size(I, net.H, net.gates, net.blocks))
+            add_lots(member, members, wanted, to, sums, lots, I, net.H, net.form)
+            to = at(to, sums_size(I, net.H, net.form))
     else:
         group, me, among = _group(member, members, groups)
         crew = Crew(
             me,
             among,
-            by_rows(walk.B, among, net.H, net.gates, False),
+            by_rows(walk.B, among, net.H, gates_of(net.form), False),
             at(pointer(counters), (chains + 2 + group) * ROW),
         )
         here = at(scratch, group * each)
@@ -362,13 +361,13 @@ def _chain_back(
         more = at(reach(numbers, above[(D - 1) * ROW + GRAD_X]), d * H)
     has_more = ONE if D > 1 and l < net.layers - 1 else ZERO
     gates, kept = reach(numbers, row[BACK_GATES]), reach(numbers, row[BACK_MORE])
-    cell = backward_cell(kind, H, hs, D * H, h0, reach(numbers, row[C0]), gates, kept)
+    cell = backward_cell(kind, H, hs, D * H, h0, reach(numbers, row[C0]), walk.B * H, gates, kept)
     way, wanted = heading(walk, d), _wanted(table, q, numbers)
     if lot > 0:
-        wanted = sums_at(wanted, sums, _inputs(net, q), H, net.gates)
-    weights = (reach(numbers, row[U]), reach(numbers, row[W]))
+        wanted = sums_at(wanted, sums, _inputs(net, q), H, net.form)
+    weights = (reach(numbers, row[U]), reach(numbers, row[W]), reach(numbers, row[VECTORS]))
     gradients = (grad_hs, more, has_more, D * H, reach(numbers, row[LAST]))
-    sizes = (H, net.gates, net.blocks, net.states)
+    sizes = (H, net.form, net.states)
     if l == 0:
         given = Given(x, *weights, h0, hs, *gradients, net.I, *sizes)
         backward(crew, way, given, cell, wanted, scratch, at_a_time, leader, follower)

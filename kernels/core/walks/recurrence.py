@@ -1,20 +1,101 @@
 """What the walks through time, forward and back, have in common: a step's blocks, who computes what, weights laid out.
 
-T steps, B sequences in a batch, I inputs, H hidden units, G gates. A step adds up `blocks` vectors of H numbers. Where
-the input and the state come together in every sum, a block is a gate. The GRU has one block more, for its n keeps them
-apart: the inputs' products go to its blocks 0, 1, 2 = n, r, z, the state's to its blocks 1, 2, 3 = r, z, n. So gate g
-of W belongs to block g + blocks - G, and a U whose rows are stacked in W's order is read from another gate on
-(`input_gate`).
+T steps, B sequences in a batch, I inputs, H hidden units. A step adds up blocks of H numbers, each from a bias on:
+`Form` says which products go where. Where the input and the state come together in every sum, as in the LSTM, a block
+is a gate. The GRU has one block more, for its n keeps them apart: the inputs' products go to its blocks 0, 1, 2 = n, r,
+z, the state's to its blocks 1, 2, 3 = r, z, n.
 """
 
-from numba import types
+from typing import Any, NamedTuple
 
-from kernels.core.code.cache import compiled
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from kernels.core.code.cache import INLINE, compiled
 from kernels.core.code.compiler import take_read_only
 from kernels.core.products.tiles import ZERO, copy_rows, pack_columns, packed_size, panel_count, panel_start, whole
 from kernels.core.threads.team import part
 from kernels.core.vectors.dots import like
 from kernels.core.vectors.simd import align, at, lanes, pointer
+
+
+class Form(NamedTuple):
+    """The blocks of a step's sums, in runs: those of U alone, of U and W, of W alone, of W and middles."""
+
+    u: Any  # gates of U: of the first blocks
+    w: Any  # gates of W, multiplied with h: of the last blocks, but for those
+    later: Any  # whose gates of W are multiplied with what the cell makes of the others' sums, a middle
+    middles: Any  # how many of these there are, one after the other
+    blocks: Any
+    vectors: Any  # (H,) each, that the cell has beside biases
+
+
+@compiled
+def gates_of(form):
+    """Return by how many gates to reckon the work of a step."""
+    return max(form.u, form.w + form.later)
+
+
+def count_middles(cell):
+    """Return how many middles a step has, by the type of a cell (its attribute `LATER`: the gates of W of each)."""
+
+
+@overload(count_middles, jit_options=INLINE)
+def _count_middles(cell):
+    count = np.int64(len(later_of(cell)))
+    return lambda cell: count
+
+
+def gates_behind(cell, which):
+    """Return how many gates of W a middle is multiplied with."""
+
+
+@overload(gates_behind, jit_options=INLINE)
+def _gates_behind(cell, which):
+    gates = tuple(map(np.int64, later_of(cell)))
+    if len(gates) < 2:
+        only = gates[0] if gates else np.int64(0)
+        return lambda cell, which: only
+    return lambda cell, which: gates[which]
+
+
+def later_of(cell):
+    """Return the gates of W of each middle, of the type of a cell."""
+    return _about(cell, "LATER", ())
+
+
+def gate_of_u(cell, n):
+    """Return which gate of U goes to the n-th block, by the type of a cell (its attribute `INPUTS`, if not in turn)."""
+
+
+@overload(gate_of_u, jit_options=INLINE)
+def _gate_of_u(cell, n):
+    return _turned(_about(cell, "INPUTS", ()))
+
+
+def gate_of_w(cell, n):
+    """Return which gate of W is the n-th to be multiplied, by the type of a cell (its attribute `RECURRENT`)."""
+
+
+@overload(gate_of_w, jit_options=INLINE)
+def _gate_of_w(cell, n):
+    return _turned(_about(cell, "RECURRENT", ()))
+
+
+def _about(cell, name, otherwise):
+    """Return an attribute of a cell's class, or of that of its first field: what cells from equations are told by."""
+    first = cell[0] if len(cell) else None
+    kind = first.instance_class if isinstance(first, types.BaseNamedTuple) else cell.instance_class
+    return getattr(kind, name, otherwise)
+
+
+def _turned(order):
+    """Return the function (cell, n) -> order[n], or n if there is no order."""
+    order = tuple(map(np.int64, order))
+    if order == tuple(range(len(order))):
+        return lambda cell, n: n
+    return lambda cell, n: order[n]
 
 
 def is_a(cell, kind):
@@ -93,31 +174,26 @@ def columns_of(columns, me, team, n):
     return first, last, panel_start(first, columns, n) * n, panel_start(last, columns, n) * n
 
 
-@compiled
-def input_gate(block, gates, blocks):
-    """Return the gate of U whose products go to a block."""
-    return (block + 2 * gates - blocks) % gates
-
-
 @take_read_only
 @compiled
-def pack(U, W, biases, weights):
-    """Lay out U and W as the forward products need them, gate by gate in the order of the blocks, then the biases.
+def pack(U, W, biases, order, weights):
+    """Lay out U and W as the forward products need them, gate by gate in their `order`, then the biases and vectors.
 
-    Below float32 a row of U and W holds units, and what lies behind a panel.
+    `order` has the gates of U, then those of W. Below float32 a row of U and W holds units, and what lies behind a
+    panel.
     """
-    blocks, H = biases.shape
-    gates = W.shape[0] // H
+    rows, H = biases.shape
     w = align(pointer(weights))
     n = lanes(w)
-    count = panel_count(H, n)
+    count, turn = panel_count(H, n), 0
     K = U.shape[1]
-    for g in range(gates):
-        u = at(pointer(U), input_gate(g, gates, blocks) * H * K)
-        pack_columns(at(w, g * packed_size(K, H, n)), u, K, K, H, ZERO, count)
-    w = at(w, gates * packed_size(K, H, n))
+    for _ in range(U.shape[0] // H):
+        pack_columns(w, at(pointer(U), order[turn] * H * K), K, K, H, ZERO, count)
+        w = at(w, packed_size(K, H, n))
+        turn += 1
     K = W.shape[1]
-    for g in range(gates):
-        pack_columns(at(w, g * packed_size(K, H, n)), at(pointer(W), g * H * K), K, K, H, ZERO, count)
-    w = at(w, gates * packed_size(K, H, n))
-    copy_rows(like(w, pointer(biases)), whole(H, n) * n, pointer(biases), H, blocks, ZERO, H)
+    for _ in range(W.shape[0] // H):
+        pack_columns(w, at(pointer(W), order[turn] * H * K), K, K, H, ZERO, count)
+        w = at(w, packed_size(K, H, n))
+        turn += 1
+    copy_rows(like(w, pointer(biases)), whole(H, n) * n, pointer(biases), H, rows, ZERO, H)

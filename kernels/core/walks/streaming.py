@@ -20,11 +20,12 @@ from kernels.core.threads.team import assembled, meet, put_down, share_out, take
 from kernels.core.vectors.simd import at, pointer, reach
 from kernels.core.walks.forward import ROWS, Layer, Share, forward, memory
 from kernels.core.walks.network import forward_cell
-from kernels.core.walks.recurrence import by_rows
+from kernels.core.walks.recurrence import Form, by_rows, gates_of
 from kernels.core.walks.walk import Walk, section
 
 # The table: what it holds, and behind it the address of each layer's weights.
-BUSY, TURN, OPTION, LAYERS, BATCH, INPUTS, UNITS, GATES, BLOCKS, NUMBERS, STATES, BEFORE, SCRATCH, WEIGHTS = range(14)
+BUSY, TURN, OPTION, LAYERS, BATCH, INPUTS, UNITS, NUMBERS, STATES, BEFORE, SCRATCH, FORM = range(12)
+WEIGHTS = FORM + len(Form._fields)
 
 OTHER, TAKEN, NOT_FINITE, BEYOND = (np.int64(n) for n in range(1, 5))  # why a step is refused
 
@@ -33,12 +34,12 @@ ADDRESS = np.dtype(np.int64)
 
 @take_read_only
 @compiled
-def room(weights, B, members, I, H, gates, blocks):
+def room(weights, B, members, I, H, form):
     """Return how many numbers a step of so many members works with: see `kernels.core.walks.forward`."""
     w = pointer(weights)
-    if by_rows(B, members, H, gates, is_rounded(w)):
-        return NOTES + members * memory(w, ONE, (B + members - 1) // members, ONE, I, H, blocks, ROWS)
-    return NOTES + memory(w, ONE, B, members, I, H, blocks, ROWS)
+    if by_rows(B, members, H, gates_of(form), is_rounded(w)):
+        return NOTES + members * memory(w, ONE, (B + members - 1) // members, ONE, I, H, form, ROWS)
+    return NOTES + memory(w, ONE, B, members, I, H, form, ROWS)
 
 
 @compiled
@@ -152,26 +153,27 @@ def _take_part(member, team, head, kind, w, states, x):
 @inlined
 def _take_layers(member, members, meetings, head, kind, w, states, x):
     """Take one member's part of a step of all layers."""
-    L, B, I, H, gates, blocks = head[LAYERS], head[BATCH], head[INPUTS], head[UNITS], head[GATES], head[BLOCKS]
+    L, B, I, H = head[LAYERS], head[BATCH], head[INPUTS], head[UNITS]
+    form = Form(head[FORM], head[FORM + 1], head[FORM + 2], head[FORM + 3], head[FORM + 4], head[FORM + 5])
     notes, before, turn = reach(states, head[SCRATCH]), reach(states, head[BEFORE]), head[TURN]
     here = at(notes, NOTES)
     walk = Walk(ONE, B, ZERO, ZERO, ONE, B, False, head, head, head)
     share = Share(member, members, meetings)
-    if members > 1 and by_rows(B, members, H, gates, is_rounded(w)):
+    if members > 1 and by_rows(B, members, H, gates_of(form), is_rounded(w)):
         rows, widest = (B + members - 1) // members, max(I, H) if L > 1 else I
-        here = at(here, member * memory(w, ONE, rows, ONE, widest, H, blocks, ROWS))
+        here = at(here, member * memory(w, ONE, rows, ONE, widest, H, form, ROWS))
         share, walk = Share(ZERO, ONE, meetings), section(walk, member, members)
-    layer = Layer(w, x, before, states, H, I, H, gates, blocks)
+    layer = Layer(w, x, before, states, H, I, H, form)
     forward(share, turn, walk, layer, _cell(head, kind, states, ZERO), notes, here, ROWS, None, None)
     for l in range(1, L):
         meet(share.meetings, share.among)
         below, row = at(states, (l - 1) * B * H), l * B * H
-        upper = Layer(reach(w, head[WEIGHTS + l]), below, at(before, row), at(states, row), H, H, H, gates, blocks)
+        upper = Layer(reach(w, head[WEIGHTS + l]), below, at(before, row), at(states, row), H, H, H, form)
         forward(share, turn, walk, upper, _cell(head, kind, states, l), notes, here, ROWS, None, None)
 
 
 @inlined
 def _cell(head, kind, states, l):
-    H = head[UNITS]
-    c = at(states, (head[LAYERS] + l) * head[BATCH] * H)
-    return forward_cell(kind, H, c, states, states, False)
+    apart = head[LAYERS] * head[BATCH] * head[UNITS]
+    c = at(states, apart + l * head[BATCH] * head[UNITS])
+    return forward_cell(kind, head[UNITS], c, apart, states, states, False)
