@@ -50,6 +50,7 @@ def _write(race: Race[Forecast], folder: Path, command: str) -> Path:
         f"{_verdict(found)} {_direction(found)}" if found else f"The network {DIVERGED}: its forecasts are not finite."
     )
     print(first)
+    read = f"{course.table.source}: {' '.join(course.table.told)}"
     blocks = [_task(course), _worth(course, judged, figures), _alone(figures, steps)]
     metrics = {
         "source": course.table.source,
@@ -64,7 +65,7 @@ def _write(race: Race[Forecast], folder: Path, command: str) -> Path:
         "folds": FOLDS,
     }
     title = f"Foretelling {course.table.target}"
-    return race_report.report(race, folder, command, title, blocks, figures, metrics, [first])
+    return race_report.report(race, folder, command, title, blocks, figures, metrics, [first, read])
 
 
 def _verdict(found: Judgement) -> str:
@@ -107,7 +108,6 @@ def _task(course: Forecast) -> Markup:
             f"{len(table.values) - course.train_rows} are the validation part. The race is to an error over all "
             f"features, the verdict is about {table.target}."
         ),
-        page.paragraph(" ".join(table.told)),
         page.paragraph(
             "Persistence says that tomorrow is as today, and on a chart a forecast that does no better looks "
             "excellent: it follows the line, one step late. So skill, 1 − MSE / MSE of persistence, is what counts."
