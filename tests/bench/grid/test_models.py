@@ -94,7 +94,7 @@ def test_another_ending(tmp_path):
 def test_no_file_and_no_regular_file(tmp_path):
     refused(tmp_path / "net.onnx", "No such file or directory")
     (tmp_path / "folder.onnx").mkdir()
-    refused(tmp_path / "folder.onnx", "expected a file of at most 8,192 MiB, got none")
+    refused(tmp_path / "folder.onnx", "expected a file, got a folder")
 
 
 def test_a_package_that_is_not_there(tmp_path, monkeypatch):
